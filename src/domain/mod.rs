@@ -1,0 +1,22 @@
+//! Pure types that every room shares: no I/O, no async, no clock.
+
+pub mod answer;
+pub mod dag;
+pub mod goal;
+pub mod ids;
+pub mod language;
+pub mod money;
+pub mod record;
+pub mod schedule;
+pub mod task_type;
+pub mod time;
+
+pub use answer::{Answer, Evaluation, Hit, Method, Part, Tier, Usage};
+pub use dag::{Dag, DagError, Limits, Task, TaskId};
+pub use goal::{CacheMode, Complexity, Context, Goal, Message, Request};
+pub use ids::{CorrelationId, IdError, RequestId, TemplateId, Tenant};
+pub use language::Language;
+pub use money::NanoUsd;
+pub use schedule::Schedule;
+pub use task_type::TaskType;
+pub use time::Timestamp;
