@@ -1,1 +1,10 @@
+pub mod decompose;
 pub mod evaluate;
+pub mod classify;
+pub mod graph;
+pub mod library;
+pub mod noun;
+pub mod reading;
+pub mod select;
+pub mod slots;
+pub mod words;
