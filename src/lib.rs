@@ -6,4 +6,6 @@ pub mod coordinator;
 pub mod domain;
 pub mod embed;
 pub mod llm;
+pub mod pipeline;
 pub mod store;
+pub mod telemetry;

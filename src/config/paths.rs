@@ -30,4 +30,9 @@ impl Paths {
         };
         Self { data, state, assets }
     }
+
+    /// Where `serve --with-nats` tells the address of its server.
+    pub fn nats_url(&self) -> PathBuf {
+        self.state.join("nats.url")
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ use crate::cache::{Cache, Key};
 use crate::domain::record::{Block, Digest, EntryKind};
 use crate::domain::{
     Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType, TemplateId, Tenant,
-    Timestamp, Usage,
+    Timestamp,
 };
 use crate::llm::{self, Client, Finish, Prompt};
 
@@ -50,7 +50,7 @@ pub struct Bounds {
 }
 
 /// Does one task. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Agent {
     options: Arc<Options>,
     library: Arc<RwLock<Arc<Library>>>,
@@ -196,15 +196,15 @@ impl Agent {
         if !self.llm.is_configured() {
             return Err("no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned());
         }
-        let prompt = prompt(goal, self.cache.context_fields(), earlier);
+        let prompt = prompt(goal, &self.cache.options().context_fields, earlier);
         if let Some(max) = bounds.max_cost {
-            let worst = self.llm.worst_case(&prompt).map_err(|e| e.to_string())?;
+            let worst = self.llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
             if worst > max {
                 return Err(format!("a model call may cost {worst}, and max_cost_usd allows {max}"));
             }
         }
         let deadline = tokio::time::Instant::from_std(bounds.deadline);
-        let completion = self.llm.ask(&prompt, deadline).await.map_err(|e| describe(&e))?;
+        let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
         let read = evaluate::unfence(&completion.text, &goal.language);
         let evaluation = evaluate(read.text, read.kind);
         let complete = matches!(completion.finish, Finish::Stop);
@@ -217,9 +217,10 @@ impl Agent {
         } else {
             None
         };
+        let usage = completion.usage();
         let answer = Answer {
             model: Some(completion.model),
-            usage: completion.usage,
+            usage,
             cost: completion.cost,
             evaluation: Some(evaluation),
             time: completion.time,

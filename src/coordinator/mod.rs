@@ -50,7 +50,7 @@ impl Plan {
 }
 
 /// Brings the two graphs and the agent together. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Coordinator {
     agent: Agent,
 }
@@ -82,7 +82,7 @@ impl Coordinator {
     pub async fn carry_out(&self, goal: &Goal, mut plan: Plan, bounds: &Bounds, now: Timestamp) -> Answer {
         let mut planning = Spent::default();
         if self.wants_model_plan(goal, &plan) {
-            match self.plan_by_model(goal, bounds, &mut planning).await {
+            match self.plan_by_model(goal, bounds, &mut planning, now).await {
                 Ok(dag) => {
                     plan.by_rules = self.rules_for(&dag, goal, &bounds.tenant, now);
                     plan.dag = dag;
@@ -127,20 +127,26 @@ impl Coordinator {
             && self.agent.llm().is_configured()
     }
 
-    async fn plan_by_model(&self, goal: &Goal, bounds: &Bounds, spent: &mut Spent) -> Result<Dag, String> {
+    async fn plan_by_model(
+        &self,
+        goal: &Goal,
+        bounds: &Bounds,
+        spent: &mut Spent,
+        now: Timestamp,
+    ) -> Result<Dag, String> {
         let llm = self.agent.llm();
         let prompt = plan_prompt(goal);
         if let Some(max) = bounds.max_cost {
-            let worst = llm.worst_case(&prompt).map_err(|e| e.to_string())?;
+            let worst = llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
             // A plan must leave enough for the work itself.
             if worst.0.saturating_mul(3) > max.0 {
                 return Err(format!("a plan may cost {worst}, too much of the {max} allowed"));
             }
         }
         let deadline = tokio::time::Instant::from_std(bounds.deadline);
-        let completion = llm.ask(&prompt, deadline).await.map_err(|e| e.to_string())?;
+        let completion = llm.ask(&prompt, deadline, now).await.map_err(|e| e.to_string())?;
         spent.cost += completion.cost;
-        spent.usage += completion.usage;
+        spent.usage += completion.usage();
         if completion.finish != Finish::Stop {
             return Err("the plan was cut short".to_owned());
         }

@@ -64,10 +64,10 @@ impl std::fmt::Display for Declined {
 }
 
 /// What selecting needs to know.
-pub struct Knowledge<'a> {
+pub struct Knowledge<'a, 'k> {
     pub library: &'a Library,
-    pub figures: &'a HashMap<EdgeKey, EdgeStats>,
-    pub options: &'a graph::Options,
+    pub figures: &'k HashMap<EdgeKey, EdgeStats>,
+    pub options: &'k graph::Options,
     /// Above this share of words that nothing accounts for the rules decline.
     pub max_unknown_share: f64,
     pub now: Timestamp,
@@ -79,7 +79,7 @@ pub fn select<'a>(
     task: &str,
     language: &Language,
     is_blocked: impl Fn(&TemplateId) -> bool,
-    knowledge: &Knowledge<'a>,
+    knowledge: &Knowledge<'a, '_>,
     rng: &mut impl Rng,
 ) -> Selected<'a> {
     let words = words(task);
@@ -124,7 +124,7 @@ fn read_all<'a>(
     words: &[Word],
     types: &[Classified],
     language: &Language,
-    knowledge: &Knowledge<'a>,
+    knowledge: &Knowledge<'a, '_>,
 ) -> Vec<Candidate<'a>> {
     let mut found: Vec<Candidate<'a>> = vec![];
     for Classified { task_type, .. } in types {

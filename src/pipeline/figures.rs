@@ -90,14 +90,25 @@ pub enum Status {
     Down,
 }
 
-/// What the cache holds and did on the worker that answers.
+/// What the cache holds for a tenant and did for it since the worker that answers was started.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
-#[serde(transparent)]
-pub struct CacheStats(pub crate::cache::Stats);
+pub struct CacheStats {
+    pub entries: usize,
+    pub exact_hits: u64,
+    pub semantic_hits: u64,
+    /// Lookups that neither tier could answer.
+    pub misses: u64,
+    /// Share of lookups that were answered, 0 to 1; null where nothing was looked up.
+    pub hit_rate: Option<f64>,
+    /// Near entries that a guard refused, by guard.
+    pub refused: BTreeMap<String, u64>,
+    /// Changes of all tenants that could not be stored because the queue was full.
+    pub changes_lost: u64,
+}
 
 impl Pipeline {
     pub async fn stats(&self, tenant: &Tenant) -> Result<Stats, Error> {
-        self.recorder.flush().await;
+        self.recorder.flush().await.map_err(Error::Unavailable)?;
         let totals = self.store.totals(tenant).await.map_err(Error::Unavailable)?;
         let latencies = self.store.latencies(tenant, self.options.sample).await.map_err(Error::Unavailable)?;
         let running = self.running.load(Ordering::Relaxed);
@@ -105,7 +116,7 @@ impl Pipeline {
     }
 
     pub async fn analyze(&self, now: Timestamp) -> Result<Analysis, Error> {
-        self.recorder.flush().await;
+        self.recorder.flush().await.map_err(Error::Unavailable)?;
         let edges = self.store.edges().await.map_err(Error::Unavailable)?;
         let qualities = self.store.qualities(self.options.sample).await.map_err(Error::Unavailable)?;
         let qualities: Vec<f64> = qualities.into_iter().map(|(_, quality)| quality).collect();
@@ -113,7 +124,18 @@ impl Pipeline {
     }
 
     pub fn cache_stats(&self, tenant: &Tenant) -> CacheStats {
-        CacheStats(self.cache.stats(tenant))
+        let stats = self.cache.stats(tenant);
+        let hits = stats.exact_hits + stats.semantic_hits;
+        let lookups = hits + stats.misses;
+        CacheStats {
+            entries: stats.entries,
+            exact_hits: stats.exact_hits,
+            semantic_hits: stats.semantic_hits,
+            misses: stats.misses,
+            hit_rate: (lookups > 0).then(|| hits as f64 / lookups as f64),
+            refused: stats.refused.iter().map(|(guard, n)| (guard.as_str().to_owned(), *n)).collect(),
+            changes_lost: stats.changes_lost,
+        }
     }
 
     pub async fn health(&self) -> Health {

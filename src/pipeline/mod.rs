@@ -11,7 +11,8 @@ use tokio::time::timeout_at;
 use tracing::{Instrument, warn};
 
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status};
-pub use queries::{TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, Selection};
+pub use crate::coordinator::analyze::Analysis;
+pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 
 use crate::cache::{Cache, Found, Key, Order};
 use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
@@ -20,7 +21,7 @@ use crate::domain::{
     Answer, CacheMode, CorrelationId, Goal, Language, Method, Request, RequestId, TemplateId, Tenant, Timestamp,
 };
 use crate::embed::Embedder;
-use crate::store::{Claim, Recorder, Store};
+use crate::store::{Claim, Recorder, Store, Write};
 
 /// What holds for every request.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -50,6 +51,8 @@ pub enum Error {
     UnknownCorrelationId { id: CorrelationId },
     #[error("the database can't be asked now; try again")]
     Unavailable(#[source] crate::store::Error),
+    #[error("the embedding model is needed for this and is not there")]
+    NoEmbedding(#[source] crate::cache::Error),
     #[error("a stored answer can't be read")]
     Damaged(#[source] serde_json::Error),
 }
@@ -166,7 +169,7 @@ impl Pipeline {
         now: Timestamp,
     ) -> Result<Judged, Error> {
         // The verdict may come before the answer's own record is written.
-        self.recorder.flush().await;
+        self.recorder.flush().await.map_err(Error::Unavailable)?;
         let judgement = self.store.judge(tenant, correlation_id, verdict, comment, now).await.map_err(Error::Unavailable)?;
         let Some(judgement) = judgement else {
             return Err(Error::UnknownCorrelationId { id: correlation_id.clone() });
@@ -280,7 +283,7 @@ impl Pipeline {
             let cache = self.cache.clone();
             async move { cache.semantic(&key, now).await }.in_current_span()
         };
-        let (plan, found) = match self.cache.order() {
+        let (plan, found) = match self.cache.options().order {
             Order::CacheFirst => {
                 let looking = tokio::spawn(look_up(key.clone()));
                 let plan = plan();
@@ -316,7 +319,7 @@ impl Pipeline {
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
         let execution = self.execution(request, "", &request.goal, &answer, Some(found.entry.id), now);
-        self.recorder.record(execution);
+        self.recorder.record(Write::Execution(execution));
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
 
@@ -324,11 +327,12 @@ impl Pipeline {
     async fn record(&self, request: &Request, answer: &Answer, entry: Option<EntryId>, now: Timestamp) {
         for part in &answer.parts {
             let goal = Goal { description: part.description.clone(), ..request.goal.clone() };
-            self.recorder.record(self.execution(request, &part.id, &goal, &part.answer, None, now));
+            let execution = self.execution(request, &part.id, &goal, &part.answer, None, now);
+            self.recorder.record(Write::Execution(execution));
         }
         let whole = self.execution(request, "", &request.goal, answer, entry, now);
         if answer.cost.0 == 0 {
-            self.recorder.record(whole);
+            self.recorder.record(Write::Execution(whole));
         } else if let Err(error) = self.recorder.record_durably(whole).await {
             warn!(%error, cost = %answer.cost, "what a model call cost could not be written down");
         }

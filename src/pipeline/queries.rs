@@ -5,7 +5,6 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Pipeline};
-use crate::cache::Neighbour;
 use crate::coordinator::classify::Classified;
 use crate::coordinator::evaluate::first_error;
 use crate::coordinator::graph::{self, Level};
@@ -13,7 +12,7 @@ use crate::coordinator::library::{Library, Template};
 use crate::coordinator::select::Candidate;
 use crate::coordinator::Declined;
 use crate::domain::record::EntryKind;
-use crate::domain::{Complexity, Context, Goal, Language, TaskType, TemplateId, Tenant, Timestamp};
+use crate::domain::{Complexity, Context, CorrelationId, Goal, Language, Method, TaskType, TemplateId, Tenant, Timestamp};
 
 /// Which templates to list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -89,6 +88,24 @@ pub struct CandidateInfo {
     pub chosen: bool,
 }
 
+/// A stored task near to one that was asked about, and what speaks against serving its answer.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct Neighbour {
+    pub task: String,
+    /// Cosine of the two texts.
+    pub similarity: f64,
+    /// Whether its answer would be served.
+    pub served: bool,
+    /// The guard that refuses it; null where none does.
+    pub guard: Option<String>,
+    /// For a person: why it is not served.
+    pub why: Option<String>,
+    pub method: Method,
+    pub age_ms: u64,
+    /// The request that the answer was made for.
+    pub origin: CorrelationId,
+}
+
 /// What `templates check` found of one template.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TemplateCheck {
@@ -159,7 +176,8 @@ impl Pipeline {
 
     pub async fn explain(&self, tenant: &Tenant, goal: &Goal, now: Timestamp) -> Result<Vec<Neighbour>, Error> {
         let key = self.cache.key(tenant, EntryKind::Request, goal);
-        Ok(self.cache.explain(&key, now, 10).await)
+        let near = self.cache.explain(&key, now, 10).await.map_err(Error::NoEmbedding)?;
+        Ok(near.into_iter().map(neighbour).collect())
     }
 
     /// Renders every template of this worker for its own example and parses the output.
@@ -214,6 +232,22 @@ fn info(template: &Template, uses: u64) -> TemplateInfo {
         example: template.example.clone(),
         path: template.path.as_ref().map(|p| p.display().to_string()),
         uses,
+    }
+}
+
+fn neighbour(near: crate::cache::Neighbour) -> Neighbour {
+    let guard = near.refusal.as_ref().map(|r| r.guard.as_str().to_owned());
+    let too_far = || "not similar enough".to_owned();
+    let why = near.refusal.as_ref().map(|r| format!("{}: {}", r.guard.reason(), r.detail));
+    Neighbour {
+        task: near.task.to_string(),
+        similarity: near.similarity,
+        served: near.near_enough && near.refusal.is_none(),
+        guard,
+        why: if near.near_enough { why } else { Some(why.unwrap_or_else(too_far)) },
+        method: near.method,
+        age_ms: u64::try_from(near.age.as_millis()).unwrap_or(u64::MAX),
+        origin: near.origin,
     }
 }
 
