@@ -1,8 +1,8 @@
 //! The one way in which anything in Tandem calls a model.
 //!
-//! A call goes `ask` → [`http`] (one attempt under one deadline) → the provider's [`Wire`](provider::Wire) format →
+//! A call goes `ask` → `http` (one attempt under one deadline) → the provider's `Wire` format →
 //! price. Nothing else in Tandem speaks HTTP to a model. What decides *whether and how often* to call (route, limits,
-//! breaker, budget, retries) belongs between [`Client::ask`] and [`http::attempt`], which knows nothing of it.
+//! breaker, budget, retries) belongs between [`Client::ask`] and `http::attempt`, which knows nothing of it.
 
 mod anthropic;
 mod call;
