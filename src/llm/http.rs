@@ -1,9 +1,10 @@
 //! One attempt over HTTP, the same for every provider.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Url};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -18,37 +19,58 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 const MAX_MESSAGE: usize = 300;
 const MAX_WORD: usize = 100;
 
-pub(super) fn client() -> Result<reqwest::Client, Error> {
+/// The pools that targets share. Made when first needed: a worker without a model reads no certificates.
+#[derive(Default)]
+pub(super) struct Connections {
+    usual: Option<reqwest::Client>,
+    loopback: Option<reqwest::Client>,
+}
+
+impl Connections {
+    /// The system's proxy (`HTTPS_PROXY` and the like) is respected, but not on the way to this machine itself.
+    pub(super) fn to(&mut self, url: &Url) -> Result<reqwest::Client, Error> {
+        let loopback = is_loopback(url);
+        let pool = if loopback { &mut self.loopback } else { &mut self.usual };
+        match pool {
+            Some(client) => Ok(client.clone()),
+            None => Ok(pool.insert(client(loopback)?).clone()),
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn client(loopback: bool) -> Result<reqwest::Client, Error> {
     // Another room, or a test, may have installed one already: any will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")))
         // A redirect would carry the key to whoever the answer names.
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .build()
-        .map_err(Error::Setup)
+        .retry(reqwest::retry::never());
+    let builder = if loopback { builder.no_proxy() } else { builder };
+    builder.build().map_err(Error::Setup)
 }
 
 /// Sends once and reads the answer. At the deadline the request is dropped, which closes its connection.
-pub(super) async fn attempt(
-    http: &reqwest::Client,
-    target: &Target,
-    call: &Call<'_>,
-    deadline: Instant,
-) -> Result<Answer, Error> {
+pub(super) async fn attempt(target: &Target, call: &Call<'_>, deadline: Instant) -> Result<Answer, Error> {
     let late = || Error::Timeout { model: target.name.clone() };
     if Instant::now() >= deadline {
         return Err(late());
     }
     let body = target.provider.wire().body(&target.url, call);
     let body = body.map_err(|source| Error::Encode { model: target.name.clone(), source })?;
-    timeout_at(deadline, Box::pin(exchange(http, target, body))).await.unwrap_or_else(|_| Err(late()))
+    timeout_at(deadline, Box::pin(exchange(target, body))).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn exchange(http: &reqwest::Client, target: &Target, body: Vec<u8>) -> Result<Answer, Error> {
+async fn exchange(target: &Target, body: Vec<u8>) -> Result<Answer, Error> {
     let json = HeaderValue::from_static("application/json");
-    let request = http
+    let request = target
+        .http
         .post(target.url.clone())
         .headers(target.headers.clone())
         .header(CONTENT_TYPE, json.clone())

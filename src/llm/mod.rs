@@ -1,8 +1,8 @@
 //! The one way in which anything in Tandem calls a model.
 //!
-//! A call goes `ask` → [`http`] (one attempt under one deadline) → the provider's [`Wire`](provider::Wire) format →
+//! A call goes `ask` → `http` (one attempt under one deadline) → the provider's `Wire` format →
 //! price. Nothing else in Tandem speaks HTTP to a model. What decides *whether and how often* to call (route, limits,
-//! breaker, budget, retries) belongs between [`Client::ask`] and [`http::attempt`], which knows nothing of it.
+//! breaker, budget, retries) belongs between [`Client::ask`] and `http::attempt`, which knows nothing of it.
 
 mod anthropic;
 mod call;
@@ -42,8 +42,6 @@ struct Inner {
     timeout: Duration,
     max_output_tokens: u32,
     temperature: Option<f32>,
-    /// `None` where no model is configured: then no certificates are read and nothing can be sent.
-    http: Option<reqwest::Client>,
 }
 
 impl Client {
@@ -60,7 +58,6 @@ impl Client {
             "" => None,
             name => Some(provider::parse(name)?),
         };
-        let http = if route.is_empty() { None } else { Some(http::client()?) };
         Ok(Self(Arc::new(Inner {
             route,
             prices,
@@ -68,7 +65,6 @@ impl Client {
             timeout: Duration::from_millis(options.timeout_ms),
             max_output_tokens: options.max_output_tokens,
             temperature: options.temperature,
-            http,
         })))
     }
 
@@ -108,12 +104,10 @@ impl Client {
     /// first; the request is then cancelled, not left running.
     pub async fn ask(&self, prompt: &Prompt, deadline: Instant, now: Timestamp) -> Result<Completion, Error> {
         let target = self.target()?;
-        let http = self.0.http.as_ref().ok_or(Error::NotConfigured)?;
         let call = self.call(target, prompt)?;
-        self.0.prices.require(target)?;
         let begun = Instant::now();
         let deadline = begun.checked_add(self.0.timeout).map_or(deadline, |longest| deadline.min(longest));
-        let answer = http::attempt(http, target, &call, deadline).await?;
+        let answer = http::attempt(target, &call, deadline).await?;
         let rates =
             self.0.prices.rates(target.provider, &target.model, answer.model.as_deref(), answer.tokens.input, now);
         let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;

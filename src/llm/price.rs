@@ -125,3 +125,62 @@ fn nanos(sum: u128) -> NanoUsd {
     const MTOK: u128 = 1_000_000;
     NanoUsd(u64::try_from(sum.saturating_add(MTOK / 2) / MTOK).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every model of the table that can be asked, at several sizes: our integers against the table's own sum.
+    #[test]
+    fn costs_equal_the_tables_own_sums() {
+        let prices = Prices::new(&BTreeMap::new()).unwrap();
+        let now = Timestamp(1_791_936_000_000);
+        let at = UNIX_EPOCH + Duration::from_millis(now.0 as u64);
+        let mut priced = 0;
+        for provider in Provider::ALL {
+            let listed = prices.table.find_provider(Some(provider.as_str()), None).unwrap().unwrap();
+            for (model, scale) in listed.models().flat_map(|model| [1, 77, 12_345, 300_001].map(|scale| (model, scale)))
+            {
+                let tokens = Tokens {
+                    input: 10 * scale,
+                    cache_read: 3 * scale,
+                    cache_write: 2 * scale,
+                    cache_write_1h: scale,
+                    output: 7 * scale,
+                    reasoning: 5 * scale,
+                };
+                let Some(rates) = prices.rates(provider, model.id(), None, tokens.input, now) else { continue };
+                let usage = Usage::from([
+                    (UsageKey::INPUT_TOKENS, tokens.input as f64),
+                    (UsageKey::CACHE_READ_TOKENS, tokens.cache_read as f64),
+                    (UsageKey::CACHE_WRITE_TOKENS, tokens.cache_write as f64),
+                    (UsageKey::CACHE_WRITE_1H_TOKENS, tokens.cache_write_1h as f64),
+                    (UsageKey::OUTPUT_TOKENS, tokens.output as f64),
+                    (UsageKey::OUTPUT_REASONING_TOKENS, tokens.reasoning as f64),
+                ]);
+                let request =
+                    PriceRequest::new(model.id(), &usage).with_provider_id(provider.as_str()).with_timestamp(at);
+                let table = prices.table.calculate(&request).unwrap().total_price * 1e9;
+                let ours = rates.cost(&tokens);
+                assert!((ours.0 as f64 - table).abs() <= 0.5001, "{} at {scale}: {ours} against {table}", model.id());
+                assert!(rates.worst_case(tokens.input, tokens.output) >= ours);
+                priced += 1;
+            }
+        }
+        assert!(priced > 400, "{priced}");
+    }
+
+    #[test]
+    fn rates_are_the_tables_own_numbers() {
+        let prices = Prices::new(&BTreeMap::new()).unwrap();
+        let rates = |model, input| prices.rates(Provider::Google, model, None, input, Timestamp(1_764_547_200_000));
+        let flash = rates("gemini-1.5-flash", 128_000).unwrap();
+        assert_eq!((flash.input, flash.cache_read, flash.output), (75_000_000, 18_750_000, 300_000_000));
+        let flash = rates("gemini-1.5-flash", 128_001).unwrap();
+        assert_eq!((flash.input, flash.cache_read, flash.output), (150_000_000, 37_500_000, 600_000_000));
+        assert_eq!(rates("gemma-3", 1), None, "listed without a price");
+        // 1 × 18.75 + 1 × 75: rounded once.
+        let tokens = Tokens { input: 2, cache_read: 1, ..Tokens::default() };
+        assert_eq!(rates("gemini-1.5-flash", 2).unwrap().cost(&tokens), NanoUsd(94));
+    }
+}

@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::call::{Answer, Call};
-use super::{Credentials, Error, Key, anthropic, gemini, openai};
+use super::{Credentials, Error, Key, anthropic, gemini, http, openai};
 
 /// Whose format is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,7 @@ pub(super) struct Target {
     pub(super) headers: HeaderMap,
     /// Only to find it in what comes back.
     pub(super) secret: SecretString,
+    pub(super) http: reqwest::Client,
 }
 
 impl Provider {
@@ -114,17 +115,18 @@ pub(super) fn parse(entry: &str) -> Result<(Provider, String), Error> {
 /// The models that can be asked, in order.
 pub(super) fn route(entries: &[String], credentials: &Credentials) -> Result<Vec<Target>, Error> {
     let mut targets = Vec::new();
+    let mut connections = http::Connections::default();
     if entries.is_empty() {
         for provider in Provider::ALL {
             if let Some(key) = provider.credentials(credentials) {
-                targets.push(Target::new(provider, provider.default_model().to_owned(), key)?);
+                targets.push(Target::new(provider, provider.default_model().to_owned(), key, &mut connections)?);
             }
         }
     }
     for entry in entries {
         let (provider, model) = parse(entry)?;
         match provider.credentials(credentials) {
-            Some(key) => targets.push(Target::new(provider, model, key)?),
+            Some(key) => targets.push(Target::new(provider, model, key, &mut connections)?),
             None => tracing::warn!(llm.model = %entry, "left out of the route: {provider} has no key"),
         }
     }
@@ -132,7 +134,7 @@ pub(super) fn route(entries: &[String], credentials: &Credentials) -> Result<Vec
 }
 
 impl Target {
-    fn new(provider: Provider, model: String, key: &Key) -> Result<Self, Error> {
+    fn new(provider: Provider, model: String, key: &Key, connections: &mut http::Connections) -> Result<Self, Error> {
         let wire = provider.wire();
         let base = if key.base_url.trim().is_empty() { wire.public_url() } else { key.base_url.trim() };
         let url = wire.url(base_url(provider, base)?, &model);
@@ -147,7 +149,8 @@ impl Target {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        Ok(Self { provider, name: format!("{provider}/{model}"), model, url, headers, secret: secret.into() })
+        let http = connections.to(&url)?;
+        Ok(Self { provider, name: format!("{provider}/{model}"), model, url, headers, secret: secret.into(), http })
     }
 }
 
