@@ -1,0 +1,3 @@
+//! The only wiring.
+
+pub mod nats_server;
