@@ -4,6 +4,8 @@
 pub mod app;
 pub mod bus;
 pub mod cache;
+pub mod cli;
+pub mod config;
 pub mod coordinator;
 pub mod domain;
 pub mod embed;

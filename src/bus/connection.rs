@@ -64,7 +64,7 @@ pub async fn connect(options: &Options) -> Result<Connection, Error> {
     let client = connect_options(options, &signs)
         .connect(options.urls.clone())
         .await
-        .map_err(|source| Error::Connect { urls: shown(&options.urls), source })?;
+        .map_err(|source| Error::Connect { urls: shown(&options.urls).join(", "), source })?;
     Ok(Connection { client, signs })
 }
 
@@ -86,14 +86,15 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions 
 }
 
 /// The urls as they may be shown: without user and password.
-pub(super) fn shown(urls: &[String]) -> String {
+pub fn shown(urls: &[String]) -> Vec<String> {
     let bare = |url: &String| match url.rsplit_once('@') {
         Some((before, host)) => {
-            format!("{}{host}", before.split_once("://").map_or(String::new(), |(s, _)| format!("{s}://")))
+            let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+            format!("{scheme}{host}")
         }
         None => url.clone(),
     };
-    urls.iter().map(bare).collect::<Vec<_>>().join(", ")
+    urls.iter().map(bare).collect()
 }
 
 #[cfg(test)]
@@ -101,6 +102,6 @@ mod tests {
     #[test]
     fn a_password_in_a_url_is_never_shown() {
         let urls = ["nats://bob:se@cret@host:4222".to_owned(), "tls://other".to_owned()];
-        assert_eq!(super::shown(&urls), "nats://host:4222, tls://other");
+        assert_eq!(super::shown(&urls), ["nats://host:4222", "tls://other"]);
     }
 }

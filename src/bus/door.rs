@@ -216,7 +216,7 @@ impl Shared {
         sent.map_err(|source| Error::Publish { subject: inbox, source })?;
         match tokio::time::timeout(READY, echo.next()).await {
             Ok(Some(_)) => Ok(()),
-            _ => Err(Error::NotReady { urls: connection::shown(&options.urls), seconds: READY.as_secs() }),
+            _ => Err(Error::NotReady { urls: connection::shown(&options.urls).join(", "), seconds: READY.as_secs() }),
         }
     }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::wire::{self, Code, Envelope, Refusal, Response};
-use super::{Error, Options};
-use crate::domain::{Answer, Request, Timestamp};
+use super::sync::Change;
+use super::{Error, Options, Sync};
+use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, Pipeline};
 
 /// How long a query may take.
@@ -82,26 +83,16 @@ impl From<Refusal> for Served {
 }
 
 /// Everything that a worker serves, over the pipeline.
-pub fn all(pipeline: &Pipeline, options: &Options) -> Vec<Endpoint> {
+pub fn all(pipeline: &Pipeline, sync: &Sync, options: &Options) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
         request(p(), options),
         query(
-            p(),
+            (p(), sync.clone()),
             ("feedback", "execution.feedback", "Take a user's verdict on an answer."),
             (schema::<wire::Feedback>, schema::<wire::FeedbackAnswer>),
             wire::feedback,
-            |p, given, call| async move {
-                let (tenant, comment) = (&call.envelope.tenant, given.comment.as_deref());
-                let judged = p.feedback(tenant, &given.correlation_id, given.verdict, comment, call.now).await?;
-                Reply::json(&wire::FeedbackAnswer {
-                    correlation_id: given.correlation_id.to_string(),
-                    verdict: given.verdict,
-                    changed: judged.changed,
-                    withdrawn: judged.withdrawn,
-                    blocked: judged.blocked.into_iter().map(String::from).collect(),
-                })
-            },
+            |(p, sync), given, call| async move { judge(&p, &sync, given, &call).await },
         ),
         query(
             p(),
@@ -129,9 +120,9 @@ pub fn all(pipeline: &Pipeline, options: &Options) -> Vec<Endpoint> {
             ("template-show", "template.show", "One template: its text and its figures."),
             (schema::<wire::TemplateRef>, schema::<pipeline::TemplateDetail>),
             wire::template_ref,
-            |p, id, _| async move {
+            |p, id, call| async move {
                 let missing = || Refusal::at(Code::NotFound, "id", format!("there is no template '{id}'"));
-                Reply::json(&p.template(&id).ok_or_else(missing)?)
+                Reply::json(&p.template(&id, call.now).ok_or_else(missing)?)
             },
         ),
         query(
@@ -140,9 +131,8 @@ pub fn all(pipeline: &Pipeline, options: &Options) -> Vec<Endpoint> {
             (schema::<wire::TemplateChoice>, schema::<pipeline::Selection>),
             wire::template_choice,
             |p, choice, call| async move {
-                let language =
-                    choice.language.map(|written| p.read_language(Some(&written), &choice.task, &mut vec![]));
-                Reply::json(&p.select(&call.envelope.tenant, &choice.task, language))
+                let (tenant, language) = (&call.envelope.tenant, choice.language.as_deref());
+                Reply::json(&p.select(tenant, &choice.task, language, call.now))
             },
         ),
         query(
@@ -150,7 +140,7 @@ pub fn all(pipeline: &Pipeline, options: &Options) -> Vec<Endpoint> {
             ("template-analyze", "template.analyze", "How the templates do, from the recorded executions."),
             (schema::<wire::Nothing>, schema::<pipeline::Analysis>),
             wire::nothing,
-            |p, (), _| async move { Reply::json(&p.analyze().await?) },
+            |p, (), call| async move { Reply::json(&p.analyze(call.now).await?) },
         ),
         query(
             p(),
@@ -164,7 +154,7 @@ pub fn all(pipeline: &Pipeline, options: &Options) -> Vec<Endpoint> {
             ("cache-stats", "cache.stats", "Figures of a tenant's cache."),
             (schema::<wire::Nothing>, schema::<pipeline::CacheStats>),
             wire::nothing,
-            |p, (), call| async move { Reply::json(&p.cache_stats(&call.envelope.tenant).await?) },
+            |p, (), call| async move { Reply::json(&p.cache_stats(&call.envelope.tenant)) },
         ),
         explain(p(), options),
     ]
@@ -178,8 +168,8 @@ fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
             Ok(request) => request,
             Err(refusal) => return refusal.into(),
         };
-        if let Some(answer) = pipeline.known(&request, call.now) {
-            return Served::Now(respond(answer, &call));
+        if let Some(reply) = pipeline.known(&request, call.now) {
+            return Served::Now(respond(reply, &call));
         }
         let timeout = request.timeout;
         let pipeline = pipeline.clone();
@@ -195,6 +185,26 @@ fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
         gives: schema::<Response>,
         serve: Box::new(serve),
     }
+}
+
+/// A verdict is acknowledged once no live worker serves what it withdrew.
+async fn judge(pipeline: &Pipeline, sync: &Sync, given: wire::Judgement, call: &Call) -> Result<Reply, Refusal> {
+    let (tenant, comment) = (&call.envelope.tenant, given.comment.as_deref());
+    let judged = pipeline.feedback(tenant, &given.correlation_id, given.verdict, comment, call.now).await?;
+    // The database has the verdict; workers that can't be told now read it there.
+    if let Err(error) = sync.publish(&Change::Blocks).await {
+        warn!(%error, "the other workers were not told of a verdict");
+    }
+    if !judged.withdrawn.is_empty() && let Err(error) = sync.withdraw(&judged.withdrawn).await {
+        warn!(%error, "the other workers were not told of a withdrawal");
+    }
+    Reply::json(&wire::FeedbackAnswer {
+        correlation_id: given.correlation_id.to_string(),
+        verdict: given.verdict,
+        changed: judged.changed,
+        withdrawn: judged.withdrawn.len(),
+        blocked: judged.blocked.into_iter().map(String::from).collect(),
+    })
 }
 
 fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {
@@ -224,22 +234,23 @@ fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {
 }
 
 /// An endpoint that reads its body on the loop and answers under a permit.
-fn query<T, F>(
-    pipeline: Pipeline,
+fn query<S, T, F>(
+    served_by: S,
     (name, subject, summary): (&'static str, &'static str, &'static str),
     (takes, gives): (fn() -> Schema, fn() -> Schema),
     read: fn(&[u8]) -> Result<T, Refusal>,
-    answer: fn(Pipeline, T, Arc<Call>) -> F,
+    answer: fn(S, T, Arc<Call>) -> F,
 ) -> Endpoint
 where
+    S: Clone + Send + std::marker::Sync + 'static,
     T: Send + 'static,
     F: Future<Output = Result<Reply, Refusal>> + Send + 'static,
 {
     let serve = move |call: Call| match read(call.body()) {
         Err(refusal) => refusal.into(),
         Ok(given) => {
-            let pipeline = pipeline.clone();
-            let work = async move { answer(pipeline, given, Arc::new(call)).await };
+            let served_by = served_by.clone();
+            let work = async move { answer(served_by, given, Arc::new(call)).await };
             Served::Later { work: Box::pin(work), timeout: QUERY_TIMEOUT }
         }
     };
@@ -253,8 +264,8 @@ fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, 
 }
 
 /// Writes the answer, and the one line that a request leaves in the log.
-fn respond(answer: Answer, call: &Call) -> Result<Reply, Refusal> {
-    let response = Response::new(answer, &call.envelope.correlation_id, call.received.elapsed());
+fn respond(reply: pipeline::Reply, call: &Call) -> Result<Reply, Refusal> {
+    let response = Response::new(reply.answer, &reply.correlation_id, call.received.elapsed());
     info!(
         method = response.method.as_str(),
         template = response.template_used.as_deref(),

@@ -3,6 +3,7 @@
 //! [`Door`] serves a table of [`Endpoint`]s; [`endpoints::all`] is that table over the pipeline. [`wire`] is the shape
 //! of what crosses. [`Sync`] spreads changes between workers. Nothing outside this room and `app` knows of NATS.
 
+pub mod client;
 pub mod connection;
 pub mod door;
 pub mod endpoints;
@@ -15,7 +16,7 @@ pub mod wire;
 use std::fmt;
 use std::sync::Arc;
 
-pub use connection::{Connection, connect};
+pub use connection::{Connection, connect, shown};
 pub use door::{Door, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
@@ -72,6 +73,16 @@ pub enum Error {
     },
     #[error("the server at {urls} accepted the subscriptions but sent nothing back within {seconds} s")]
     NotReady { urls: String, seconds: u64 },
+    #[error("nobody listens on {subject}: no worker is running on this NATS server")]
+    NoWorker { subject: String },
+    #[error("no answer on {subject} within {seconds} s")]
+    NoAnswer { subject: String, seconds: f64 },
+    #[error("ask on {subject}")]
+    Ask {
+        subject: String,
+        #[source]
+        source: async_nats::RequestError,
+    },
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
 }

@@ -35,10 +35,8 @@ const IDS: usize = 1000;
 /// What changed in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Figures of templates.
-    Edges,
-    /// A cache entry was stored.
-    Put(EntryId),
+    /// A batch was written: there may be new figures of templates and new cache entries.
+    Committed,
     /// Cache entries were withdrawn.
     Removed(Vec<EntryId>),
     /// A template was blocked for a task.
@@ -96,10 +94,7 @@ struct Told {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Word {
-    Edges,
-    Put {
-        id: EntryId,
-    },
+    Committed,
     Removed {
         ids: Vec<EntryId>,
     },
@@ -172,8 +167,7 @@ impl Sync {
     /// Tells the others that something changed. Nobody confirms it.
     pub async fn publish(&self, change: &Change) -> Result<(), Error> {
         match change {
-            Change::Edges => self.shared.tell(Word::Edges).await,
-            Change::Put(id) => self.shared.tell(Word::Put { id: *id }).await,
+            Change::Committed => self.shared.tell(Word::Committed).await,
             Change::Blocks => self.shared.tell(Word::Blocks).await,
             Change::Removed(ids) => {
                 for ids in ids.chunks(IDS) {
@@ -244,8 +238,8 @@ impl Shared {
 
     fn written(&self, word: Word) -> Result<(String, Vec<u8>), Error> {
         let kind = match word {
-            Word::Edges => "edges",
-            Word::Put { .. } | Word::Removed { .. } => "cache",
+            Word::Committed => "committed",
+            Word::Removed { .. } => "cache",
             Word::Blocks => "blocks",
             Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
         };
@@ -297,8 +291,7 @@ impl Shared {
         let to = message.reply.filter(|to| to.starts_with("_INBOX.") && to.is_valid());
         let confirm = to.map(|to| Confirm { client: self.client.clone(), instance: self.instance.clone(), to });
         match told.word {
-            Word::Edges => Some(Heard { change: Change::Edges, confirm }),
-            Word::Put { id } => Some(Heard { change: Change::Put(id), confirm }),
+            Word::Committed => Some(Heard { change: Change::Committed, confirm }),
             Word::Removed { ids } => Some(Heard { change: Change::Removed(ids), confirm }),
             Word::Blocks => Some(Heard { change: Change::Blocks, confirm }),
             Word::Hello => {

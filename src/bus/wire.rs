@@ -15,6 +15,6 @@ pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Nothing, TemplateChecks, TemplateChoice, TemplateList, TemplateQuery,
     TemplateRef,
 };
-pub(super) use query::{feedback, nothing, template_choice, template_query, template_ref};
+pub(super) use query::{Judgement, feedback, nothing, template_choice, template_query, template_ref};
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response};

@@ -24,8 +24,7 @@ pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Err
     match command {
         Command::Show { json } => {
             let mut config = Config::load(variables)?;
-            config.database.url = crate::store::redacted(&config.database.url);
-            config.nats.urls = config.nats.urls.iter().map(|url| crate::store::redacted(url)).collect();
+            config.nats.urls = crate::bus::shown(&config.nats.urls);
             if *json {
                 println!("{}", serde_json::to_string_pretty(&config)?);
             } else {

@@ -119,7 +119,7 @@ impl Refusal {
 impl From<pipeline::Error> for Refusal {
     fn from(error: pipeline::Error) -> Self {
         use pipeline::Error as E;
-        match error {
+        match &error {
             E::IdConflict { id } => Self::at(
                 Code::IdConflict,
                 "id",
@@ -129,8 +129,30 @@ impl From<pipeline::Error> for Refusal {
             E::UnknownCorrelationId { id } => {
                 Self::at(Code::NotFound, "correlation_id", format!("this tenant has no answer with the id '{id}'"))
             }
-            E::Unavailable(message) => Self::new(Code::Unavailable, message),
-            E::Internal(message) => Self::new(Code::Internal, message),
+            // The cause is in the log; a stranger needs no names of tables and hosts.
+            E::Unavailable(_) | E::NoEmbedding(_) => {
+                tracing::warn!(error = %Causes(&error), "a request could not be served");
+                Self::new(Code::Unavailable, error.to_string())
+            }
+            E::Damaged(_) => {
+                tracing::error!(error = %Causes(&error), "a stored answer is damaged");
+                Self::new(Code::Internal, error.to_string())
+            }
         }
+    }
+}
+
+/// An error with its causes, for the log.
+struct Causes<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
     }
 }
