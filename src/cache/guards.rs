@@ -220,3 +220,176 @@ fn against(a: &[&Token], b: &[&Token]) -> Option<String> {
 fn shown(text: &str) -> String {
     if text.len() <= 60 { text.to_owned() } else { format!("{}…", &text[..text.floor_char_boundary(60)]) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways round, because which text was stored is chance.
+    #[track_caller]
+    fn refuses(guard: Guard, a: &str, b: &str) {
+        for (a, b) in [(a, b), (b, a)] {
+            match compare(a, b, None) {
+                Err(refusal) => assert_eq!(refusal.guard, guard, "{a:?} and {b:?}: {}", refusal.detail),
+                Ok(()) => panic!("{a:?} and {b:?} would share an answer"),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn shares(a: &str, b: &str) {
+        for (a, b) in [(a, b), (b, a)] {
+            assert_eq!(compare(a, b, None), Ok(()), "{a:?} and {b:?}");
+        }
+    }
+
+    #[test]
+    fn paraphrases_of_a_request_share() {
+        let base = "Create a NATS consumer for processing user events";
+        for other in [
+            "Write a NATS consumer that processes user events",
+            "Please build a NATS consumer which handles user events, thanks!",
+            "Can you implement a NATS consumer for processing user events?",
+            "I need you to write a NATS consumer to process user events.",
+            "CREATE A NATS CONSUMER FOR PROCESSING USER EVENTS",
+            "  create a nats   consumer for processing the user's events ",
+        ] {
+            shares(base, other);
+        }
+        shares("Write a function to find the largest number", "Implement a method that locates the biggest number");
+        shares(
+            "Write code to check whether a list is empty or not",
+            "Create a program that verifies if a list is empty",
+        );
+        shares("Write a parser for CSV in streams", "In streams, write a parser for CSV");
+        shares("Write a user events consumer", "Write a consumer for user events");
+        shares("How do I write a retry loop?", "Write a retry loop");
+    }
+
+    #[test]
+    fn numbers_count_with_their_units_in_any_spelling() {
+        refuses(Guard::Numbers, "Retry after 5 seconds", "Retry after 5 minutes");
+        refuses(Guard::Numbers, "Check that a month has 31 days", "Check that a month has 36 days");
+        refuses(Guard::Numbers, "Retry three times", "Retry four times");
+        refuses(Guard::Numbers, "Limit it to -5", "Limit it to 5");
+        refuses(Guard::Numbers, "Add a rate limit of 100", "Add a rate limit");
+        shares("Retry after 5s", "Retry after 5 seconds");
+        shares("Limit the queue to 1,000 messages", "Limit the queue to 1000 messages");
+        shares("Retry three times", "Retry 3 times");
+    }
+
+    #[test]
+    fn names_in_code_paths_and_quotes_are_compared_letter_by_letter() {
+        refuses(Guard::Identifiers, "Name it get_user", "Name it get_user_v2");
+        refuses(Guard::Identifiers, "Add a field userId", "Add a field userID");
+        refuses(Guard::Identifiers, "Subscribe to orders.created", "Subscribe to orders.deleted");
+        refuses(Guard::Identifiers, "Write a struct named User", "Write a struct named user");
+        refuses(Guard::Identifiers, "Write a module called Billing", "Write a module called Invoices");
+        refuses(Guard::Paths, "Add an endpoint at /api/orders", "Add an endpoint at /api/users");
+        refuses(Guard::Paths, "Refactor lib/consumer.ex", "Refactor lib/producer.ex");
+        refuses(Guard::Quotes, "Replace spaces with '%20'", "Replace spaces with '%25'");
+        refuses(Guard::Quotes, "Print \"Hello\"", "Print \"hello\"");
+        shares("Calculate a dog's age in dog's years", "Compute a dog's age in dog's years");
+    }
+
+    #[test]
+    fn languages_and_technologies_must_be_the_same_and_the_own_language_says_nothing() {
+        refuses(Guard::Technologies, "Write a Python function to sort", "Write a C++ function to sort");
+        refuses(Guard::Technologies, "Write a Go function to sort", "Write a Perl function to sort");
+        refuses(Guard::Technologies, "Write a C function to sort", "Write a C# function to sort");
+        refuses(Guard::Technologies, "Store users in Postgres", "Store users in SQLite");
+        refuses(Guard::Technologies, "Create a NATS consumer for events", "Create a Kafka consumer for events");
+        shares("Store users in Postgres", "Store users in PostgreSQL");
+        let rust = Some(&Language::Rust);
+        assert_eq!(compare("Write a Rust parser for CSV", "Write a parser for CSV", rust), Ok(()));
+        assert_eq!(compare("Write a parser for CSV in Rust", "In Rust, write a parser for CSV", rust), Ok(()));
+        let other = compare("Write a Rust client for a Python service", "Write a client for a service", rust);
+        assert_eq!(other.unwrap_err().guard, Guard::Technologies);
+    }
+
+    #[test]
+    fn a_negation_counts_with_what_it_denies() {
+        refuses(Guard::Negation, "Sort using regex", "Sort without using regex");
+        refuses(Guard::Negation, "Remove characters that are present", "Remove characters that aren't present");
+        refuses(Guard::Negation, "Find words not longer than n", "Find words longer than n");
+        refuses(Guard::Negation, "Keep sorted words, not long words", "Keep not sorted words, long words");
+        refuses(Guard::Negation, "Accept empty strings", "Accept non-empty strings");
+        shares("Find words that are not present", "Find words that aren't present");
+        shares("Check whether n is prime or not", "Check if n is prime");
+    }
+
+    #[test]
+    fn opposites_are_named_as_such() {
+        for (a, b) in [
+            ("Find the first digit", "Find the last digit"),
+            ("Find the maximum of a list", "Find the minimum of a list"),
+            ("Sort in ascending order", "Sort in descending order"),
+            ("Write a function that encodes a frame", "Write a function that decodes a frame"),
+            ("Create a NATS consumer for user events", "Create a NATS producer for user events"),
+            ("Write an HTTP client", "Write an HTTP server"),
+            ("Search a sorted list", "Search an unsorted list"),
+            ("Write a sync queue", "Write an async queue"),
+        ] {
+            refuses(Guard::Opposites, a, b);
+        }
+    }
+
+    #[test]
+    fn what_a_request_is_about_must_be_the_same() {
+        for (a, b) in [
+            ("Process user events", "Process order events"),
+            ("Create a NATS consumer for user events", "Create a NATS consumer for user events and order events"),
+            ("Write an endpoint for orders", "Write a consumer for orders"),
+            ("Return a and b", "Return a or b"),
+            ("Compute a + b", "Compute a * b"),
+            ("Convert a list of lists to a list", "Convert a list to a list"),
+            ("Write the value to a file", "Create the file"),
+            ("Find the position", "Find the positive"),
+            ("发送消息", "删除消息"),
+            ("Add a 🔥 button", "Add a 🌧 button"),
+        ] {
+            refuses(Guard::Words, a, b);
+        }
+    }
+
+    #[test]
+    fn the_order_of_arguments_counts_and_phrases_may_move() {
+        for (a, b) in [
+            ("Convert radians to degrees", "Convert degrees to radians"),
+            ("Convert JSON to CSV", "Convert CSV to JSON"),
+            ("Count from 1 to n", "Count from n to 1"),
+            ("Copy from A to B the rows", "Copy from B to A the rows"),
+            ("Write a service that calls the worker", "Write a worker that calls the service"),
+            ("Return a list of tuples", "Return a tuple of lists"),
+            ("Divide n by m", "Divide m by n"),
+        ] {
+            refuses(Guard::Order, a, b);
+        }
+        shares("Copy rows from JSON to CSV", "Copy rows to CSV from JSON");
+    }
+
+    #[test]
+    fn texts_without_words_share_nothing() {
+        for (a, b) in [("", ""), ("???", "!!!"), ("   ", "the"), ("please", "thanks")] {
+            refuses(Guard::Words, a, b);
+        }
+    }
+
+    #[test]
+    fn every_guard_has_its_row_and_its_reason() {
+        for guard in Guard::ALL {
+            assert!(!guard.reason().is_empty());
+            assert_eq!(serde_json::to_value(guard).unwrap(), guard.as_str());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic_and_is_like_itself(text in "\\PC{0,60}", other in "[ -~]{0,60}") {
+            let same = compare(&text, &text, None);
+            let empty = Reading::of(&text, None).tokens.is_empty();
+            proptest::prop_assert_eq!(same.is_ok(), !empty);
+            proptest::prop_assert_eq!(compare(&text, &other, None).is_ok(), compare(&other, &text, None).is_ok());
+        }
+    }
+}

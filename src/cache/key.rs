@@ -115,7 +115,11 @@ fn normalised(task: &str) -> String {
         }
         begins = word.ends_with(['.', '!', '?']);
     }
-    text.truncate(text.trim_end_matches(['.', '!', '?', ' ']).len());
+    match text.trim_end_matches(['.', '!', '?', ' ']).len() {
+        // Nothing but punctuation is its own text.
+        0 => {}
+        length => text.truncate(length),
+    }
     text
 }
 

@@ -388,3 +388,6 @@ fn found(entry: &Arc<CacheEntry>, tier: Tier, similarity: f32, now: Timestamp) -
         Hit { tier, similarity: f64::from(similarity), age: now.since(entry.created), origin: entry.origin.clone() };
     Found { entry: entry.clone(), answer: entry.answer.clone(), hit }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub(super) struct Token {
     /// As it was written, in lower case: for opposites and for people.
     pub(super) written: String,
     pub(super) role: Option<Role>,
-    /// The preposition or relative pronoun since the token before, if there was one.
+    /// The preposition or relative pronoun since the token before, if there was one; empty after the asking verb.
     pub(super) link: Option<&'static str>,
 }
 
@@ -61,9 +61,10 @@ impl Reading {
         while let Some((raw, after, quoted)) = next(rest) {
             reader.follows = after;
             if quoted {
-                reader.push(Kind::Quote, raw.to_owned(), raw)
+                reader.push(Kind::Quote, raw.to_owned(), raw);
             } else {
-                reader.take(raw)
+                reader.take(raw);
+                reader.end_of_clause(raw);
             }
             rest = after;
         }
@@ -152,7 +153,10 @@ struct Reader<'a> {
     whether: bool,
     /// The verb that asks was seen and only a form ("code to…") may still be dropped.
     asked: bool,
+    /// What is asked for has begun to be told.
     begun: bool,
+    mid_sentence: bool,
+    opens_with_link: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -198,6 +202,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A new sentence may ask anew, and so may what follows "In Rust, …".
+    fn end_of_clause(&mut self, raw: &str) {
+        let word = raw.to_lowercase();
+        if !std::mem::replace(&mut self.mid_sentence, true) {
+            self.opens_with_link = LINKS.contains(&word.as_str());
+        }
+        if raw.ends_with(['.', '!', '?']) {
+            (self.begun, self.mid_sentence) = (false, false);
+        } else if raw.ends_with(',') && self.opens_with_link {
+            self.begun = false;
+        }
+    }
+
     fn part(&mut self, part: &'a str, hyphen_follows: bool) {
         let lower = part.to_lowercase();
         if let Some((number, unit)) = number(part) {
@@ -230,18 +247,18 @@ impl<'a> Reader<'a> {
             return;
         }
         self.whether |= matches!(word, "whether" | "if" | "check" | "verify" | "determine");
-        self.naming = NAMING.contains(&word)
-            || (word == "it"
-                && self.reading.tokens.last().is_some_and(|t| matches!(t.written.as_str(), "name" | "call")));
         if !self.begun && MAKE.contains(&word) {
             // "Write to a file" is no request to write something: what is asked for has an article or is a noun.
             if word != "write" || !starts_with_word(self.follows, &["to", "into", "data", "back"]) {
                 (self.begun, self.asked) = (true, true);
-                (self.link, self.role) = (None, None);
+                (self.link, self.role) = (Some(""), None);
                 return;
             }
         }
         if FILLERS.contains(&word) {
+            // "Name it orders", "call it orders".
+            self.naming = word == "it"
+                && self.reading.tokens.last().is_some_and(|t| matches!(t.written.as_str(), "name" | "call"));
             if let Some(link) = LINKS.iter().find(|link| **link == word) {
                 self.link = Some(link);
             }
@@ -269,6 +286,7 @@ impl<'a> Reader<'a> {
         }
         let stem = LEXICON.stem(word);
         self.push(Kind::Word, stem, word);
+        self.naming = NAMING.contains(&word);
     }
 
     fn number(&mut self, number: String, unit: Option<&str>, written: &str) {
