@@ -70,8 +70,8 @@ pub enum Error {
         #[source]
         source: async_nats::client::PublishError,
     },
-    #[error("the server at {urls} accepted the subscriptions but sent nothing back within {seconds} s")]
-    NotReady { urls: String, seconds: u64 },
+    #[error("the NATS server did not send back a message to oneself within {seconds} s")]
+    NoEcho { seconds: u64 },
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
 }
