@@ -42,8 +42,8 @@ impl Connection {
     /// Takes no more messages from the server, and gives those that were under way to `each`.
     ///
     /// Not by `Subscriber::drain` of async-nats 0.51: it forgets the subscription the next time that its task wakes,
-    /// which under load is before the server has read the UNSUB; what comes in between is thrown away (seen: 1 of
-    /// 10,000 requests lost at each stop).
+    /// which under load is before the server has read the UNSUB; what comes in between is thrown away. With it, each of
+    /// eight runs of ten restarts under load lost requests; with this, none of 25 did.
     pub(super) async fn drain<F: Future<Output = ()>>(
         &self,
         mut from: Subscriber,
