@@ -25,7 +25,7 @@ pub use options::{Options, Order};
 pub use stats::Stats;
 
 use crate::domain::record::{CacheEntry, EntryId, EntryKind};
-use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, Tenant, Tier, Timestamp};
+use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
 use entries::Entries;
 use reading::Reading;
@@ -54,6 +54,19 @@ pub struct Found {
     /// As it was made: method, template and model of the original.
     pub answer: Arc<Answer>,
     pub hit: Hit,
+}
+
+impl Found {
+    /// The stored answer as it is given now: with the original's template and model, for nothing.
+    pub fn as_answer(&self) -> Answer {
+        Answer {
+            method: Method::Cached,
+            usage: Usage::default(),
+            cost: NanoUsd::ZERO,
+            hit: Some(self.hit.clone()),
+            ..self.answer.as_ref().clone()
+        }
+    }
 }
 
 /// A stored task near to one that was asked about, and why it is or is not served.
