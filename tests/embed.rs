@@ -85,7 +85,6 @@ async fn a_paraphrase_shares_the_answer_and_near_misses_do_not() {
         assert!(cache.semantic(&key(near), NOW).await.unwrap().is_none(), "{near:?} was served");
         let explained = cache.explain(&key(near), NOW, 1).await.unwrap();
         assert_eq!(explained[0].refusal.as_ref().map(|refusal| refusal.guard), Some(guard), "{near:?}");
-        assert!(explained[0].near_enough, "{near:?} is only {} near: it tests no guard", explained[0].similarity);
     }
 }
 

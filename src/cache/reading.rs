@@ -30,6 +30,17 @@ pub(super) enum Role {
     Target,
 }
 
+/// How a token hangs on what stands before it. Paraphrases change the word ("that finds", "to find", "for finding"),
+/// not the kind: "tests for the service" are no "service with tests".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Join {
+    /// Nothing, a relative pronoun, or a goal.
+    Plain,
+    Of,
+    With,
+    From,
+}
+
 /// One thing that the text says.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
@@ -43,12 +54,27 @@ pub(super) struct Token {
     pub(super) link: Option<&'static str>,
 }
 
+/// A link and what it leads to.
+pub(super) type Phrase<'a> = (&'a str, Vec<&'a str>);
+
 /// A text, read.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) tokens: Vec<Token>,
     /// The thing that each negation is about.
     pub(super) negated: Vec<String>,
+}
+
+impl Token {
+    pub(super) fn join(&self) -> Join {
+        match self.link {
+            Some("for") if self.written.ends_with("ing") => Join::Plain,
+            Some("of" | "for" | "in" | "on" | "at") => Join::Of,
+            Some("with" | "by" | "using" | "via") => Join::With,
+            Some("from") => Join::From,
+            _ => Join::Plain,
+        }
+    }
 }
 
 impl Reading {
@@ -59,7 +85,8 @@ impl Reading {
             Reader { shouted, own: language.map(Language::as_str).unwrap_or_default(), ..Reader::default() };
         let mut rest = text;
         while let Some((raw, after, quoted)) = next(rest) {
-            reader.follows = after;
+            // What stands behind punctuation belongs to something else.
+            reader.follows = if raw.ends_with([',', ';', ':', '.', ')', '!', '?']) { "" } else { after };
             if quoted {
                 reader.push(Kind::Quote, raw.to_owned(), raw);
             } else {
@@ -80,31 +107,30 @@ impl Reading {
         self.tokens.iter().filter(|token| token.kind != Kind::Question)
     }
 
-    /// The tokens cut where a link stands.
-    pub(super) fn phrases(&self) -> Vec<Vec<&Token>> {
-        let mut phrases: Vec<Vec<&Token>> = vec![];
+    /// The tokens cut where a link stands, each piece behind its link.
+    pub(super) fn phrases(&self) -> Vec<Phrase<'_>> {
+        let mut phrases: Vec<Phrase<'_>> = vec![];
         for token in self.said() {
-            match phrases.last_mut() {
-                Some(phrase) if token.link.is_none() => phrase.push(token),
-                _ => phrases.push(vec![token]),
+            match (phrases.last_mut(), token.link) {
+                (Some((_, phrase)), None) => phrase.push(&token.text),
+                (_, link) => phrases.push((link.unwrap_or_default(), vec![&token.text])),
             }
         }
         phrases
     }
 
-    /// The tokens with "X of Y" and "X for Y" turned into "Y X".
-    pub(super) fn compounded(&self) -> Vec<&str> {
-        let mut order: Vec<Vec<&str>> = vec![];
-        for phrase in self.phrases() {
-            let texts = phrase.iter().map(|t| t.text.as_str()).collect::<Vec<_>>();
-            match order.last_mut() {
-                Some(before) if phrase[0].link.is_some_and(|link| OWNING_LINKS.contains(&link)) => {
-                    before.splice(0..0, texts);
+    /// The phrases with "X of Y" and "X for Y" turned into "Y X".
+    pub(super) fn compounded(&self) -> Vec<Phrase<'_>> {
+        let mut compounds: Vec<Phrase<'_>> = vec![];
+        for (link, phrase) in self.phrases() {
+            match compounds.last_mut() {
+                Some((_, before)) if OWNING_LINKS.contains(&link) => {
+                    before.splice(0..0, phrase);
                 }
-                _ => order.push(texts),
+                _ => compounds.push((link, phrase)),
             }
         }
-        order.concat()
+        compounds
     }
 }
 
@@ -232,7 +258,20 @@ impl<'a> Reader<'a> {
         if hyphen_follows && lower == "re" {
             return;
         }
+        // "Convert A to B", "from a to z": a name, not an article.
+        let named = part == "A" && self.mid_sentence && !self.shouted;
+        if matches!(lower.as_str(), "a" | "i") && (named || !self.article_follows()) {
+            return self.push(Kind::Word, lower.clone(), &lower);
+        }
         self.word(&lower);
+    }
+
+    /// Whether what follows can be what "a" or "I" belongs to.
+    fn article_follows(&self) -> bool {
+        let ends = ["and", "or", "is", "are", "than", "times"];
+        !self.follows.trim().is_empty()
+            && !starts_with_word(self.follows, LINKS)
+            && !starts_with_word(self.follows, &ends)
     }
 
     fn word(&mut self, written: &str) {
@@ -255,12 +294,16 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        if FILLERS.contains(&word) {
+        // "Turn it on": with nothing behind it, a preposition is what the sentence is about.
+        let particle = self.follows.trim().is_empty() && (LINKS.contains(&word) || SOURCES.contains(&word));
+        if FILLERS.contains(&word) && !particle {
             // "Name it orders", "call it orders".
             self.naming = word == "it"
                 && self.reading.tokens.last().is_some_and(|t| matches!(t.written.as_str(), "name" | "call"));
             if let Some(link) = LINKS.iter().find(|link| **link == word) {
                 self.link = Some(link);
+            } else if matches!(word, "use" | "uses" | "used") {
+                self.link = Some("using");
             }
             self.role = match word {
                 _ if SOURCES.contains(&word) => Some(Role::Source),
