@@ -155,6 +155,11 @@ impl Worker {
         Ok(Self { pipeline, urls, connection, door, sync, recorder, store, tasks })
     }
 
+    /// Its name in `$SRV` and among the workers.
+    pub fn instance(&self) -> &Instance {
+        self.door.instance()
+    }
+
     /// Takes no more requests, answers those it has, writes down what is left, and lets go.
     pub async fn stop(mut self, grace: Duration) {
         let stopped = self.door.stop(grace).await;

@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::nats::{Nats, header, json as read};
-use crate::worker;
+use crate::{TASK, worker};
 
 /// Body, status, code, field, and words that the message must have.
 type Case = (Vec<u8>, &'static str, &'static str, Option<&'static str>, &'static str);
@@ -70,7 +70,7 @@ async fn each_bad_input_gets_its_code_field_and_mend() {
         assert!(header(&reply, "Nats-Service-Error").is_some_and(|text| message.starts_with(text)), "{start}");
         assert_eq!(header(&reply, "Correlation-Id"), error["correlation_id"].as_str(), "{start}");
     }
-    let reply = client.request("execution.request", r#"{"task": "still here"}"#.into()).await.unwrap();
+    let reply = client.request("execution.request", TASK.into()).await.unwrap();
     assert_eq!(read(&reply)["metrics"]["success"], true);
 }
 
@@ -93,16 +93,17 @@ async fn the_same_id_with_another_body_is_a_conflict_in_its_tenant_only() {
     let nats = Nats::start().await;
     let _door = worker(&nats).await;
     let client = nats.client().await;
-    let ask = async |subject: &'static str, task: &str| {
+    let ask = async |subject: &'static str, events: &str| {
+        let task = format!("Create a NATS consumer for processing {events} events");
         let body = json!({"task": task, "id": "order-17", "language": "rust"}).to_string();
         client.request(subject, body.into()).await.unwrap()
     };
-    assert_eq!(header(&ask("execution.request", "parse a date").await, "Nats-Service-Error-Code"), None);
-    assert_eq!(header(&ask("execution.request", "parse a date").await, "Nats-Service-Error-Code"), None);
-    let conflict = ask("execution.request", "parse a time").await;
+    assert_eq!(header(&ask("execution.request", "user").await, "Nats-Service-Error-Code"), None);
+    assert_eq!(header(&ask("execution.request", "user").await, "Nats-Service-Error-Code"), None);
+    let conflict = ask("execution.request", "order").await;
     assert_eq!(header(&conflict, "Nats-Service-Error-Code"), Some("409"));
     assert_eq!((&read(&conflict)["error"], &read(&conflict)["field"]), (&json!("id_conflict"), &json!("id")));
-    assert_eq!(header(&ask("execution.request.acme", "parse a time").await, "Nats-Service-Error-Code"), None);
+    assert_eq!(header(&ask("execution.request.acme", "order").await, "Nats-Service-Error-Code"), None);
 }
 
 #[tokio::test]
@@ -125,8 +126,7 @@ async fn a_request_carries_its_trace_and_comes_back_under_one_id() {
     let mut headers = HeaderMap::new();
     headers.insert("traceparent", trace);
     let ask = async || {
-        let body = r#"{"task": "parse a date", "language": "rust"}"#;
-        client.request_with_headers("execution.request", headers.clone(), body.into()).await.unwrap()
+        client.request_with_headers("execution.request", headers.clone(), TASK.into()).await.unwrap()
     };
     let (first, second) = (ask().await, ask().await);
     assert_eq!(header(&first, "traceparent"), Some(trace));

@@ -4,6 +4,8 @@
 
 #[path = "../support/nats.rs"]
 mod nats;
+#[path = "../support/worker.rs"]
+mod worker;
 
 mod input;
 mod load;
@@ -19,14 +21,16 @@ use schemars::schema_for;
 use tandem::bus::wire::Refusal;
 use tandem::bus::{Call, Door, Endpoint, Instance, Lane, Options, Reply, Served};
 use tandem::domain::Timestamp;
-use tandem::pipeline::Pipeline;
 
 use nats::Nats;
+use worker::{Place, Running};
 
-/// A worker's door over the pipeline.
-async fn worker(nats: &Nats) -> Door {
-    let endpoints = tandem::bus::endpoints::all(&Pipeline::default(), &nats.options());
-    open(nats, endpoints, &nats.options()).await
+/// A task that the rules are sure of.
+const TASK: &str = r#"{"task": "Create a NATS consumer for processing user events", "language": "elixir"}"#;
+
+/// A worker with a database of its own and without an embedding model.
+async fn worker(nats: &Nats) -> Running {
+    Place::new().worker(nats).await
 }
 
 async fn open(nats: &Nats, endpoints: Vec<Endpoint>, options: &Options) -> Door {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tandem::bus::Reply;
 
 use crate::nats::{Nats, header, json as read};
-use crate::{open, work, worker};
+use crate::{TASK, open, work, worker};
 
 #[tokio::test]
 async fn no_reply_subject_harms_a_stream_or_another_service() {
@@ -34,14 +34,14 @@ async fn no_reply_subject_harms_a_stream_or_another_service() {
         "_INBOX.*",
         "_INBOX.>",
     ];
-    for body in [r#"{"task": "x"}"#, "", "{nope"] {
+    for body in [TASK, "", "{nope"] {
         for reply in attacks {
             client.publish_with_reply("execution.request", reply, body.into()).await.unwrap();
         }
         client.publish("execution.request", body.into()).await.unwrap();
     }
     // The same subscription, in order: when this is answered, those before it were dealt with.
-    let after = client.request("execution.request", r#"{"task": "y"}"#.into()).await.unwrap();
+    let after = client.request("execution.request", TASK.into()).await.unwrap();
     assert_eq!(read(&after)["metrics"]["success"], true);
 
     assert_eq!(stream.info().await.unwrap().state.messages, 1);

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use serde_json::Value;
 
 use crate::nats::{Nats, json as read};
-use crate::worker;
+use crate::{TASK, worker};
 
 async fn ask(client: &Client, subject: String) -> Value {
     read(&client.request(subject, "".into()).await.unwrap())
@@ -77,8 +77,11 @@ async fn an_answer_fits_the_schema_that_info_gives() {
     let info = ask(&client, "$SRV.INFO.tandem".into()).await;
     let schema = info["endpoints"][0]["metadata"]["response_schema"].as_str().unwrap();
     let schema = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
-    let answer = read(&client.request("execution.request", r#"{"task": "parse a date"}"#.into()).await.unwrap());
-    assert!(schema.is_valid(&answer), "{answer}");
+    let compound = r#"{"task": "REST endpoint for orders and a consumer for order events, with tests and docs"}"#;
+    for body in [TASK, TASK, compound, r#"{"task": "why is the sky blue?"}"#] {
+        let answer = read(&client.request("execution.request", body.into()).await.unwrap());
+        assert!(schema.is_valid(&answer), "{answer}");
+    }
 }
 
 #[tokio::test]

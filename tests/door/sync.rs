@@ -36,13 +36,13 @@ async fn a_change_reaches_the_others_and_not_oneself() {
     let (b, mut heard_b, _) = member(&nats, &nats.options()).await;
     until_live(&a, 1).await;
     until_live(&b, 1).await;
-    for change in [Change::Edges, Change::Put(entry(1)), Change::Removed(vec![entry(1), entry(2)]), Change::Blocks] {
+    for change in [Change::Committed, Change::Removed(vec![entry(1), entry(2)]), Change::Blocks] {
         a.publish(&change).await.unwrap();
         assert_eq!(next(&mut heard_b).await.change, change);
     }
-    b.publish(&Change::Edges).await.unwrap();
+    b.publish(&Change::Committed).await.unwrap();
     // The first that `a` hears is of `b`: its own were passed over.
-    assert_eq!(next(&mut heard_a).await.change, Change::Edges);
+    assert_eq!(next(&mut heard_a).await.change, Change::Committed);
     assert!(heard_a.try_recv().is_err());
 }
 
@@ -82,8 +82,8 @@ async fn after_a_reconnect_everything_is_compared_with_the_database() {
     let nats = nats.restart().await;
     assert_eq!(next(&mut heard).await.change, Change::Resync);
     let (b, _heard_b, _) = member(&nats, &nats.options()).await;
-    b.publish(&Change::Edges).await.unwrap();
-    assert_eq!(next(&mut heard).await.change, Change::Edges);
+    b.publish(&Change::Committed).await.unwrap();
+    assert_eq!(next(&mut heard).await.change, Change::Committed);
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn strange_words_do_no_harm_and_newer_ones_ask_for_a_look() {
     let nats = Nats::start().await;
     let (_a, mut heard, _) = member(&nats, &nats.options()).await;
     let client = nats.client().await;
-    for body in ["", "nope", "{}", r#"{"from": 1, "kind": "edges"}"#] {
+    for body in ["", "nope", "{}", r#"{"from": 1, "kind": "committed"}"#] {
         client.publish("tandem.sync.cache", body.into()).await.unwrap();
     }
     client.publish("tandem.sync.cache", r#"{"from": "x", "kind": "from_the_future", "a": 1}"#.into()).await.unwrap();

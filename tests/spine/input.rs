@@ -1,0 +1,131 @@
+//! What a request may say that cannot be meant, and what is done with it. tests/door has what is refused at once.
+
+use serde_json::json;
+use tandem::llm::Credentials;
+
+use crate::nats::Nats;
+use crate::worker::Place;
+use crate::{Asker, example, text, with};
+
+#[tokio::test]
+async fn a_language_without_rules_gets_no_other_language_s_code() {
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    let kotlin = with(&example(), json!({"language": "kotlin"}));
+    for _ in 0..2 {
+        let answer = asker.request(&kotlin).await;
+        assert_eq!((&answer["language"], &answer["method"]), (&json!("kotlin"), &json!("fallback")), "{answer}");
+        assert_eq!(answer["template_used"], json!(null));
+        assert_eq!((&answer["metrics"]["success"], &answer["metrics"]["cache_hit"]), (&json!(false), &json!(false)));
+        let (said, notes) = (text(&answer, "result"), answer["notes"].to_string());
+        assert!(!said.contains("defmodule") && !said.contains("fn "), "{said}");
+        assert!(notes.contains("kotlin"), "{notes}");
+        assert!(text(&answer, "reason").contains("no model is configured"), "{answer}");
+    }
+    // What is written in no programming language is still done.
+    let readme = json!({
+        "task": "Write a README for the payment gateway with installation and usage", "language": "kotlin"
+    });
+    let answer = asker.request(&readme).await;
+    assert_eq!((&answer["method"], &answer["language"]), (&json!("autonomous"), &json!("kotlin")), "{answer}");
+}
+
+#[tokio::test]
+async fn a_misspelt_language_or_complexity_is_read_as_the_nearest_and_said() {
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    for (written, read) in [("elixr", "elixir"), ("TypeScrpt", "typescript"), ("golang", "go"), ("py", "python")] {
+        let answer = asker.request(&with(&example(), json!({"language": written}))).await;
+        assert_eq!(answer["language"], read, "{written}: {answer}");
+        assert_eq!(answer["template_used"], format!("{read}-nats-consumer"), "{written}");
+    }
+    let answer = asker.request(&with(&example(), json!({"language": "elixr", "complexity": "enormous"}))).await;
+    let notes = answer["notes"].to_string();
+    assert!(notes.contains("elixr") && notes.contains("elixir"), "{notes}");
+    assert!(notes.contains("enormous") && notes.contains("medium"), "{notes}");
+}
+
+#[tokio::test]
+async fn template_marks_in_a_task_come_out_as_text() {
+    let nats = Nats::start().await;
+    let place = Place::new();
+    // The templates that ship show names only; one of a user's own may show the whole task.
+    let folder = place.path().join("templates");
+    std::fs::create_dir_all(&folder).unwrap();
+    let template = r#"+++
+id = "python-echo"
+task_type = "general"
+language = "python"
+description = "Says what it was asked"
+example = "Echo the greeting"
+triggers = ["echo"]
+words = ["greeting"]
+slots = []
++++
+"""{{ task }}"""
+TASK = "{{ task }}"
+"#;
+    std::fs::write(folder.join("python-echo.jinja"), template).unwrap();
+    let mut config = place.config(&nats);
+    config.templates.folder = folder.display().to_string();
+    // Every task with a trigger is to reach the template.
+    config.agent.max_unknown_share = 1.0;
+    let _worker = place.worker_with(config, Credentials::default()).await;
+    let asker = Asker::of(&nats).await;
+    for hostile in [
+        "{{ 7*7 }}",
+        "{% for i in range(100) %}boom{% endfor %}",
+        "{{ self }}",
+        "{# gone #}",
+        "\"\"\" + __import__('os').system('id') + \"\"\"",
+        "{%- raw -%}{{ 7*7 }}{%- endraw -%}",
+    ] {
+        let body = json!({"task": format!("Echo the greeting {hostile}"), "language": "python"});
+        let answer = asker.request(&body).await;
+        assert_eq!(answer["template_used"], "python-echo", "{answer}");
+        let code = text(&answer, "result");
+        assert!(!code.contains("49") && !code.contains("boomboom"), "{hostile} was evaluated: {code}");
+        assert!(answer["metrics"]["success"] == true, "{hostile} broke out of its string: {code}");
+        assert_eq!(code.lines().count(), 2, "{code}");
+    }
+    let answer = asker.request(&json!({"task": "Echo the greeting {{ 7*7 }}", "language": "python"})).await;
+    assert!(text(&answer, "result").contains("7*7"), "{answer}");
+
+    for (task, language) in [
+        ("Create a NATS consumer for processing {{ 7*7 }} events", "elixir"),
+        ("Create a NATS consumer for processing {% for i in [1,2] %}x{% endfor %} events", "elixir"),
+        ("Create a REST endpoint for #{System.halt()} orders", "elixir"),
+        ("Create a NATS consumer for ${process.exit()} events", "typescript"),
+    ] {
+        let answer = asker.request(&json!({ "task": task, "language": language })).await;
+        let code = text(&answer, "result");
+        for evaluated in ["49", "xx", "System.halt", "process.exit"] {
+            let quoted_back = answer["method"] == "fallback" && evaluated.contains('.');
+            assert!(quoted_back || !code.contains(evaluated), "{task}: {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn control_characters_are_refused_wherever_they_stand() {
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    for (body, field) in [
+        (json!({"task": "a\u{0}b"}), "task"),
+        (json!({"task": "a\u{1b}[31mb"}), "task"),
+        (json!({"task": "x", "language": "ru\u{0}st"}), "language"),
+        (json!({"task": "x", "complexity": "\u{7f}"}), "complexity"),
+        (json!({"task": "x", "acceptance_criteria": ["\u{0}"]}), "acceptance_criteria[0]"),
+        (json!({"task": "x", "context": {"workspace": "/a\u{0}b"}}), "context.workspace"),
+        (json!({"task": "x", "context": {"target_file": "a\u{0}.ex"}}), "context.target_file"),
+    ] {
+        let (status, error) = asker.refused("execution.request", &body).await;
+        assert_eq!((status.as_str(), error["field"].as_str()), ("400", Some(field)), "{body}: {error}");
+        assert_eq!(error["metrics"], json!({"success": false}));
+    }
+    let lines = with(&example(), json!({"task": "Create a NATS consumer\r\n\tfor processing user events"}));
+    assert_eq!(asker.request(&lines).await["method"], "autonomous");
+}
