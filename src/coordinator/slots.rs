@@ -207,7 +207,8 @@ fn queue(words: &[Word]) -> Found {
 fn path(words: &[Word]) -> Found {
     let at = words.iter().position(|w| w.form == Form::Path)?;
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.');
-    words[at].text.bytes().all(safe).then(|| (Value::Text(words[at].text.clone()), at..at + 1))
+    let trimmed = words[at].text.trim_end_matches('/');
+    trimmed.bytes().all(safe).then(|| (Value::Text(format!("/{}", trimmed.trim_start_matches('/'))), at..at + 1))
 }
 
 fn subject(words: &[Word], taken: &[bool]) -> Found {
@@ -277,28 +278,10 @@ fn read_fields(words: &[Word], at: usize, explicit: bool) -> Option<(Vec<Field>,
     (!fields.is_empty() && distinct).then_some((fields, end))
 }
 
-/// Words before the thing itself: "for *processing* user events".
-const RELATIONS: [&str; 20] = [
-    "processing",
-    "process",
-    "processes",
-    "handling",
-    "handle",
-    "handles",
-    "consuming",
-    "consumes",
-    "consume",
-    "managing",
-    "manages",
-    "manage",
-    "listing",
-    "lists",
-    "receiving",
-    "receives",
-    "storing",
-    "stores",
-    "tracking",
-    "listens",
+/// Words before the thing itself that say no more than that it is worked on: "for *processing* user events".
+const RELATIONS: [&str; 15] = [
+    "processing", "process", "processes", "handling", "handle", "handles", "consuming", "consume", "consumes", "managing",
+    "manage", "manages", "receiving", "receive", "receives",
 ];
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
@@ -308,7 +291,8 @@ const NAME_WORDS: usize = 3;
 /// template is ("an order events consumer"). At least one word of it is not accounted for otherwise.
 fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
     let free = |i: usize| !taken[i] && !words[i].is_boundary();
-    let usable = |i: usize| free(i) || (honoured[i] && !words[i].is_boundary());
+    // A word that the template honours, or that a subject took, may be part of a name that has a word of its own.
+    let usable = |i: usize| free(i) || ((honoured[i] || words[i].form == Form::Dotted) && !words[i].is_boundary());
     let phrase = |from: usize, usable: &dyn Fn(usize) -> bool| {
         let mut end = from;
         while end < words.len() && end - from < NAME_WORDS && usable(end) && (end == from || !words[end].after_break) {
@@ -316,24 +300,33 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
         }
         from..end
     };
-    let is_named = |span: &std::ops::Range<usize>| span.clone().any(|i| free(i) && words[i].form != Form::Number);
+    let is_named = |span: &std::ops::Range<usize>| {
+        span.clone().any(|i| (free(i) && words[i].form != Form::Number) || words[i].form == Form::Dotted)
+    };
     let prepositions = words.iter().enumerate().filter(|(_, w)| {
         matches!(
             w.lower.as_str(),
             "for" | "of" | "about" | "to" | "that" | "which" | "from" | "called" | "named" | "on" | "over"
         )
     });
-    for (at, _) in prepositions {
+    for (at, preposition) in prepositions {
         let mut from = at + 1;
-        while from < words.len()
-            && (words[from].is_filler() || RELATIONS.contains(&words[from].lower.as_str()))
-            && !words[from].after_break
-        {
+        let skipped = |w: &Word| w.is_filler() || RELATIONS.contains(&w.lower.as_str());
+        while words.get(from).is_some_and(|w| skipped(w) && !w.after_break) {
+            from += 1;
+        }
+        let related = from;
+        // "that keeps sessions": a verb comes first. Whether it is honoured is for the template's words to say.
+        let clause = matches!(preposition.lower.as_str(), "that" | "which") && related == at + 1;
+        if clause && words.get(from + 1).is_some_and(|w| !w.is_boundary() && !w.after_break) {
             from += 1;
         }
         let span = phrase(from, &usable);
         if is_named(&span) {
-            return noun(words, span);
+            let (value, span) = noun(words, span)?;
+            // What only relates the name to the rest is understood with it.
+            let begin = if from == related { at + 1 } else { span.start };
+            return Some((value, begin..span.end));
         }
     }
     let from = (0..words.len()).find(|&i| free(i) && words[i].form != Form::Number)?;
