@@ -96,11 +96,15 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
     }
     let mut found: Vec<(TaskType, usize, usize)> = counts.into_iter().map(|(t, (words, at))| (t, words, at)).collect();
     found.sort_by(|a, b| {
-        let by = |(task_type, words, _): &(TaskType, usize, usize)| task_type.confidence() + 0.02 * ((*words).min(4) as f64);
+        let by =
+            |(task_type, words, _): &(TaskType, usize, usize)| task_type.confidence() + 0.02 * ((*words).min(4) as f64);
         by(b).total_cmp(&by(a)).then(a.2.cmp(&b.2)).then(a.0.cmp(&b.0))
     });
-    let classified =
-        |(task_type, words, _): (TaskType, usize, usize)| Classified { task_type, confidence: task_type.confidence(), words };
+    let classified = |(task_type, words, _): (TaskType, usize, usize)| Classified {
+        task_type,
+        confidence: task_type.confidence(),
+        words,
+    };
     let mut ranked: Vec<Classified> = found.into_iter().map(classified).collect();
     ranked.push(Classified { task_type: TaskType::General, confidence: TaskType::General.confidence(), words: 0 });
     ranked

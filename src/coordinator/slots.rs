@@ -177,7 +177,7 @@ pub(super) fn fill(words: &[Word], slots: &[Slot], taken: &mut [bool], triggers:
             Slot::Path => path(words),
             Slot::Subject => subject(words, taken),
             Slot::Fields => fields(words),
-            Slot::Name => name(words, taken, &honoured),
+            Slot::Name => name(words, taken, &honoured, triggers),
         };
         if let Some((value, span)) = found {
             taken[span].fill(true);
@@ -280,16 +280,29 @@ fn read_fields(words: &[Word], at: usize, explicit: bool) -> Option<(Vec<Field>,
 
 /// Words before the thing itself that say no more than that it is worked on: "for *processing* user events".
 const RELATIONS: [&str; 15] = [
-    "processing", "process", "processes", "handling", "handle", "handles", "consuming", "consume", "consumes", "managing",
-    "manage", "manages", "receiving", "receive", "receives",
+    "processing",
+    "process",
+    "processes",
+    "handling",
+    "handle",
+    "handles",
+    "consuming",
+    "consume",
+    "consumes",
+    "managing",
+    "manage",
+    "manages",
+    "receiving",
+    "receive",
+    "receives",
 ];
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
 const NAME_WORDS: usize = 3;
 
-/// The phrase that the task is about: first one that follows a preposition, else one that stands before what the
+/// The phrase that the task is about: the first one that follows a preposition, else one that stands beside what the
 /// template is ("an order events consumer"). At least one word of it is not accounted for otherwise.
-fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
+fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) -> Found {
     let free = |i: usize| !taken[i] && !words[i].is_boundary();
     // A word that the template honours, or that a subject took, may be part of a name that has a word of its own.
     let usable = |i: usize| free(i) || ((honoured[i] || words[i].form == Form::Dotted) && !words[i].is_boundary());
@@ -322,18 +335,35 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
             from += 1;
         }
         let span = phrase(from, &usable);
-        if is_named(&span) {
+        let acts = words.get(span.start).is_some_and(|w| ACTIONS.contains(&w.lower.as_str()));
+        if is_named(&span) && !(acts && preposition.lower == "to") {
             let (value, span) = noun(words, span)?;
             // What only relates the name to the rest is understood with it.
             let begin = if from == related { at + 1 } else { span.start };
             return Some((value, begin..span.end));
         }
     }
-    let from = (0..words.len()).find(|&i| free(i) && words[i].form != Form::Number)?;
-    noun(words, phrase(from, &usable))
+    // "an order events consumer", "table orders": beside the word that says what is wanted.
+    let beside = |span: &std::ops::Range<usize>| {
+        triggers.get(span.end).is_some_and(|t| *t) || (span.start > 0 && triggers[span.start - 1])
+    };
+    let starts = (0..words.len()).filter(|&i| free(i) && !ACTIONS.contains(&words[i].lower.as_str()));
+    let span = starts.map(|from| phrase(from, &usable)).find(|span| is_named(span) && beside(span))?;
+    noun(words, span)
 }
 
+/// What is done to code that exists: never a name, and never what a template does.
+const ACTIONS: [&str; 24] = [
+    "fix", "refactor", "optimize", "optimise", "delete", "remove", "update", "change", "debug", "rename", "move",
+    "convert", "migrate", "port", "replace", "drop", "improve", "review", "extend", "rewrite", "merge", "upgrade",
+    "repair", "modify",
+];
+
 fn noun(words: &[Word], span: std::ops::Range<usize>) -> Found {
-    let text: Vec<&str> = words[span.clone()].iter().map(|w| w.text.as_str()).collect();
+    let mut text: Vec<&str> = words[span.clone()].iter().map(|w| w.text.as_str()).collect();
+    // "the orders table" is called orders.
+    if text.len() > 1 && text.last().is_some_and(|w| w.eq_ignore_ascii_case("table")) {
+        text.pop();
+    }
     Noun::new(&text.join(" ")).map(|noun| (Value::Noun(noun), span))
 }
