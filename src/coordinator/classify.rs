@@ -21,7 +21,10 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     (TaskType::Testing, "test|spec|unit test|integration test|pytest|exunit|vitest|jest|testing|assertion"),
     (TaskType::Bugfix, "fix|bug|bugfix|debug|crash|broken|repair|error message|stack trace"),
     (TaskType::NatsConsumer, "nats|jetstream|consumer|subscriber|subscription|listener"),
-    (TaskType::ApiEndpoint, "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify"),
+    (
+        TaskType::ApiEndpoint,
+        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify",
+    ),
     (
         TaskType::Database,
         "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql",
@@ -36,8 +39,14 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     (TaskType::Documentation, "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog"),
     (TaskType::Configuration, "config|configuration|configure|setting|env|environment"),
     (TaskType::Devops, "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container"),
-    (TaskType::Performance, "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|speed|latency"),
-    (TaskType::DataProcessing, "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|ingest|parser|stream"),
+    (
+        TaskType::Performance,
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|speed|latency",
+    ),
+    (
+        TaskType::DataProcessing,
+        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|ingest|parser|stream",
+    ),
 ];
 
 struct Vocabulary {

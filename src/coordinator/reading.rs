@@ -61,7 +61,8 @@ pub fn read(template: &Template, words: &[Word], language: &Language) -> Result<
     filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
 
     let content = words.iter().filter(|w| !w.is_filler()).count();
-    let left: Vec<&Word> = words.iter().zip(&taken).filter(|(w, taken)| !**taken && !w.is_filler()).map(|(w, _)| w).collect();
+    let left: Vec<&Word> =
+        words.iter().zip(&taken).filter(|(w, taken)| !**taken && !w.is_filler()).map(|(w, _)| w).collect();
     let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()));
     Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited })
 }

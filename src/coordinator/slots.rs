@@ -96,7 +96,11 @@ impl Filled {
                     let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
                     let listed = texts.ok_or_else(|| wrong("a list of texts: \"total decimal\""))?.join(", ");
                     let words = super::words::words(&listed);
-                    Value::Fields(read_fields(&words, 0, true).map(|(fields, _)| fields).ok_or_else(|| wrong("\"name type\" each"))?)
+                    Value::Fields(
+                        read_fields(&words, 0, true)
+                            .map(|(fields, _)| fields)
+                            .ok_or_else(|| wrong("\"name type\" each"))?,
+                    )
                 }
                 ("subject" | "queue" | "path", toml::Value::String(text)) => Value::Text(text.clone()),
                 _ => return Err(format!("no slot is called `{slot}`, or its value has the wrong type")),
@@ -210,16 +214,20 @@ fn subject(words: &[Word], taken: &[bool]) -> Found {
     let dotted = |w: &Word| {
         matches!(w.form, Form::Dotted | Form::Quoted)
             && w.text.split('.').all(|token| {
-                token == "*" || token == ">" || (!token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
+                token == "*"
+                    || token == ">"
+                    || (!token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
             })
     };
     let at = words.iter().zip(taken).position(|(w, taken)| !taken && dotted(w))?;
-    let first = at.saturating_sub(usize::from(at > 0 && matches!(words[at - 1].lower.as_str(), "subject" | "topic" | "channel")));
+    let first = at
+        .saturating_sub(usize::from(at > 0 && matches!(words[at - 1].lower.as_str(), "subject" | "topic" | "channel")));
     Some((Value::Text(words[at].text.clone()), first..at + 1))
 }
 
 fn fields(words: &[Word]) -> Found {
-    let begins = |w: &Word| matches!(w.lower.as_str(), "with" | "having" | "fields" | "columns" | "containing" | "of" | "has");
+    let begins =
+        |w: &Word| matches!(w.lower.as_str(), "with" | "having" | "fields" | "columns" | "containing" | "of" | "has");
     let starts = words.iter().enumerate().filter(|(_, w)| begins(w)).map(|(i, _)| i);
     for at in starts {
         let explicit = matches!(words[at].lower.as_str(), "fields" | "columns");
@@ -260,14 +268,37 @@ fn read_fields(words: &[Word], at: usize, explicit: bool) -> Option<(Vec<Field>,
         end = next;
     }
     let mut seen: Vec<&Noun> = vec![];
-    let distinct = fields.iter().all(|f| !seen.contains(&&f.name) && { seen.push(&f.name); true });
+    let distinct = fields.iter().all(|f| {
+        !seen.contains(&&f.name) && {
+            seen.push(&f.name);
+            true
+        }
+    });
     (!fields.is_empty() && distinct).then_some((fields, end))
 }
 
 /// Words before the thing itself: "for *processing* user events".
 const RELATIONS: [&str; 20] = [
-    "processing", "process", "processes", "handling", "handle", "handles", "consuming", "consumes", "consume", "managing",
-    "manages", "manage", "listing", "lists", "receiving", "receives", "storing", "stores", "tracking", "listens",
+    "processing",
+    "process",
+    "processes",
+    "handling",
+    "handle",
+    "handles",
+    "consuming",
+    "consumes",
+    "consume",
+    "managing",
+    "manages",
+    "manage",
+    "listing",
+    "lists",
+    "receiving",
+    "receives",
+    "storing",
+    "stores",
+    "tracking",
+    "listens",
 ];
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
@@ -287,11 +318,17 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
     };
     let is_named = |span: &std::ops::Range<usize>| span.clone().any(|i| free(i) && words[i].form != Form::Number);
     let prepositions = words.iter().enumerate().filter(|(_, w)| {
-        matches!(w.lower.as_str(), "for" | "of" | "about" | "to" | "that" | "which" | "from" | "called" | "named" | "on" | "over")
+        matches!(
+            w.lower.as_str(),
+            "for" | "of" | "about" | "to" | "that" | "which" | "from" | "called" | "named" | "on" | "over"
+        )
     });
     for (at, _) in prepositions {
         let mut from = at + 1;
-        while from < words.len() && (words[from].is_filler() || RELATIONS.contains(&words[from].lower.as_str())) && !words[from].after_break {
+        while from < words.len()
+            && (words[from].is_filler() || RELATIONS.contains(&words[from].lower.as_str()))
+            && !words[from].after_break
+        {
             from += 1;
         }
         let span = phrase(from, &usable);

@@ -70,8 +70,8 @@ static FILLER: LazyLock<HashSet<&str>> = LazyLock::new(|| FILLER_WORDS.split_whi
 
 /// Words that change everything around them. Boilerplate never honours them, unless a template lists them.
 pub const LIMITERS: [&str; 16] = [
-    "without", "not", "no", "only", "except", "never", "instead", "unless", "don't", "dont", "cannot", "can't", "neither",
-    "nor", "avoid", "exclude",
+    "without", "not", "no", "only", "except", "never", "instead", "unless", "don't", "dont", "cannot", "can't",
+    "neither", "nor", "avoid", "exclude",
 ];
 
 /// Words that ask for an explanation, not for code.
@@ -122,7 +122,9 @@ fn end_of_token(task: &str, at: usize, path: bool) -> usize {
     while let Some((i, c)) = chars.next() {
         let next_is_word = chars.peek().is_some_and(|&(_, n)| is_word(n));
         let joins = match c {
-            '/' | ':' | '{' | '}' => path && (next_is_word || c == '}' || chars.peek().is_some_and(|&(_, n)| n == '{' || n == ':')),
+            '/' | ':' | '{' | '}' => {
+                path && (next_is_word || c == '}' || chars.peek().is_some_and(|&(_, n)| n == '{' || n == ':'))
+            }
             '.' | '\'' => next_is_word || (c == '.' && chars.peek().is_some_and(|&(_, n)| n == '>' || n == '*')),
             '-' => path && next_is_word,
             '>' | '*' => i > 0 && task[at..at + i].ends_with('.'),

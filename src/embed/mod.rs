@@ -52,6 +52,8 @@ impl Default for Options {
 /// Why there is no vector. Cloned to everybody who waited in the same batch.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    #[error("read the list of assets that is built into this binary")]
+    Pins { source: Arc<toml::de::Error> },
     #[error("{} is missing; {MEND}", file.display())]
     Missing { file: PathBuf },
     #[error("{} is damaged ({why}); remove it, then {MEND}", file.display())]
