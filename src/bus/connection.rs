@@ -4,11 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, Subscriber};
+use futures::StreamExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Error, Options};
+
+/// How long the server may take to send back what was sent to oneself.
+const ECHO: Duration = Duration::from_secs(5);
+/// Ends a subscription on the server at once and in the client never. The server reads at most nine digits here and
+/// takes a longer number for none, which means now; the client counts up to it and so keeps the subscription.
+const NOW_AND_NEVER: u64 = 10_000_000_000;
 
 /// A client and what became of its connection. Clones are the same connection.
 #[derive(Clone)]
@@ -17,10 +24,64 @@ pub struct Connection {
     pub signs: Arc<Signs>,
 }
 
+impl Connection {
+    /// A message to oneself: once it is back, the server has taken all that was sent before it, and the client has
+    /// taken in all that the server had sent.
+    pub(super) async fn echo(&self) -> Result<(), Error> {
+        let inbox = self.client.new_inbox();
+        let subscribed = self.client.subscribe(inbox.clone()).await;
+        let mut echo = subscribed.map_err(|source| Error::Subscribe { subject: inbox.clone(), source })?;
+        let sent = self.client.publish(inbox.clone(), "echo".into()).await;
+        sent.map_err(|source| Error::Publish { subject: inbox, source })?;
+        match tokio::time::timeout(ECHO, echo.next()).await {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(Error::NoEcho { seconds: ECHO.as_secs() }),
+        }
+    }
+
+    /// Takes no more messages from the server, and gives those that were under way to `each`.
+    ///
+    /// Not by `Subscriber::drain` of async-nats 0.51: it forgets the subscription the next time that its task wakes,
+    /// which under load is before the server has read the UNSUB; what comes in between is thrown away. With it, each of
+    /// eight runs of ten restarts under load lost requests; with this, none of 25 did.
+    pub(super) async fn drain<F: Future<Output = ()>>(
+        &self,
+        mut from: Subscriber,
+        each: impl Fn(async_nats::Message) -> F,
+    ) {
+        if let Err(error) = from.unsubscribe_after(NOW_AND_NEVER).await {
+            warn!("end a subscription: {error}");
+        }
+        {
+            let mut echo = std::pin::pin!(self.echo());
+            loop {
+                tokio::select! {
+                    message = from.next() => match message {
+                        Some(message) => each(message).await,
+                        None => return,
+                    },
+                    echoed = &mut echo => {
+                        if let Err(error) = echoed {
+                            warn!("what was under way may be lost: {error}");
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        if let Err(error) = from.unsubscribe().await {
+            warn!("end a subscription: {error}");
+        }
+        while let Some(message) = from.next().await {
+            each(message).await;
+        }
+    }
+}
+
 /// What the client library tells on the side.
 pub struct Signs {
     dropped: AtomicU64,
-    connects: watch::Sender<u64>,
+    connected: watch::Sender<()>,
 }
 
 impl Signs {
@@ -30,15 +91,15 @@ impl Signs {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Changes after each reconnect.
-    pub(super) fn reconnects(&self) -> watch::Receiver<u64> {
-        self.connects.subscribe()
+    /// Changes soon after each connect. In a flood the library drops such signs: `Client::statistics` counts them all.
+    pub(super) fn connected(&self) -> watch::Receiver<()> {
+        self.connected.subscribe()
     }
 
     fn note(&self, event: &Event) {
         match event {
             Event::Connected => {
-                self.connects.send_modify(|n| *n += 1);
+                self.connected.send_replace(());
                 info!("connected to NATS");
             }
             Event::Disconnected => warn!("lost the connection to NATS; the client reconnects by itself"),
@@ -60,7 +121,7 @@ impl Signs {
 /// Connects once: whether to try again is the caller's to say. Afterwards the client reconnects by itself, for ever.
 pub async fn connect(options: &Options) -> Result<Connection, Error> {
     options.check()?;
-    let signs = Arc::new(Signs { dropped: AtomicU64::new(0), connects: watch::Sender::new(0) });
+    let signs = Arc::new(Signs { dropped: AtomicU64::new(0), connected: watch::Sender::new(()) });
     let client = connect_options(options, &signs)
         .connect(options.urls.clone())
         .await

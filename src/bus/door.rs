@@ -20,15 +20,13 @@ use super::endpoints::{self, Call, Endpoint, Lane, Reply, Served};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
 use super::wire::{Code, Envelope, Refusal};
-use super::{Connection, Error, Instance, NAME, Options, connection};
+use super::{Connection, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
 
 /// What an endpoint's own deadline gets before the door speaks for it.
 const GRACE: Duration = Duration::from_millis(100);
 /// For telling senders that their request is given up when the door closes.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long the server may take to confirm the subscriptions.
-const READY: Duration = Duration::from_secs(5);
 /// What a shed sender is told while nothing was measured yet.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
@@ -113,7 +111,7 @@ impl Door {
             let subscription = shared.subscribe(subject, None).await?;
             door.read(subscription, move |shared, message| async move { shared.describe(verb, message).await });
         }
-        shared.ready(options).await?;
+        shared.connection.echo().await?;
         info!(instance = %shared.instance, endpoints = shared.endpoints.len(), "the door is open");
         Ok(door)
     }
@@ -156,8 +154,9 @@ impl Door {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (shared, closing) = (self.shared.clone(), self.closing.clone());
-        self.readers.push(tokio::spawn(read(subscription, closing, move |message| each(shared.clone(), message))));
+        let (shared, closing, connection) = (self.shared.clone(), self.closing.clone(), self.shared.connection.clone());
+        let each = move |message| each(shared.clone(), message);
+        self.readers.push(tokio::spawn(read(subscription, closing, connection, each)));
     }
 }
 
@@ -169,15 +168,15 @@ impl Drop for Door {
     }
 }
 
-/// Reads until the subscription is drained, which begins when `closing` is cancelled.
+/// Reads until `closing` is cancelled, then drains.
 async fn read<F: Future<Output = ()>>(
     mut subscription: Subscriber,
     closing: CancellationToken,
+    connection: Connection,
     each: impl Fn(Message) -> F,
 ) {
     {
-        let closed = std::pin::pin!(closing.cancelled());
-        let mut closed = closed.fuse();
+        let mut closed = std::pin::pin!(closing.cancelled());
         loop {
             tokio::select! {
                 biased;
@@ -189,12 +188,7 @@ async fn read<F: Future<Output = ()>>(
             }
         }
     }
-    if let Err(error) = subscription.drain().await {
-        warn!("drain a subscription: {error}");
-    }
-    while let Some(message) = subscription.next().await {
-        each(message).await;
-    }
+    connection.drain(subscription, each).await;
 }
 
 impl Shared {
@@ -205,19 +199,6 @@ impl Shared {
             None => client.subscribe(subject.clone()).await,
         };
         subscribed.map_err(|source| Error::Subscribe { subject, source })
-    }
-
-    /// A message to oneself comes back only after the server has taken all that was sent before it.
-    async fn ready(&self, options: &Options) -> Result<(), Error> {
-        let client = &self.connection.client;
-        let inbox = client.new_inbox();
-        let mut echo = self.subscribe(inbox.clone(), None).await?;
-        let sent = client.publish(inbox.clone(), "ready".into()).await;
-        sent.map_err(|source| Error::Publish { subject: inbox, source })?;
-        match tokio::time::timeout(READY, echo.next()).await {
-            Ok(Some(_)) => Ok(()),
-            _ => Err(Error::NotReady { urls: connection::shown(&options.urls).join(", "), seconds: READY.as_secs() }),
-        }
     }
 
     /// All permits are free: nothing runs and every reply is on its way.

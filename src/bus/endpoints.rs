@@ -26,11 +26,14 @@ pub struct Endpoint {
     pub summary: &'static str,
     pub lane: Lane,
     /// The body's JSON Schema.
-    pub takes: fn() -> Schema,
+    pub takes: Shape,
     /// The answer's JSON Schema.
-    pub gives: fn() -> Schema,
+    pub gives: Shape,
     pub serve: Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>,
 }
+
+/// Makes a JSON Schema.
+pub type Shape = fn() -> Schema;
 
 /// Whose permits an endpoint takes: a worker that is full of work still answers queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,7 +242,7 @@ fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {
 fn query<S, T, F>(
     served_by: S,
     (name, subject, summary): (&'static str, &'static str, &'static str),
-    (takes, gives): (fn() -> Schema, fn() -> Schema),
+    (takes, gives): (Shape, Shape),
     read: fn(&[u8]) -> Result<T, Refusal>,
     answer: fn(S, T, Arc<Call>) -> F,
 ) -> Endpoint

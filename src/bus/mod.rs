@@ -71,8 +71,8 @@ pub enum Error {
         #[source]
         source: async_nats::client::PublishError,
     },
-    #[error("the server at {urls} accepted the subscriptions but sent nothing back within {seconds} s")]
-    NotReady { urls: String, seconds: u64 },
+    #[error("the NATS server did not send back a message to oneself within {seconds} s")]
+    NoEcho { seconds: u64 },
     #[error("nobody listens on {subject}: no worker is running on this NATS server")]
     NoWorker { subject: String },
     #[error("no answer on {subject} within {seconds} s")]

@@ -8,6 +8,7 @@
 //! cut off from NATS cannot be heard here; making it stop serving when its lease lapses is the cache's part.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -125,8 +126,10 @@ impl Sync {
         let subject = format!("{SUBJECT}.*");
         let words = shared.client.subscribe(subject.clone()).await;
         let mut words = words.map_err(|source| Error::Subscribe { subject, source })?;
-        let mut reconnects = connection.signs.reconnects();
-        reconnects.mark_unchanged();
+        let mut connected = connection.signs.connected();
+        let statistics = connection.client.statistics();
+        let connects = move || statistics.connects.load(Ordering::Relaxed);
+        let mut seen = connects();
         let (changes, heard) = mpsc::channel(WAITING);
         shared.tell(Word::Hello).await?;
 
@@ -139,19 +142,18 @@ impl Sync {
                 tokio::select! {
                     () = ear.stop.cancelled() => break,
                     _ = beat.tick() => ear.tell_or_log(Word::Alive).await,
-                    changed = reconnects.changed() => {
-                        if changed.is_err() {
-                            break;
-                        }
-                        ear.tell_or_log(Word::Hello).await;
-                        lost = true;
-                    }
+                    _ = connected.changed() => {}
                     word = words.next() => {
                         let Some(message) = word else { break };
                         if let Some(change) = ear.hear(message).await {
                             lost |= changes.try_send(change).is_err();
                         }
                     }
+                }
+                if connects() != seen {
+                    seen = connects();
+                    ear.tell_or_log(Word::Hello).await;
+                    lost = true;
                 }
                 if lost {
                     lost = changes.try_send(Heard { change: Change::Resync, confirm: None }).is_err();

@@ -89,17 +89,14 @@ async fn postgres(options: &Options, place: &str) -> Result<Store, Error> {
         place: place.to_owned(),
         mend: "write `postgres://user:password@host:port/database`, special characters percent-encoded",
     };
-    let to = PgConnectOptions::from_str(&options.url)
-        .map_err(wrong)?
-        .application_name("tandem")
-        .options([(
-            "synchronous_commit",
-            match options.durability {
-                Durability::Process => "off",
-                Durability::Power => "on",
-            },
-        )])
-        .disable_statement_logging();
+    let to =
+        PgConnectOptions::from_str(&options.url).map_err(wrong)?.application_name("tandem").disable_statement_logging();
+    // Never turned off: then a server that is killed forgets what it acknowledged, numbers of cache changes are given
+    // out a second time, and a worker that has seen them misses the new ones.
+    let to = match options.durability {
+        Durability::Process => to,
+        Durability::Power => to.options([("synchronous_commit", "on")]),
+    };
     // Not through the pool: that would try until the time is over and then not say what was wrong.
     let failed = |source| Error::Connect { place: place.to_owned(), mend: mend(&source), source };
     let mut connection = to.connect().await.map_err(failed)?;

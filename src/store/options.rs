@@ -16,8 +16,9 @@ pub struct Options {
     /// Connections to PostgreSQL, at most. SQLite always has four for reading and one for writing.
     // The server's own default limit is 100: enough for several workers.
     pub max_connections: u32,
-    /// What an acknowledged write survives: `process` (a killed worker) or `power` (a machine without power), at the
-    /// price of one disk sync per transaction.
+    /// What an acknowledged write survives: `process` (a killed worker) or `power` (a machine without power). With
+    /// SQLite `power` costs a disk sync per transaction; PostgreSQL keeps to its own `synchronous_commit` with
+    /// `process` and is told `on` with `power`.
     pub durability: Durability,
     /// How long a start waits for the database, and a query for a free connection, in milliseconds.
     pub connect_timeout_ms: u64,

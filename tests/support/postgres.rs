@@ -10,17 +10,17 @@ use std::process::{Child, Command, Stdio};
 
 /// The user that owns the server's files where the test runs as root, whom PostgreSQL refuses to serve.
 const SERVER_USER: &str = "postgres";
-pub const USER: &str = "tandem";
-pub const PASSWORD: &str = "correct-horse";
+pub(crate) const USER: &str = "tandem";
+pub(crate) const PASSWORD: &str = "correct-horse";
 
-pub struct Postgres {
+pub(crate) struct Postgres {
     child: Option<Child>,
     port: u16,
     folder: tempfile::TempDir,
 }
 
 impl Postgres {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("tandem-pg-").tempdir().expect("make a folder for PostgreSQL");
         let pristine = pristine();
         run(Command::new("cp").arg("-a").arg(&pristine).arg(folder.path().join("data")));
@@ -39,12 +39,12 @@ impl Postgres {
     }
 
     /// The address of the server's own database.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
     }
 
     /// Takes the server away, as a crash would. `resume` brings it back on the same port.
-    pub fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) {
         if let Some(mut child) = self.child.take() {
             // Immediate shutdown: the server's own children end with it.
             let _sent = Command::new("kill").args(["-QUIT", &child.id().to_string()]).status();
@@ -53,7 +53,7 @@ impl Postgres {
     }
 
     /// Returns whether the server is ready.
-    pub fn resume(&mut self) -> bool {
+    pub(crate) fn resume(&mut self) -> bool {
         let mut child = server(&self.folder.path().join("data"), self.port).spawn().expect("start postgres");
         let stderr = child.stderr.take().expect("postgres has a stderr");
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
@@ -144,10 +144,9 @@ fn program(name: &str) -> PathBuf {
     let on_path = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().ok();
     let on_path = on_path.map(|found| PathBuf::from(String::from_utf8_lossy(&found.stdout).trim()));
     let candidates = named.into_iter().chain(versions.into_iter().rev()).map(|folder| folder.join(name));
-    candidates
-        .chain(on_path)
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("no {name}: install `postgresql`, or write the folder of its programs into .tandem/postgres-bin"))
+    candidates.chain(on_path).find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("no {name}: install `postgresql`, or write the folder of its programs into .tandem/postgres-bin")
+    })
 }
 
 fn is_root() -> bool {
