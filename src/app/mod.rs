@@ -72,7 +72,8 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let server = if options.with_nats {
-        let server = NatsServer::start(&assets::nats_server(&paths), &paths.state.join("nats"), options.nats_port).await?;
+        let server =
+            NatsServer::start(&assets::nats_server(&paths), &paths.state.join("nats"), options.nats_port).await?;
         config.nats.urls = vec![server.url().to_owned()];
         write_address(&paths, server.url())?;
         Some(server)
@@ -134,8 +135,7 @@ impl Worker {
         broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
         let recorder = Recorder::start(store.clone(), &config.recording);
         let coordinator = Coordinator::new(Agent::new(config.agent.clone(), library, cache.clone(), llm));
-        let pipeline =
-            Pipeline::new(config.requests.clone(), coordinator, store.clone(), recorder.clone(), embedder);
+        let pipeline = Pipeline::new(config.requests.clone(), coordinator, store.clone(), recorder.clone(), embedder);
 
         let instance = Instance::generate();
         let (sync, heard) = Sync::open(&connection, instance.clone(), &config.nats).await?;
@@ -184,7 +184,10 @@ fn check_server(connection: &Connection) {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     info!(server.version = server.version, server.name = server.server_name, "found a nats-server");
     if version < (2, 11) {
-        warn!(server.version = server.version, "this nats-server is older than 2.11: requests work, later features will not");
+        warn!(
+            server.version = server.version,
+            "this nats-server is older than 2.11: requests work, later features will not"
+        );
     }
 }
 

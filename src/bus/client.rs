@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
-use async_nats::{RequestErrorKind, Request};
+use async_nats::{Request, RequestErrorKind};
 use serde::Serialize;
 
 use super::{Connection, Error, Options, connect};
@@ -27,13 +27,25 @@ impl Client {
     }
 
     /// Asks on `subject`, for a tenant other than the default on `subject.<tenant>`.
-    pub async fn ask(&self, subject: &str, tenant: &Tenant, body: &impl Serialize, timeout: Duration) -> Result<Said, Error> {
+    pub async fn ask(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<Said, Error> {
         let body = serde_json::to_vec(body)?;
         self.ask_raw(subject, tenant, body, timeout).await
     }
 
     /// Asks with a body as it is, right or wrong.
-    pub async fn ask_raw(&self, subject: &str, tenant: &Tenant, body: Vec<u8>, timeout: Duration) -> Result<Said, Error> {
+    pub async fn ask_raw(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Said, Error> {
         let subject = if *tenant == Tenant::default() { subject.to_owned() } else { format!("{subject}.{tenant}") };
         let request = Request::new().payload(body.into()).timeout(Some(timeout)).headers(HeaderMap::new());
         let asked = self.0.client.send_request(subject.clone(), request).await;

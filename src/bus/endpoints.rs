@@ -8,8 +8,8 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 use tracing::{info, warn};
 
-use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::sync::Change;
+use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::{Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, Pipeline};
@@ -198,7 +198,9 @@ async fn judge(pipeline: &Pipeline, sync: &Sync, given: wire::Judgement, call: &
     if let Err(error) = sync.publish(&Change::Blocks).await {
         warn!(%error, "the other workers were not told of a verdict");
     }
-    if !judged.withdrawn.is_empty() && let Err(error) = sync.withdraw(&judged.withdrawn).await {
+    if !judged.withdrawn.is_empty()
+        && let Err(error) = sync.withdraw(&judged.withdrawn).await
+    {
         warn!(%error, "the other workers were not told of a withdrawal");
     }
     Reply::json(&wire::FeedbackAnswer {

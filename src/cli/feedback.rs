@@ -38,7 +38,10 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
     }
     let answered: Answered<Value> = arguments.common.ask(variables, "execution.feedback", &body).await?;
     if let (Answered::Ok(judged), false) = (&answered, arguments.common.json) {
-        println!("{}: {} answers withdrawn, templates blocked for this task: {}", verdict, judged["withdrawn"], judged["blocked"]);
+        println!(
+            "{}: {} answers withdrawn, templates blocked for this task: {}",
+            verdict, judged["withdrawn"], judged["blocked"]
+        );
     }
     Ok(ended(&answered))
 }

@@ -27,7 +27,9 @@ pub(super) async fn stats(common: &Common, variables: &Variables) -> Result<Ende
             figure(cost["times_cheaper"].as_f64(), 1)
         );
         if let Some(methods) = stats["methods"].as_object() {
-            let row = |(m, s): (&String, &Value)| vec![m.clone(), s["executions"].to_string(), figure(s["share"].as_f64(), 3)];
+            let row = |(m, s): (&String, &Value)| {
+                vec![m.clone(), s["executions"].to_string(), figure(s["share"].as_f64(), 3)]
+            };
             table(&["method", "executions", "share"], &methods.iter().map(row).collect::<Vec<_>>());
         }
     }

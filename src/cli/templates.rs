@@ -132,7 +132,13 @@ async fn run_check(arguments: Check, variables: &Variables) -> Result<Ended, Err
     if !common.json {
         let row = |c: &TemplateCheck| {
             let lines = c.lines.map_or_else(|| "-".to_owned(), |n| n.to_string());
-            vec![c.template.clone(), c.problem.clone().unwrap_or_else(|| "ok".to_owned()), figure(c.quality, 2), lines, format!("{:.2}", c.time_ms)]
+            vec![
+                c.template.clone(),
+                c.problem.clone().unwrap_or_else(|| "ok".to_owned()),
+                figure(c.quality, 2),
+                lines,
+                format!("{:.2}", c.time_ms),
+            ]
         };
         table(&["template", "finding", "quality", "lines", "ms"], &checks.iter().map(row).collect::<Vec<_>>());
     }
@@ -141,7 +147,11 @@ async fn run_check(arguments: Check, variables: &Variables) -> Result<Ended, Err
 
 fn print_selection(selection: &Value) {
     match selection["id"].as_str() {
-        Some(id) => println!("{id} ({}, {})", selection["task_type"].as_str().unwrap_or_default(), selection["language"].as_str().unwrap_or_default()),
+        Some(id) => println!(
+            "{id} ({}, {})",
+            selection["task_type"].as_str().unwrap_or_default(),
+            selection["language"].as_str().unwrap_or_default()
+        ),
         None => println!("the rules decline: {}", selection["declined"]),
     }
     let row = |c: &Value| {
@@ -162,7 +172,10 @@ fn print_selection(selection: &Value) {
 }
 
 fn print_analysis(analysis: &Value) {
-    println!("{} templates, {} of them used, {} uses", analysis["total_templates"], analysis["used_templates"], analysis["total_uses"]);
+    println!(
+        "{} templates, {} of them used, {} uses",
+        analysis["total_templates"], analysis["used_templates"], analysis["total_uses"]
+    );
     let row = |p: &Value| {
         let text = |key: &str| p[key].as_str().unwrap_or_default().to_owned();
         vec![

@@ -78,7 +78,9 @@ pub type Variables = std::collections::HashMap<String, String>;
 
 /// Reads the process's environment. Values that are not UTF-8 are left out: no key takes them.
 pub fn variables() -> Variables {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 impl Config {
@@ -127,8 +129,11 @@ impl Config {
 
 /// `TANDEM__SECTION__KEY=value` as `section.key` and the value's type. A list is written `a,b`.
 fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
-    let ours: Variables =
-        variables.iter().filter(|(name, _)| name.starts_with("TANDEM__")).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let ours: Variables = variables
+        .iter()
+        .filter(|(name, _)| name.starts_with("TANDEM__"))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route"];
     let mut environment = Environment::with_prefix("TANDEM")
         .prefix_separator("__")

@@ -32,7 +32,8 @@ fn write_section(text: &mut String, path: &str, schema: &Value, defaults: &Value
     }
     for (key, schema) in keys {
         let default = defaults.get(key).map_or_else(String::new, Value::to_string);
-        let _ = writeln!(text, "| `{path}{key}` | `{}` | {} |", default.replace('|', "\\|"), meaning(schema, definitions));
+        let _ =
+            writeln!(text, "| `{path}{key}` | `{}` | {} |", default.replace('|', "\\|"), meaning(schema, definitions));
     }
     for (key, schema) in properties.iter().filter(|(_, s)| is_section(s)) {
         let path = format!("{path}{key}.");
@@ -54,7 +55,9 @@ fn description(schema: &Value) -> String {
 /// What the field says, and the values that an enumeration allows.
 fn meaning(schema: &Value, definitions: &Map<String, Value>) -> String {
     let resolved = resolve(schema, definitions);
-    let listed = |v: &Value| v.get("const").or_else(|| v.get("enum").and_then(|e| e.get(0))).and_then(Value::as_str).map(str::to_owned);
+    let listed = |v: &Value| {
+        v.get("const").or_else(|| v.get("enum").and_then(|e| e.get(0))).and_then(Value::as_str).map(str::to_owned)
+    };
     let named: Vec<String> = match (resolved.get("enum"), resolved.get("oneOf")) {
         (Some(Value::Array(values)), _) => values.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
         (_, Some(Value::Array(variants))) => variants.iter().filter_map(listed).collect(),

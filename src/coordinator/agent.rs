@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::{self, Kind, evaluate};
 use super::graph::{self, Figures};
 use super::library::{Library, Template, TemplateError};
-use super::select::{Candidate, Declined, Knowledge, Selected, select};
 use super::reading::{Mismatch, Reading};
+use super::select::{Candidate, Declined, Knowledge, Selected, select};
 use super::slots::{Filled, Value};
 use crate::cache::{Cache, Key};
 use crate::domain::record::{Block, Digest, EntryKind};
 use crate::domain::{
-    Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType, TemplateId, Tenant,
-    Timestamp,
+    Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType,
+    TemplateId, Tenant, Timestamp,
 };
 use crate::llm::{self, Client, Finish, Prompt};
 
@@ -194,7 +194,9 @@ impl Agent {
 
     async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, String> {
         if !self.llm.is_configured() {
-            return Err("no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned());
+            return Err(
+                "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned()
+            );
         }
         let prompt = prompt(goal, &self.cache.options().context_fields, earlier);
         if let Some(max) = bounds.max_cost {
@@ -318,7 +320,15 @@ fn one_line(task: &str) -> String {
         .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{85}') { ' ' } else { c })
         .filter(|c| !matches!(c, '"' | '\'' | '`' | '\\' | '$' | '#'))
         .collect();
-    let clean = clean.replace("*/", "* /").replace("/*", "/ *").replace("--", "- -").replace("<!", "< !").replace("{{", "{ {").replace("}}", "} }").replace("{%", "{ %").replace("%}", "% }");
+    let clean = clean
+        .replace("*/", "* /")
+        .replace("/*", "/ *")
+        .replace("--", "- -")
+        .replace("<!", "< !")
+        .replace("{{", "{ {")
+        .replace("}}", "} }")
+        .replace("{%", "{ %")
+        .replace("%}", "% }");
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -328,7 +338,8 @@ fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
          prose. Handle errors. Write no placeholders. Use the names that the task uses.",
         goal.language
     );
-    let mut text = format!("Task: {}\nLanguage: {}\nComplexity: {}\n", goal.description, goal.language, goal.complexity);
+    let mut text =
+        format!("Task: {}\nLanguage: {}\nComplexity: {}\n", goal.description, goal.language, goal.complexity);
     if !goal.acceptance_criteria.is_empty() {
         text.push_str("It is accepted if:\n");
         goal.acceptance_criteria.iter().for_each(|c| text.push_str(&format!("- {c}\n")));

@@ -147,11 +147,17 @@ fn recommend(performers: &[Performer]) -> Vec<String> {
     }
     for p in known().filter(|p| p.quality.is_some_and(|q| q < 0.6)) {
         let quality = p.quality.unwrap_or_default();
-        said.push(format!("Improve '{}' for {} in {}: its quality is {quality:.2}", p.template, p.task_type, p.language));
+        said.push(format!(
+            "Improve '{}' for {} in {}: its quality is {quality:.2}",
+            p.template, p.task_type, p.language
+        ));
     }
     for (i, best) in performers.iter().enumerate().filter(|(_, p)| p.uses >= 5 && p.success_rate >= 0.9) {
         let worse = |p: &&Performer| {
-            p.task_type == best.task_type && p.language == best.language && p.uses > best.uses && best.score - p.score > 0.05
+            p.task_type == best.task_type
+                && p.language == best.language
+                && p.uses > best.uses
+                && best.score - p.score > 0.05
         };
         if let Some(rival) = performers[i + 1..].iter().find(worse) {
             said.push(format!(

@@ -137,7 +137,10 @@ fn joint(words: &[Word], at: usize) -> Option<&'static str> {
 }
 
 fn is_joint_word(word: &Word) -> bool {
-    matches!(word.lower.as_str(), "and" | "plus" | "then" | "with" | "including" | "also" | "finally" | "after" | "that")
+    matches!(
+        word.lower.as_str(),
+        "and" | "plus" | "then" | "with" | "including" | "also" | "finally" | "after" | "that"
+    )
 }
 
 /// A clause stands by itself where it begins like an order or a thing ("a consumer …", "write …") of a known type,
@@ -147,12 +150,19 @@ fn clause(goal: &str, words: &[Word], joined: &str, may_come_along: bool) -> Opt
     let last = words.last()?;
     let task_type = classify(words).first().map(|c| c.task_type).filter(|t| *t != TaskType::General)?;
     let content: Vec<&Word> = words.iter().filter(|w| !w.is_filler()).collect();
-    let opens = first.is_filler() && !matches!(first.lower.as_str(), "for" | "of" | "in" | "on" | "to" | "by" | "from" | "as" | "at");
+    let opens = first.is_filler()
+        && !matches!(first.lower.as_str(), "for" | "of" | "in" | "on" | "to" | "by" | "from" | "as" | "at");
     let head = content.first().is_some_and(|w| !types_of(w).is_empty());
     let alongside = may_come_along && comes_along(task_type) && content.len() <= 4 && joined != "";
-    let stands = alongside || (joined == "" && !content.is_empty()) || (opens && joined != "with") || (head && joined == "break" && content.len() > 1);
+    let stands = alongside
+        || (joined == "" && !content.is_empty())
+        || (opens && joined != "with")
+        || (head && joined == "break" && content.len() > 1);
     // "index integer" is a column, not a part.
-    let is_field = content.len() == 2 && content[1].form == Form::Plain && content[1].lower.len() > 2 && TYPES.contains(&content[1].lower.as_str());
+    let is_field = content.len() == 2
+        && content[1].form == Form::Plain
+        && content[1].lower.len() > 2
+        && TYPES.contains(&content[1].lower.as_str());
     if !stands || is_field {
         return None;
     }
@@ -162,7 +172,8 @@ fn clause(goal: &str, words: &[Word], joined: &str, may_come_along: bool) -> Opt
         .position(|w| matches!(w.lower.as_str(), "for" | "of" | "about" | "that"))
         .and_then(|at| words.get(at + 1..))
         .and_then(|rest| {
-            let own: Vec<&str> = rest.iter().take_while(|w| !w.after_break && !w.is_boundary()).map(|w| w.text.as_str()).collect();
+            let own: Vec<&str> =
+                rest.iter().take_while(|w| !w.after_break && !w.is_boundary()).map(|w| w.text.as_str()).collect();
             (!own.is_empty()).then(|| own.join(" "))
         });
     let extra = comes_along(task_type) && joined != "";
@@ -229,7 +240,13 @@ fn graph(goal: &str, clauses: &[Clause]) -> Result<Dag, DagError> {
 fn describe(clause: &Clause, name: Option<&str>) -> String {
     let text = clause.text.trim();
     let ordered = words(text).first().is_some_and(|w| VERBS.contains(&w.lower.as_str()));
-    let verb = if ordered { "" } else if clause.extra { "Write " } else { "Create " };
+    let verb = if ordered {
+        ""
+    } else if clause.extra {
+        "Write "
+    } else {
+        "Create "
+    };
     match (&clause.named, name) {
         (None, Some(name)) => format!("{verb}{text} for {name}"),
         _ => format!("{verb}{text}"),
@@ -237,8 +254,20 @@ fn describe(clause: &Clause, name: Option<&str>) -> String {
 }
 
 const VERBS: [&str; 14] = [
-    "create", "write", "build", "implement", "make", "add", "generate", "develop", "provide", "define", "document", "deploy",
-    "test", "set",
+    "create",
+    "write",
+    "build",
+    "implement",
+    "make",
+    "add",
+    "generate",
+    "develop",
+    "provide",
+    "define",
+    "document",
+    "deploy",
+    "test",
+    "set",
 ];
 
 #[cfg(test)]

@@ -81,7 +81,9 @@ impl Library {
     pub fn load(folder: Option<&Path>) -> (Self, Vec<TemplateError>) {
         let mut environment = Environment::new();
         // Building fails only where delimiters clash, and none are set.
-        if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build() {
+        if let Ok(syntax) =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()
+        {
             environment.set_syntax(syntax);
         }
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -143,7 +145,8 @@ impl Library {
 
     fn parse(&mut self, path: Option<PathBuf>, source: &str) -> Result<Template, String> {
         let (front, body) = split(source)?;
-        let front: FrontMatter = toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
+        let front: FrontMatter =
+            toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
         let language = match front.language.as_str() {
             "any" => None,
             name => Some(Language::named(name).ok_or_else(|| {
@@ -164,7 +167,8 @@ impl Library {
         compile(&mut self.environment, front.id.to_string(), body.to_owned(), body_line)?;
         let has_file = front.file.is_some();
         if let Some(file) = front.file {
-            compile(&mut self.environment, file_name(&front.id), file, 0).map_err(|e| format!("front matter: file: {e}"))?;
+            compile(&mut self.environment, file_name(&front.id), file, 0)
+                .map_err(|e| format!("front matter: file: {e}"))?;
         }
         let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
         Ok(Template {
@@ -222,7 +226,8 @@ fn file_name(id: &TemplateId) -> String {
 }
 
 fn split(source: &str) -> Result<(&str, &str), String> {
-    let rest = source.strip_prefix("+++\n").ok_or("line 1: a template begins with a line `+++` and its front matter")?;
+    let rest =
+        source.strip_prefix("+++\n").ok_or("line 1: a template begins with a line `+++` and its front matter")?;
     rest.split_once("\n+++\n").ok_or_else(|| "the front matter has no closing line `+++`".to_owned())
 }
 

@@ -24,8 +24,8 @@ pub use agent::{Agent, Bounds, language_of, task_key};
 pub use select::Declined;
 
 use crate::domain::{
-    Answer, Complexity, Dag, Evaluation, Goal, Message, Method, NanoUsd, Part, Schedule, Task, TaskId, Tenant, Timestamp,
-    Usage,
+    Answer, Complexity, Dag, Evaluation, Goal, Message, Method, NanoUsd, Part, Schedule, Task, TaskId, Tenant,
+    Timestamp, Usage,
 };
 use crate::llm::{Finish, Prompt};
 use decompose::Piece;
@@ -296,11 +296,14 @@ fn plan_prompt(goal: &Goal) -> Prompt {
 fn read_plan(goal: &Goal, text: &str) -> Result<Dag, String> {
     let from = text.find('[').ok_or("the plan is no JSON list")?;
     let to = text.rfind(']').filter(|to| *to > from).ok_or("the plan is no JSON list")?;
-    let pieces: Vec<Piece> = serde_json::from_str(&text[from..=to]).map_err(|e| format!("the plan can't be read: {e}"))?;
+    let pieces: Vec<Piece> =
+        serde_json::from_str(&text[from..=to]).map_err(|e| format!("the plan can't be read: {e}"))?;
     if !decompose::PARTS.contains(&pieces.len()) {
         return Err(format!("the plan has {} parts; 2 to 5 are asked for", pieces.len()));
     }
-    let sound = |p: &Piece| !p.description.trim().is_empty() && p.description.len() <= 2_000 && !p.name.is_empty() && p.name.len() <= 100;
+    let sound = |p: &Piece| {
+        !p.description.trim().is_empty() && p.description.len() <= 2_000 && !p.name.is_empty() && p.name.len() <= 100
+    };
     if !pieces.iter().all(sound) {
         return Err("the plan has a part without a name or description, or with one that is too long".to_owned());
     }

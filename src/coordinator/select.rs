@@ -99,10 +99,12 @@ pub fn select<'a>(
     let sure = |c: &Candidate<'_>| c.reading.is_sure(knowledge.max_unknown_share);
     let fits = |c: &Candidate<'_>| sure(c) && !is_blocked(&c.template.id);
     let Some(first) = candidates.iter().find(|c| fits(c)) else {
-        let wrong = candidates.iter().find(|c| sure(c)).map(|c| Declined::FoundWrong { template: c.template.id.clone() });
+        let wrong =
+            candidates.iter().find(|c| sure(c)).map(|c| Declined::FoundWrong { template: c.template.id.clone() });
         let nearest = candidates.iter().min_by(|a, b| a.reading.unknown_share().total_cmp(&b.reading.unknown_share()));
         let why = wrong.or_else(|| {
-            nearest.map(|c| Declined::NotUnderstood { template: c.template.id.clone(), words: c.reading.unknown.clone() })
+            nearest
+                .map(|c| Declined::NotUnderstood { template: c.template.id.clone(), words: c.reading.unknown.clone() })
         });
         return declined(why.unwrap_or(Declined::NoTemplate), candidates);
     };

@@ -44,6 +44,11 @@ impl Word {
         self.form == Form::Plain && FILLER.contains(self.lower.as_str())
     }
 
+    /// Begins with a capital: in the middle of a sentence, most likely a proper name.
+    pub fn is_capitalised(&self) -> bool {
+        self.text.starts_with(char::is_uppercase)
+    }
+
     /// Joins or begins phrases: a name ends before it.
     pub fn is_boundary(&self) -> bool {
         self.is_filler() || LIMITERS.contains(&self.lower.as_str())
@@ -70,8 +75,8 @@ static FILLER: LazyLock<HashSet<&str>> = LazyLock::new(|| FILLER_WORDS.split_whi
 
 /// Words that change everything around them. Boilerplate never honours them, unless a template lists them.
 pub const LIMITERS: [&str; 16] = [
-    "without", "not", "no", "only", "except", "never", "instead", "unless", "don't", "dont", "cannot", "can't", "neither",
-    "nor", "avoid", "exclude",
+    "without", "not", "no", "only", "except", "never", "instead", "unless", "don't", "dont", "cannot", "can't",
+    "neither", "nor", "avoid", "exclude",
 ];
 
 /// Words that ask for an explanation, not for code.
@@ -122,7 +127,9 @@ fn end_of_token(task: &str, at: usize, path: bool) -> usize {
     while let Some((i, c)) = chars.next() {
         let next_is_word = chars.peek().is_some_and(|&(_, n)| is_word(n));
         let joins = match c {
-            '/' | ':' | '{' | '}' => path && (next_is_word || c == '}' || chars.peek().is_some_and(|&(_, n)| n == '{' || n == ':')),
+            '/' | ':' | '{' | '}' => {
+                path && (next_is_word || c == '}' || chars.peek().is_some_and(|&(_, n)| n == '{' || n == ':'))
+            }
             '.' | '\'' => next_is_word || (c == '.' && chars.peek().is_some_and(|&(_, n)| n == '>' || n == '*')),
             '-' => path && next_is_word,
             '>' | '*' => i > 0 && task[at..at + i].ends_with('.'),

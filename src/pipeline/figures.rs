@@ -157,12 +157,20 @@ impl Pipeline {
         say("templates", templates, Some(format!("{} templates", library.len())));
         let models = self.coordinator.agent().llm().models();
         match models.as_slice() {
-            [] => say("model", Status::Off, Some("no model is configured; what the rules decline is a fallback".to_owned())),
+            [] => say(
+                "model",
+                Status::Off,
+                Some("no model is configured; what the rules decline is a fallback".to_owned()),
+            ),
             models => say("model", Status::Ok, Some(models.join(", "))),
         }
         let dropped = self.recorder.dropped();
         let recording = if dropped == 0 { Status::Ok } else { Status::Degraded };
-        say("recording", recording, (dropped > 0).then(|| format!("{dropped} records were dropped: the queue was full")));
+        say(
+            "recording",
+            recording,
+            (dropped > 0).then(|| format!("{dropped} records were dropped: the queue was full")),
+        );
         let worst = components.values().map(|c| c.status).max().unwrap_or(Status::Ok);
         let status = match worst {
             Status::Off => Status::Ok,
@@ -200,7 +208,8 @@ fn stats(totals: &Totals, mut latencies: Vec<Duration>, running: u64) -> Stats {
 
 fn cost(totals: &Totals) -> Cost {
     let all_model = (totals.all_model_priced > 0).then_some(totals.all_model_cost);
-    let times_cheaper = all_model.filter(|_| totals.cost > NanoUsd::ZERO).map(|all| all.as_usd() / totals.cost.as_usd());
+    let times_cheaper =
+        all_model.filter(|_| totals.cost > NanoUsd::ZERO).map(|all| all.as_usd() / totals.cost.as_usd());
     Cost { spent_usd: totals.cost.as_usd(), all_model_usd: all_model.map(NanoUsd::as_usd), times_cheaper }
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use tracing::{Instrument, warn};
 
-pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status};
 pub use crate::coordinator::analyze::Analysis;
+pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status};
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 
 use crate::cache::{Cache, Found, Key, Order};
@@ -170,7 +170,8 @@ impl Pipeline {
     ) -> Result<Judged, Error> {
         // The verdict may come before the answer's own record is written.
         self.recorder.flush().await.map_err(Error::Unavailable)?;
-        let judgement = self.store.judge(tenant, correlation_id, verdict, comment, now).await.map_err(Error::Unavailable)?;
+        let judgement =
+            self.store.judge(tenant, correlation_id, verdict, comment, now).await.map_err(Error::Unavailable)?;
         let Some(judgement) = judgement else {
             return Err(Error::UnknownCorrelationId { id: correlation_id.clone() });
         };
@@ -244,7 +245,9 @@ impl Pipeline {
     async fn answer(&self, request: &Request, deadline: Instant, now: Timestamp) -> Result<Reply, Error> {
         let started = Instant::now();
         let key = self.key(request);
-        if request.cache == CacheMode::Use && let Some(found) = self.cache.exact(&key, now) {
+        if request.cache == CacheMode::Use
+            && let Some(found) = self.cache.exact(&key, now)
+        {
             return Ok(self.hit(request, &found, started, now));
         }
         let bounds = Bounds {

@@ -5,14 +5,16 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Pipeline};
+use crate::coordinator::Declined;
 use crate::coordinator::classify::Classified;
 use crate::coordinator::evaluate::first_error;
 use crate::coordinator::graph::{self, Level};
 use crate::coordinator::library::{Library, Template};
 use crate::coordinator::select::Candidate;
-use crate::coordinator::Declined;
 use crate::domain::record::EntryKind;
-use crate::domain::{Complexity, Context, CorrelationId, Goal, Language, Method, TaskType, TemplateId, Tenant, Timestamp};
+use crate::domain::{
+    Complexity, Context, CorrelationId, Goal, Language, Method, TaskType, TemplateId, Tenant, Timestamp,
+};
 
 /// Which templates to list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -205,7 +207,9 @@ pub fn check(library: &Library) -> Vec<TemplateCheck> {
             };
             let (problem, evaluation) = match outcome {
                 Ok(answer) => {
-                    let error = (!template.prose).then(|| first_error(&answer.text, &language, answer.file.as_deref())).flatten();
+                    let error = (!template.prose)
+                        .then(|| first_error(&answer.text, &language, answer.file.as_deref()))
+                        .flatten();
                     let problem = error.map(|e| format!("its output does not parse: {e}")).or(answer.reason);
                     (problem, answer.evaluation)
                 }

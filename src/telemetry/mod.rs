@@ -43,8 +43,8 @@ pub enum Error {
 
 /// Starts logging for the process. Every line inside a request carries its `correlation.id`.
 pub fn start(options: &Options) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&options.level)
-        .map_err(|source| Error::Level { level: options.level.clone(), source })?;
+    let filter =
+        EnvFilter::try_new(&options.level).map_err(|source| Error::Level { level: options.level.clone(), source })?;
     let terminal = std::io::stderr().is_terminal();
     let json = match options.format {
         Format::Json => true,
