@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::extract::State;
 use serde_json::{Value, json};
+use tandem::domain::Tenant;
 use tandem::llm::{Credentials, Key};
 use tokio::sync::Semaphore;
 
@@ -92,8 +93,11 @@ async fn the_same_id_at_the_same_time_on_two_workers_is_one_execution() {
         })
         .collect();
     let taken = async || {
-        let running = [&one, &two].map(|worker| worker.running());
-        (running.iter().sum::<usize>() == 12).then_some(running)
+        let mut running = vec![];
+        for worker in [&one, &two] {
+            running.push(worker.pipeline.stats(&Tenant::default()).await.unwrap().current_execution.running);
+        }
+        (running.iter().sum::<u64>() == 12).then_some(running)
     };
     let running = until("all twelve are at work", taken).await;
     assert!(running.iter().all(|n| *n > 0), "one worker had them all: {running:?}");
