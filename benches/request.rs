@@ -65,7 +65,10 @@ fn request(criterion: &mut Criterion) {
         b.to_async(&runtime).iter(|| {
             round += 1;
             // A name that was never there: neither the exact tier nor the recent vectors know it.
-            ask("execution.request.other", format!(r#"{{"task": "Create a NATS consumer for processing n{round} events"}}"#))
+            ask(
+                "execution.request.other",
+                format!(r#"{{"task": "Create a NATS consumer for processing n{round} events"}}"#),
+            )
         });
     });
     runtime.block_on(worker.stop(std::time::Duration::from_secs(5)));

@@ -207,12 +207,12 @@ impl Agent {
         }
         let deadline = tokio::time::Instant::from_std(bounds.deadline);
         let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
-        let read = evaluate::unfence(&completion.text, &goal.language);
-        let evaluation = evaluate(read.text, read.kind);
+        let evaluation = evaluate(&completion.text, Kind::Unknown(&goal.language));
+        let text = evaluate::unfence(&completion.text).map_or(completion.text.as_str(), |fenced| fenced.code);
         let complete = matches!(completion.finish, Finish::Stop);
         let reason = if !complete {
             Some(format!("the model stopped early ({:?}); the answer is not complete", completion.finish))
-        } else if read.text.trim().is_empty() {
+        } else if text.trim().is_empty() {
             Some("the model's answer is empty".to_owned())
         } else if !evaluation.parses {
             Some("the model's code has a syntax error".to_owned())
@@ -226,7 +226,7 @@ impl Agent {
             cost: completion.cost,
             evaluation: Some(evaluation),
             time: completion.time,
-            ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, read.text.to_owned(), now)
+            ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, text.to_owned(), now)
         };
         Ok(match reason {
             Some(reason) => answer.failed(reason),
@@ -290,7 +290,8 @@ fn by_template(
     started: Instant,
     now: Timestamp,
 ) -> Answer {
-    let kind = if template.prose { Kind::Prose } else { Kind::Code(&goal.language) };
+    let language = file.as_deref().map(|file| evaluate::language_of(file, &goal.language));
+    let kind = if template.prose { Kind::Prose } else { Kind::Code(language.as_ref().unwrap_or(&goal.language)) };
     let evaluation = evaluate(&text, kind);
     let answer = Answer {
         file,

@@ -23,7 +23,7 @@ pub enum Slot {
 /// What stands in a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    Noun(Noun),
+    Noun(Box<Noun>),
     Text(String),
     Number(u16),
     Fields(Vec<Field>),
@@ -86,7 +86,9 @@ impl Filled {
         for (slot, value) in defaults {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
-                ("name", toml::Value::String(text)) => Value::Noun(Noun::new(text).ok_or_else(|| wrong("a name"))?),
+                ("name", toml::Value::String(text)) => {
+                    Value::Noun(Box::new(Noun::new(text).ok_or_else(|| wrong("a name"))?))
+                }
                 ("name", _) => return Err(wrong("a name in quotes")),
                 ("port", toml::Value::Integer(port)) => {
                     Value::Number(u16::try_from(*port).map_err(|_| wrong("a port, 0 to 65535"))?)
@@ -365,5 +367,5 @@ fn noun(words: &[Word], span: std::ops::Range<usize>) -> Found {
     if text.len() > 1 && text.last().is_some_and(|w| w.eq_ignore_ascii_case("table")) {
         text.pop();
     }
-    Noun::new(&text.join(" ")).map(|noun| (Value::Noun(noun), span))
+    Noun::new(&text.join(" ")).map(|noun| (Value::Noun(Box::new(noun)), span))
 }
