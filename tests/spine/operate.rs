@@ -52,6 +52,8 @@ async fn stats_have_the_source_s_shape_and_change_with_use() {
     assert_eq!(analysis["top_performers"].as_array().unwrap().len(), 2);
     let cache = asker.ask("cache.stats", &json!({})).await;
     assert_eq!((&cache["entries"], &cache["exact_hits"]), (&json!(2), &json!(1)), "{cache}");
+    // The request that was declined was looked up a second time, as a task.
+    assert_eq!((&cache["misses"], cache["hit_rate"].as_f64()), (&json!(4), Some(0.2)), "{cache}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
