@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tandem::cache::{Cache, Guard};
 use tandem::domain::record::EntryKind;
@@ -136,5 +137,6 @@ fn answer() -> Answer {
         notes: vec![],
         hit: None,
         made_at: NOW,
+        time: Duration::ZERO,
     }
 }

@@ -157,6 +157,7 @@ fn answer(text: &str) -> Answer {
         parts: Vec::new(),
         notes: vec!["read as Rust".to_owned()],
         hit: None,
+        time: Duration::ZERO,
         made_at: Timestamp(5),
     }
 }

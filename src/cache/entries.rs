@@ -115,8 +115,13 @@ impl Entries {
         let mut out = vec![];
         if let Some(&holder) = self.exact.get(&entry.exact) {
             let held = self.slots.get(&holder).map(|slot| (slot.entry.created, slot.entry.id));
+            if holder == entry.id {
+                // Known, but its vector may be news.
+                entry.vector.as_ref().inspect(|vector| _ = self.set_vector(holder, vector));
+                return None;
+            }
             // The same winner on every worker, whatever the order of arrival.
-            if held > Some((entry.created, entry.id)) || holder == entry.id {
+            if held > Some((entry.created, entry.id)) {
                 return None;
             }
             self.remove(holder);

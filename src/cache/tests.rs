@@ -56,6 +56,7 @@ fn answer(text: &str) -> Arc<Answer> {
         notes: vec![],
         hit: None,
         made_at: NOW,
+        time: Duration::ZERO,
     })
 }
 
@@ -235,6 +236,19 @@ async fn an_entry_whose_worker_died_before_its_vector_came_gets_one_when_somebod
     let hit = served(&two, &key(&two, PARAPHRASE), after(2_000)).await;
     assert_eq!(hit, Some((Tier::Semantic, "answer".into())));
     assert!(matches!(told.recv().await, Some(Change::Vector(id, _)) if id == entry.id), "the store learns it");
+}
+
+#[tokio::test]
+async fn an_entry_read_again_brings_the_vector_that_it_lacked_before() {
+    let (one, mut changes) = cache_of(options());
+    put(&one, &key(&one, BASE), "answer", NOW);
+    let Some(Change::Put(entry)) = changes.recv().await else { panic!("no put was told") };
+    let Some(Change::Vector(_, vector)) = changes.recv().await else { panic!("no vector was told") };
+    let (two, _told) = cache_of(options());
+    two.load([CacheEntry::clone(&entry)]);
+    assert_eq!(served(&two, &key(&two, PARAPHRASE), NOW).await, None);
+    two.load([CacheEntry { vector: Some(vector), ..CacheEntry::clone(&entry) }]);
+    assert_eq!(served(&two, &key(&two, PARAPHRASE), NOW).await, Some((Tier::Semantic, "answer".into())));
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
         "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls",
     ),
     (TaskType::Microservice, "microservice|service|distributed|grpc|server|daemon|supervisor"),
-    (TaskType::WebComponent, "ui|component|react|vue|frontend|widget|form|page|liveview|button"),
+    (TaskType::WebComponent, "ui|component|element|react|vue|frontend|widget|form|page|liveview|button"),
     (TaskType::Refactoring, "refactor|refactoring|restructure|cleanup|rewrite|simplify"),
     (TaskType::Documentation, "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog"),
     (TaskType::Configuration, "config|configuration|configure|setting|env|environment"),
@@ -73,33 +73,39 @@ static WORDS: LazyLock<Vocabulary> = LazyLock::new(|| {
     vocabulary
 });
 
-/// The types that the words speak of, the likeliest first: by the source's confidence, then by how many words say so,
-/// then in the source's order. `General` always comes last.
+/// The types that the words speak of, the likeliest first: by the source's confidence and how many words say so, then by
+/// which word comes first ("indexes for the orders table" is about indexes), then in the source's order. `General` always
+/// comes last.
 pub fn classify(words: &[Word]) -> Vec<Classified> {
-    let mut counts: HashMap<TaskType, usize> = HashMap::new();
+    let mut counts: HashMap<TaskType, (usize, usize)> = HashMap::new();
     let mut seen = vec![];
+    let mut count = |task_type: TaskType, at: usize| counts.entry(task_type).or_insert((0, at)).0 += 1;
     for word in words {
         if seen.contains(&&word.stem) {
             continue;
         }
         seen.push(&word.stem);
         for task_type in types_of(word) {
-            *counts.entry(*task_type).or_default() += 1;
+            count(*task_type, word.at);
         }
     }
     for (row, task_type) in &WORDS.rows {
-        if words.windows(row.len()).any(|window| window.iter().map(|w| &w.stem).eq(row)) {
-            *counts.entry(*task_type).or_default() += 1;
+        if let Some(window) = words.windows(row.len()).find(|window| window.iter().map(|w| &w.stem).eq(row)) {
+            count(*task_type, window[0].at);
         }
     }
-    let mut ranked: Vec<Classified> = counts
-        .into_iter()
-        .map(|(task_type, words)| Classified { task_type, confidence: task_type.confidence(), words })
-        .collect();
-    ranked.sort_by(|a, b| {
-        let by = |c: &Classified| c.confidence + 0.02 * (c.words.min(4) as f64);
-        by(b).total_cmp(&by(a)).then(a.task_type.cmp(&b.task_type))
+    let mut found: Vec<(TaskType, usize, usize)> = counts.into_iter().map(|(t, (words, at))| (t, words, at)).collect();
+    found.sort_by(|a, b| {
+        let by =
+            |(task_type, words, _): &(TaskType, usize, usize)| task_type.confidence() + 0.02 * ((*words).min(4) as f64);
+        by(b).total_cmp(&by(a)).then(a.2.cmp(&b.2)).then(a.0.cmp(&b.0))
     });
+    let classified = |(task_type, words, _): (TaskType, usize, usize)| Classified {
+        task_type,
+        confidence: task_type.confidence(),
+        words,
+    };
+    let mut ranked: Vec<Classified> = found.into_iter().map(classified).collect();
     ranked.push(Classified { task_type: TaskType::General, confidence: TaskType::General.confidence(), words: 0 });
     ranked
 }

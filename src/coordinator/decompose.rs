@@ -153,9 +153,9 @@ fn clause(goal: &str, words: &[Word], joined: &str, may_come_along: bool) -> Opt
     let opens = first.is_filler()
         && !matches!(first.lower.as_str(), "for" | "of" | "in" | "on" | "to" | "by" | "from" | "as" | "at");
     let head = content.first().is_some_and(|w| !types_of(w).is_empty());
-    let alongside = may_come_along && comes_along(task_type) && content.len() <= 4 && joined != "";
+    let alongside = may_come_along && comes_along(task_type) && content.len() <= 4 && !joined.is_empty();
     let stands = alongside
-        || (joined == "" && !content.is_empty())
+        || (joined.is_empty() && !content.is_empty())
         || (opens && joined != "with")
         || (head && joined == "break" && content.len() > 1);
     // "index integer" is a column, not a part.
@@ -176,7 +176,7 @@ fn clause(goal: &str, words: &[Word], joined: &str, may_come_along: bool) -> Opt
                 rest.iter().take_while(|w| !w.after_break && !w.is_boundary()).map(|w| w.text.as_str()).collect();
             (!own.is_empty()).then(|| own.join(" "))
         });
-    let extra = comes_along(task_type) && joined != "";
+    let extra = comes_along(task_type) && !joined.is_empty();
     Some(Clause { text, task_type, after_previous: joined == "then", extra, named })
 }
 

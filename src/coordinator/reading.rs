@@ -13,7 +13,8 @@ pub struct Reading {
     pub content: usize,
     /// Those of them that neither trigger, word, slot nor language accounts for.
     pub unknown: Vec<String>,
-    /// One of the unknown words turns the meaning of the whole: "without", "only".
+    /// One of the unknown words weighs more than its share: it turns the meaning of the whole ("without", "only"), or
+    /// it names something in particular (Redis, 500, "a.b").
     pub limited: bool,
 }
 
@@ -63,7 +64,9 @@ pub fn read(template: &Template, words: &[Word], language: &Language) -> Result<
     let content = words.iter().filter(|w| !w.is_filler()).count();
     let left: Vec<&Word> =
         words.iter().zip(&taken).filter(|(w, taken)| !**taken && !w.is_filler()).map(|(w, _)| w).collect();
-    let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()));
+    let shouted = words.iter().filter(|w| w.is_capitalised()).count() * 2 > words.len();
+    let particular = |w: &Word| w.form != Form::Plain || (w.at > 0 && w.is_capitalised() && !shouted);
+    let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()) || particular(w));
     Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited })
 }
 

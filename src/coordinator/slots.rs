@@ -23,7 +23,7 @@ pub enum Slot {
 /// What stands in a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    Noun(Noun),
+    Noun(Box<Noun>),
     Text(String),
     Number(u16),
     Fields(Vec<Field>),
@@ -86,7 +86,9 @@ impl Filled {
         for (slot, value) in defaults {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
-                ("name", toml::Value::String(text)) => Value::Noun(Noun::new(text).ok_or_else(|| wrong("a name"))?),
+                ("name", toml::Value::String(text)) => {
+                    Value::Noun(Box::new(Noun::new(text).ok_or_else(|| wrong("a name"))?))
+                }
                 ("name", _) => return Err(wrong("a name in quotes")),
                 ("port", toml::Value::Integer(port)) => {
                     Value::Number(u16::try_from(*port).map_err(|_| wrong("a port, 0 to 65535"))?)
@@ -177,7 +179,7 @@ pub(super) fn fill(words: &[Word], slots: &[Slot], taken: &mut [bool], triggers:
             Slot::Path => path(words),
             Slot::Subject => subject(words, taken),
             Slot::Fields => fields(words),
-            Slot::Name => name(words, taken, &honoured),
+            Slot::Name => name(words, taken, &honoured, triggers),
         };
         if let Some((value, span)) = found {
             taken[span].fill(true);
@@ -207,7 +209,8 @@ fn queue(words: &[Word]) -> Found {
 fn path(words: &[Word]) -> Found {
     let at = words.iter().position(|w| w.form == Form::Path)?;
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.');
-    words[at].text.bytes().all(safe).then(|| (Value::Text(words[at].text.clone()), at..at + 1))
+    let trimmed = words[at].text.trim_end_matches('/');
+    trimmed.bytes().all(safe).then(|| (Value::Text(format!("/{}", trimmed.trim_start_matches('/'))), at..at + 1))
 }
 
 fn subject(words: &[Word], taken: &[bool]) -> Found {
@@ -277,8 +280,8 @@ fn read_fields(words: &[Word], at: usize, explicit: bool) -> Option<(Vec<Field>,
     (!fields.is_empty() && distinct).then_some((fields, end))
 }
 
-/// Words before the thing itself: "for *processing* user events".
-const RELATIONS: [&str; 20] = [
+/// Words before the thing itself that say no more than that it is worked on: "for *processing* user events".
+const RELATIONS: [&str; 15] = [
     "processing",
     "process",
     "processes",
@@ -286,29 +289,25 @@ const RELATIONS: [&str; 20] = [
     "handle",
     "handles",
     "consuming",
-    "consumes",
     "consume",
+    "consumes",
     "managing",
-    "manages",
     "manage",
-    "listing",
-    "lists",
+    "manages",
     "receiving",
+    "receive",
     "receives",
-    "storing",
-    "stores",
-    "tracking",
-    "listens",
 ];
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
 const NAME_WORDS: usize = 3;
 
-/// The phrase that the task is about: first one that follows a preposition, else one that stands before what the
+/// The phrase that the task is about: the first one that follows a preposition, else one that stands beside what the
 /// template is ("an order events consumer"). At least one word of it is not accounted for otherwise.
-fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
+fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) -> Found {
     let free = |i: usize| !taken[i] && !words[i].is_boundary();
-    let usable = |i: usize| free(i) || (honoured[i] && !words[i].is_boundary());
+    // A word that the template honours, or that a subject took, may be part of a name that has a word of its own.
+    let usable = |i: usize| free(i) || ((honoured[i] || words[i].form == Form::Dotted) && !words[i].is_boundary());
     let phrase = |from: usize, usable: &dyn Fn(usize) -> bool| {
         let mut end = from;
         while end < words.len() && end - from < NAME_WORDS && usable(end) && (end == from || !words[end].after_break) {
@@ -316,31 +315,57 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool]) -> Found {
         }
         from..end
     };
-    let is_named = |span: &std::ops::Range<usize>| span.clone().any(|i| free(i) && words[i].form != Form::Number);
+    let is_named = |span: &std::ops::Range<usize>| {
+        span.clone().any(|i| (free(i) && words[i].form != Form::Number) || words[i].form == Form::Dotted)
+    };
     let prepositions = words.iter().enumerate().filter(|(_, w)| {
         matches!(
             w.lower.as_str(),
             "for" | "of" | "about" | "to" | "that" | "which" | "from" | "called" | "named" | "on" | "over"
         )
     });
-    for (at, _) in prepositions {
+    for (at, preposition) in prepositions {
         let mut from = at + 1;
-        while from < words.len()
-            && (words[from].is_filler() || RELATIONS.contains(&words[from].lower.as_str()))
-            && !words[from].after_break
-        {
+        let skipped = |w: &Word| w.is_filler() || RELATIONS.contains(&w.lower.as_str());
+        while words.get(from).is_some_and(|w| skipped(w) && !w.after_break) {
+            from += 1;
+        }
+        let related = from;
+        // "that keeps sessions": a verb comes first. Whether it is honoured is for the template's words to say.
+        let clause = matches!(preposition.lower.as_str(), "that" | "which") && related == at + 1;
+        if clause && words.get(from + 1).is_some_and(|w| !w.is_boundary() && !w.after_break) {
             from += 1;
         }
         let span = phrase(from, &usable);
-        if is_named(&span) {
-            return noun(words, span);
+        let acts = words.get(span.start).is_some_and(|w| ACTIONS.contains(&w.lower.as_str()));
+        if is_named(&span) && !(acts && preposition.lower == "to") {
+            let (value, span) = noun(words, span)?;
+            // What only relates the name to the rest is understood with it.
+            let begin = if from == related { at + 1 } else { span.start };
+            return Some((value, begin..span.end));
         }
     }
-    let from = (0..words.len()).find(|&i| free(i) && words[i].form != Form::Number)?;
-    noun(words, phrase(from, &usable))
+    // "an order events consumer", "table orders": beside the word that says what is wanted.
+    let beside = |span: &std::ops::Range<usize>| {
+        triggers.get(span.end).is_some_and(|t| *t) || (span.start > 0 && triggers[span.start - 1])
+    };
+    let starts = (0..words.len()).filter(|&i| free(i) && !ACTIONS.contains(&words[i].lower.as_str()));
+    let span = starts.map(|from| phrase(from, &usable)).find(|span| is_named(span) && beside(span))?;
+    noun(words, span)
 }
 
+/// What is done to code that exists: never a name, and never what a template does.
+const ACTIONS: [&str; 24] = [
+    "fix", "refactor", "optimize", "optimise", "delete", "remove", "update", "change", "debug", "rename", "move",
+    "convert", "migrate", "port", "replace", "drop", "improve", "review", "extend", "rewrite", "merge", "upgrade",
+    "repair", "modify",
+];
+
 fn noun(words: &[Word], span: std::ops::Range<usize>) -> Found {
-    let text: Vec<&str> = words[span.clone()].iter().map(|w| w.text.as_str()).collect();
-    Noun::new(&text.join(" ")).map(|noun| (Value::Noun(noun), span))
+    let mut text: Vec<&str> = words[span.clone()].iter().map(|w| w.text.as_str()).collect();
+    // "the orders table" is called orders.
+    if text.len() > 1 && text.last().is_some_and(|w| w.eq_ignore_ascii_case("table")) {
+        text.pop();
+    }
+    Noun::new(&text.join(" ")).map(|noun| (Value::Noun(Box::new(noun)), span))
 }

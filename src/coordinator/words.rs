@@ -44,6 +44,11 @@ impl Word {
         self.form == Form::Plain && FILLER.contains(self.lower.as_str())
     }
 
+    /// Begins with a capital: in the middle of a sentence, most likely a proper name.
+    pub fn is_capitalised(&self) -> bool {
+        self.text.starts_with(char::is_uppercase)
+    }
+
     /// Joins or begins phrases: a name ends before it.
     pub fn is_boundary(&self) -> bool {
         self.is_filler() || LIMITERS.contains(&self.lower.as_str())

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fastembed::{InitOptionsUserDefined, Pooling, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel};
 use ort::environment::Environment;
 
-use super::assets::{MODEL, RUNTIME, TOKENIZER};
+use super::assets::Assets;
 use super::{Embed, Error, MODEL_VERSION};
 
 /// Tokens that the model reads of a text; the rest is not seen.
@@ -23,9 +23,10 @@ impl FastEmbed {
     /// Every file is verified before it is opened; see [`Error::Missing`] and [`Error::Damaged`].
     pub fn load(assets: &Path, threads: usize) -> Result<Self, Error> {
         // All three before the first is used, so that the message names what is missing, not what broke over it.
-        let runtime = RUNTIME.verified(assets)?;
-        let model_file = MODEL.verified(assets)?;
-        let tokenizer = TOKENIZER.verified(assets)?;
+        let pinned = Assets::pinned()?;
+        let runtime = pinned.runtime.verified(assets)?;
+        let model_file = pinned.model.verified(assets)?;
+        let tokenizer = pinned.tokenizer.verified(assets)?;
         let read = |file: &Path| {
             fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source: Arc::new(source) })
         };

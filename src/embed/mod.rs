@@ -32,10 +32,10 @@ pub trait Embed: Send {
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Threads that one embedding may use. One: a second buys 30 % for a text and takes a core from the requests.
+    /// Threads that one embedding may use. One, so that a lookup leaves the other cores to requests.
     pub threads: usize,
-    /// Texts that may wait; above, an embedding is refused as busy. 256 is a second and a half of work, more than
-    /// a request should wait for.
+    /// Texts that may wait; above, an embedding is refused as busy. At some 5 ms each, 256 is more
+    /// than a second of work, longer than a request should wait.
     pub queue: usize,
     /// Texts embedded in one go. Each waits for the whole batch: 16 keeps that under 0.1 s.
     pub batch: usize,
@@ -52,6 +52,8 @@ impl Default for Options {
 /// Why there is no vector. Cloned to everybody who waited in the same batch.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    #[error("read the list of assets that is built into this binary")]
+    Pins { source: Arc<toml::de::Error> },
     #[error("{} is missing; {MEND}", file.display())]
     Missing { file: PathBuf },
     #[error("{} is damaged ({why}); remove it, then {MEND}", file.display())]

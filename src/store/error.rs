@@ -44,7 +44,7 @@ impl Error {
         match self {
             Self::Query { source: sqlx::Error::Database(error), .. } => match code(error.as_ref()) {
                 // TOOBIG, CONSTRAINT, MISMATCH
-                Code::Sqlite(primary) => matches!(primary, 18 | 19 | 20),
+                Code::Sqlite(primary) => matches!(primary, 18..=20),
                 // data exception, integrity constraint, program limit exceeded
                 Code::Postgres(state) => ["22", "23", "54"].iter().any(|class| state.starts_with(class)),
             },

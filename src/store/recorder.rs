@@ -235,7 +235,7 @@ impl Writer {
 
     /// One bad write must not keep the others from the database.
     async fn write_singly(&mut self) {
-        while let Some(message) = self.pending.first_mut() {
+        while let Some(message) = self.pending.first() {
             let Some(write) = &message.write else {
                 self.finish(1);
                 continue;
@@ -245,28 +245,26 @@ impl Writer {
                 Err(error) if error.is_refusal() => {
                     error!(error = &error as &dyn std::error::Error, "the database refused a record");
                     self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                    if let Some(done) = message.done.take() {
+                    self.counters.done.fetch_add(1, Ordering::Relaxed);
+                    if let Some(done) = self.pending.remove(0).done {
                         let _gone = done.send(Err(error));
                     }
-                    self.finish(1);
                 }
                 Err(error) => return self.failed(&error),
             }
         }
     }
 
-    /// The first `count` of `pending` are settled.
+    /// The first `count` of `pending` are committed.
     fn finish(&mut self, count: usize) {
-        let mut writes = 0;
-        for message in self.pending.drain(..count) {
-            writes += u64::from(message.write.is_some());
-            if let Some(done) = message.done {
-                let _gone = done.send(Ok(()));
-            }
-        }
-        self.counters.done.fetch_add(writes, Ordering::Relaxed);
+        let writes = self.pending.iter().take(count).filter(|message| message.write.is_some()).count();
+        self.counters.done.fetch_add(writes as u64, Ordering::Relaxed);
         if writes > 0 {
             self.committed.send_modify(|commits| *commits += 1);
+        }
+        // Last: who waited may look at the counters.
+        for done in self.pending.drain(..count).filter_map(|message| message.done) {
+            let _gone = done.send(Ok(()));
         }
         if std::mem::take(&mut self.failing) {
             info!("records are written again");

@@ -179,6 +179,7 @@ mod tests {
             parts: vec![],
             notes: vec![],
             hit: None,
+            time: Duration::ZERO,
             made_at: Timestamp(0),
         }
     }
