@@ -93,7 +93,11 @@ fn reference(path: &str) -> Value {
 }
 
 fn message_references<'a>(names: impl IntoIterator<Item = &'a String>) -> Value {
-    names.into_iter().map(|name| (name.clone(), reference(&format!("components/messages/{name}")))).collect::<Map<_, _>>().into()
+    names
+        .into_iter()
+        .map(|name| (name.clone(), reference(&format!("components/messages/{name}"))))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn channels() -> Value {
@@ -240,7 +244,8 @@ fn write_yaml(text: &mut String, value: &Value, depth: usize) {
 }
 
 fn write_yaml_child(text: &mut String, value: &Value, depth: usize) {
-    let is_block = value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|a| !a.is_empty());
+    let is_block =
+        value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|a| !a.is_empty());
     if is_block {
         text.push('\n');
         write_yaml(text, value, depth);
@@ -297,7 +302,8 @@ mod tests {
             ("TemplateRef", |body| template_ref(body).is_ok()),
             ("TemplateChoice", |body| template_choice(body).is_ok()),
         ];
-        let texts = [json!("good"), json!("rust"), json!("testing"), json!(""), json!(" "), json!("a\u{0}"), json!("a.b")];
+        let texts =
+            [json!("good"), json!("rust"), json!("testing"), json!(""), json!(" "), json!("a\u{0}"), json!("a.b")];
         let long = [json!("x".repeat(64)), json!("x".repeat(65)), json!("ü".repeat(2000)), json!("x".repeat(2001))];
         let others = [json!(null), json!(1), json!(true), json!([]), json!({})];
         let values: Vec<&Value> = texts.iter().chain(&long).chain(&others).collect();

@@ -170,66 +170,39 @@ pub fn all(pipeline: &Pipeline, sync: &Sync, options: &Options) -> Vec<Endpoint>
     let p = || pipeline.clone();
     vec![
         request(p(), options),
-        query(
-            (p(), sync.clone()),
-            FEEDBACK,
-            wire::feedback,
-            |(p, sync), given, call| async move { judge(&p, &sync, given, &call).await },
-        ),
+        query((p(), sync.clone()), FEEDBACK, wire::feedback, |(p, sync), given, call| async move {
+            judge(&p, &sync, given, &call).await
+        }),
         query(
             p(),
             STATS,
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
         ),
-        query(
-            p(),
-            HEALTH,
-            wire::nothing,
-            |p, (), _| async move { Reply::json(&p.health().await) },
-        ),
-        query(
-            p(),
-            TEMPLATE_LIST,
-            wire::template_query,
-            |p, filter, _| async move { Reply::json(&wire::TemplateList { templates: p.templates(&filter) }) },
-        ),
-        query(
-            p(),
-            TEMPLATE_SHOW,
-            wire::template_ref,
-            |p, id, call| async move {
-                let missing = || Refusal::at(Code::NotFound, "id", format!("there is no template '{id}'"));
-                Reply::json(&p.template(&id, call.now).ok_or_else(missing)?)
-            },
-        ),
-        query(
-            p(),
-            TEMPLATE_SELECT,
-            wire::template_choice,
-            |p, choice, call| async move {
-                let (tenant, language) = (&call.envelope.tenant, choice.language.as_deref());
-                Reply::json(&p.select(tenant, &choice.task, language, call.now))
-            },
-        ),
+        query(p(), HEALTH, wire::nothing, |p, (), _| async move { Reply::json(&p.health().await) }),
+        query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
+            Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
+        }),
+        query(p(), TEMPLATE_SHOW, wire::template_ref, |p, id, call| async move {
+            let missing = || Refusal::at(Code::NotFound, "id", format!("there is no template '{id}'"));
+            Reply::json(&p.template(&id, call.now).ok_or_else(missing)?)
+        }),
+        query(p(), TEMPLATE_SELECT, wire::template_choice, |p, choice, call| async move {
+            let (tenant, language) = (&call.envelope.tenant, choice.language.as_deref());
+            Reply::json(&p.select(tenant, &choice.task, language, call.now))
+        }),
         query(
             p(),
             TEMPLATE_ANALYZE,
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.analyze(call.now).await?) },
         ),
-        query(
-            p(),
-            TEMPLATE_CHECK,
-            wire::nothing,
-            |p, (), _| async move { Reply::json(&wire::TemplateChecks { templates: p.check_templates() }) },
-        ),
-        query(
-            p(),
-            CACHE_STATS,
-            wire::nothing,
-            |p, (), call| async move { Reply::json(&p.cache_stats(&call.envelope.tenant)) },
-        ),
+        query(p(), TEMPLATE_CHECK, wire::nothing, |p, (), _| async move {
+            Reply::json(&wire::TemplateChecks { templates: p.check_templates() })
+        }),
+        query(p(), CACHE_STATS, wire::nothing, |p, (), call| async move {
+            Reply::json(&p.cache_stats(&call.envelope.tenant))
+        }),
         explain(p(), options),
     ]
 }
