@@ -136,19 +136,21 @@ pub(super) async fn write_edge(tx: &mut Tx, key: &EdgeKey, stats: &EdgeStats) ->
 }
 
 async fn fold(tx: &mut Tx, key: &EdgeKey, samples: &[Sample]) -> Result<(), sqlx::Error> {
-    // A row that is not there can't be locked: two workers would both see the first sample. So it is made first.
+    // A row that is not there can't be locked: two workers would both see the first sample. So it is made, or changed
+    // in nothing, and locked either way.
     let sql = "INSERT INTO template_edges (task_type, language, template, uses, success, time_ms, last_used_ms)
-               VALUES ($1, $2, $3, 0, 0, 0, 0) ON CONFLICT DO NOTHING";
-    on!(&mut *tx, tx => {
-        sqlx::query(sql)
+               VALUES ($1, $2, $3, 0, 0, 0, 0)
+               ON CONFLICT (task_type, language, template) DO UPDATE SET uses = template_edges.uses
+               RETURNING uses, success, quality, time_ms, last_used_ms";
+    let row: StatsRow = on!(&mut *tx, tx => {
+        sqlx::query_as(sql)
             .bind(key.task_type.as_str())
             .bind(label(key.language.as_str()))
             .bind(key.template.as_str())
-            .execute(&mut **tx)
+            .fetch_one(&mut **tx)
             .await
-            .map(drop)
     })?;
-    let known = lock_edge(tx, key).await?.filter(|stats| stats.uses > 0);
+    let known = Some(EdgeStats::from(row)).filter(|stats| stats.uses > 0);
     let folded = samples.iter().fold(known, |stats, sample| match stats {
         None => Some(EdgeStats::first(sample)),
         Some(mut stats) => {

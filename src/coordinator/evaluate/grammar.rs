@@ -1,0 +1,139 @@
+//! Parsing within limits, and saying where a parse went wrong.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::sync::OnceLock;
+
+use tree_sitter::{Node, ParseOptions, Parser, Point, Tree};
+
+use super::rules::{self, Role};
+use crate::domain::Language;
+
+/// Texts above this are not parsed: it is far more than a model writes in one answer, and bounds memory.
+pub(super) const MAX_BYTES: usize = 256 * 1024;
+
+/// Hundreds of parser operations allowed, and how many more for each byte. Ordinary code needs 0.01 to 0.02 a byte;
+/// what needs more is a text that keeps the error recovery busy. Counted, not timed: the verdict is the same anywhere.
+const MAX_STEPS: usize = 1_000;
+const BYTES_PER_STEP: usize = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grammar {
+    Rust,
+    Python,
+    Go,
+    JavaScript,
+    TypeScript,
+    Tsx,
+    Elixir,
+    Sql,
+}
+
+const COUNT: usize = 8;
+
+thread_local! {
+    static PARSERS: RefCell<[Option<Parser>; COUNT]> = const { RefCell::new([const { None }; COUNT]) };
+}
+
+impl Grammar {
+    pub(super) fn of(language: &Language) -> Option<Self> {
+        Some(match language {
+            Language::Rust => Self::Rust,
+            Language::Python => Self::Python,
+            Language::Go => Self::Go,
+            Language::JavaScript => Self::JavaScript,
+            Language::TypeScript => Self::TypeScript,
+            Language::Elixir => Self::Elixir,
+            Language::Sql => Self::Sql,
+            Language::Other(_) => return None,
+        })
+    }
+
+    fn language(self) -> tree_sitter::Language {
+        match self {
+            Self::Rust => tree_sitter_rust::LANGUAGE.into(),
+            Self::Python => tree_sitter_python::LANGUAGE.into(),
+            Self::Go => tree_sitter_go::LANGUAGE.into(),
+            Self::JavaScript => tree_sitter_javascript::LANGUAGE.into(),
+            Self::TypeScript => tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
+            Self::Tsx => tree_sitter_typescript::LANGUAGE_TSX.into(),
+            Self::Elixir => tree_sitter_elixir::LANGUAGE.into(),
+            Self::Sql => tree_sitter_sequel::LANGUAGE.into(),
+        }
+    }
+
+    /// The role of every kind of node, by the kind's number: asked for each node of each text.
+    pub(super) fn roles(self) -> &'static [Role] {
+        static ROLES: [OnceLock<Box<[Role]>>; COUNT] = [const { OnceLock::new() }; COUNT];
+        ROLES[self as usize].get_or_init(|| {
+            let (language, rules) = (self.language(), rules::of(self));
+            (0..language.node_kind_count())
+                .map(|id| u16::try_from(id).ok().and_then(|id| language.node_kind_for_id(id)))
+                .map(|kind| kind.map_or(Role::Plain, rules.role))
+                .collect()
+        })
+    }
+
+    /// `None` where the text is too large, or too tangled, to be read.
+    pub(super) fn parse(self, text: &str) -> Option<Tree> {
+        if text.len() > MAX_BYTES {
+            return None;
+        }
+        let mut parser = PARSERS.with_borrow_mut(|parsers| parsers[self as usize].take()).or_else(|| {
+            let mut parser = Parser::new();
+            parser.set_language(&self.language()).ok()?;
+            Some(parser)
+        })?;
+        let mut steps = MAX_STEPS + text.len() / BYTES_PER_STEP;
+        let mut progress = |_: &_| {
+            steps = steps.saturating_sub(1);
+            if steps == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let options = ParseOptions::new().progress_callback(&mut progress);
+        let mut read = |at: usize, _| text.as_bytes().get(at..).unwrap_or_default();
+        let tree = parser.parse_with_options(&mut read, None, Some(options));
+        if tree.is_some() {
+            PARSERS.with_borrow_mut(|parsers| parsers[self as usize] = Some(parser));
+        }
+        tree
+    }
+}
+
+/// Where a tree's first error is and what it looks like.
+pub(super) fn first_error(tree: &Tree) -> Option<(Point, String)> {
+    let mut node = tree.root_node();
+    if !node.has_error() {
+        return None;
+    }
+    loop {
+        if node.is_missing() {
+            return Some((node.start_position(), format!("missing `{}`", node.kind())));
+        }
+        let mut cursor = node.walk();
+        let deeper = node.children(&mut cursor).find(Node::has_error);
+        match deeper {
+            Some(child) => node = child,
+            None => return Some(within(node)),
+        }
+    }
+}
+
+/// An error node spans all that the parser gave up on; an opening bracket in it that nothing closes tells more.
+fn within(error: Node<'_>) -> (Point, String) {
+    let mut open: Vec<Node<'_>> = Vec::new();
+    let mut last = error;
+    let mut cursor = error.walk();
+    for child in error.children(&mut cursor) {
+        last = child;
+        match child.kind() {
+            "(" | "[" | "{" | "do" => open.push(child),
+            ")" | "]" | "}" | "end" => drop(open.pop()),
+            _ => {}
+        }
+    }
+    if let Some(bracket) = open.first() {
+        return (bracket.start_position(), format!("unclosed `{}`", bracket.kind()));
+    }
+    let many_lines = error.end_position().row > error.start_position().row;
+    (if many_lines { last } else { error }.start_position(), "unexpected".to_owned())
+}

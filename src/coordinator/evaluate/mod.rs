@@ -1,0 +1,273 @@
+//! How good a text is, read from the text itself.
+//!
+//! Code is parsed and its tree walked once ([`code`]); the weights are the source's: 0.5 for being there, and up to 0.1
+//! for error handling, 0.2 for structure, 0.2 for a reasonable length, each by degrees. A parse error leaves three
+//! tenths of all that, so at most 0.3. Code in a language without a grammar is judged by its length and the shape of
+//! its lines: it can't earn what nobody read. Prose is judged as prose ([`prose`]).
+
+mod code;
+mod grammar;
+mod markdown;
+mod plain;
+mod prose;
+mod rules;
+mod sql;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use tree_sitter::Point;
+
+use self::code::Counts;
+use self::grammar::Grammar;
+use self::markdown::Block;
+use crate::domain::{Evaluation, Language};
+
+/// What a text is taken for.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind<'a> {
+    Code(&'a Language),
+    Prose,
+    /// A model's answer: the text decides. The language is the one that was asked for.
+    Unknown(&'a Language),
+}
+
+/// Grades a text. Never fails: what can't be read gets no credit for being good.
+///
+/// - Code that is blank has quality 0.
+/// - Code above 256 KiB, or so tangled that the parser gives up, is not vouched for: `parses` is false and the quality
+///   at most 0.3, as with a parse error; `cyclomatic` is `None`, which tells the two apart.
+/// - Prose has no `cyclomatic` and always `parses`, except Markdown whose fenced blocks of a known language do not.
+///   Blocks that leave something out (`...` on a line) or show a shell session need not parse.
+/// - A model's answer that is (nearly) one fenced block is code, of the language that the fence names or else the one
+///   asked for. Several blocks, or a block in an explanation, are Markdown. Without a fence the share of lines that
+///   read like sentences decides, against what the syntax tree holds.
+pub fn evaluate(text: &str, kind: Kind<'_>) -> Evaluation {
+    match kind {
+        Kind::Code(language) => evaluate_code(text, language),
+        Kind::Prose => evaluate_prose(text, None),
+        Kind::Unknown(asked) => evaluate_unknown(text, asked),
+    }
+}
+
+/// The first syntax error of a text; `None` where it parses or its language has no grammar. `file` is the name that the
+/// text is to have, if that is known: it tells a Dockerfile or TSX from the language around it.
+pub fn first_error(text: &str, language: &Language, file: Option<&str>) -> Option<SyntaxError> {
+    let named = file.map_or_else(|| language.clone(), |file| language_of(file, language));
+    let jsx = file.is_some_and(|file| file.ends_with(".tsx"));
+    let reading = read(text, &named, jsx);
+    let (point, what) = match reading {
+        Reading::NoGrammar => return None,
+        Reading::Unread => (Point::default(), "too large or too tangled to be read".to_owned()),
+        Reading::Read { fault, .. } => fault?,
+    };
+    let line = text.split('\n').nth(point.row).unwrap_or_default();
+    let column = line.get(..point.column).map_or(point.column, |before| before.chars().count());
+    Some(SyntaxError { line: point.row + 1, column: column + 1, what, excerpt: line.trim().chars().take(80).collect() })
+}
+
+/// Where a text stops being what its language takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    pub what: String,
+    /// The line, at most 80 characters of it.
+    pub excerpt: String,
+}
+
+impl fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, what, excerpt } = self;
+        write!(f, "line {line}, column {column}: {what}: {excerpt}")
+    }
+}
+
+/// The code of an answer that is one fenced block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fenced<'a> {
+    /// As the fence names it.
+    pub language: Option<Language>,
+    pub code: &'a str,
+}
+
+/// A model's answer as code where it is (nearly) one fenced block: at most a fifth of it, and 400 bytes, stand outside.
+/// A fence that was never closed counts: the answer was cut off, and its code will not parse.
+pub fn unfence(text: &str) -> Option<Fenced<'_>> {
+    only_block(text, &markdown::blocks(text)).map(|block| Fenced { language: labelled(block.label), code: block.code })
+}
+
+/// The language of a file by its name: a Dockerfile asked for by somebody who writes Go is no Go. A name without a
+/// known ending is taken for `asked` if it has none, else for the language that is called like its ending.
+pub fn language_of(file: &str, asked: &Language) -> Language {
+    let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if !stem.is_empty() => labelled(ending).unwrap_or_else(|| asked.clone()),
+        Some((_, hidden)) => Language::Other(hidden.to_lowercase().into()),
+        None if matches!(name, "Dockerfile" | "Makefile" | "Procfile" | "Justfile" | "justfile" | "Containerfile") => {
+            Language::Other(name.to_lowercase().into())
+        }
+        None => asked.clone(),
+    }
+}
+
+/// What reading a program gave.
+enum Reading {
+    NoGrammar,
+    /// Too large, or the parser gave up.
+    Unread,
+    Read {
+        counts: Counts,
+        fault: Option<(Point, String)>,
+    },
+}
+
+fn read(text: &str, language: &Language, jsx: bool) -> Reading {
+    let Some(grammar) = Grammar::of(language) else { return Reading::NoGrammar };
+    if text.len() > grammar::MAX_BYTES {
+        return Reading::Unread;
+    }
+    let reading = match grammar {
+        Grammar::Sql => {
+            let (counts, fault) = sql::read(text);
+            Reading::Read { counts, fault }
+        }
+        Grammar::TypeScript if jsx => parse(text, Grammar::Tsx),
+        // Where `<T>x` is no cast it may be a component.
+        Grammar::TypeScript => match parse(text, Grammar::TypeScript) {
+            Reading::Read { fault: Some(fault), counts } => match parse(text, Grammar::Tsx) {
+                Reading::Read { fault: None, counts } => Reading::Read { fault: None, counts },
+                _ => Reading::Read { fault: Some(fault), counts },
+            },
+            other => other,
+        },
+        grammar => parse(text, grammar),
+    };
+    // No language takes it outside of a literal, the grammars often do.
+    match (reading, text.find('\0')) {
+        (Reading::Read { counts, .. }, Some(at)) => {
+            let before = &text[..at];
+            let column = at - before.rfind('\n').map_or(0, |newline| newline + 1);
+            let point = Point { row: before.matches('\n').count(), column };
+            Reading::Read { counts, fault: Some((point, "NUL character".to_owned())) }
+        }
+        (reading, _) => reading,
+    }
+}
+
+fn parse(text: &str, grammar: Grammar) -> Reading {
+    let Some(tree) = grammar.parse(text) else { return Reading::Unread };
+    let counts = code::count(&tree, grammar, text);
+    let fault = grammar::first_error(&tree).or_else(|| counts.fault.map(|(at, what)| (at, what.to_owned())));
+    Reading::Read { counts, fault }
+}
+
+fn evaluate_code(text: &str, language: &Language) -> Evaluation {
+    if matches!(language.as_str(), "md" | "markdown" | "txt" | "text") {
+        return evaluate_prose(text, None);
+    }
+    graded(text, language, &read(text, language, false))
+}
+
+fn graded(text: &str, language: &Language, reading: &Reading) -> Evaluation {
+    let (quality, parses, cyclomatic) = match reading {
+        Reading::NoGrammar => {
+            let parses = plain::parses(text, language);
+            (plain::quality(text), parses, None)
+        }
+        Reading::Unread => (plain::quality(text), false, None),
+        Reading::Read { counts, fault } => {
+            let quality = match counts.lines {
+                0 => 0.0,
+                _ => 0.5 + 0.1 * counts.error_handling() + 0.2 * counts.structure() + 0.2 * counts.length(),
+            };
+            (quality, fault.is_none(), Some(counts.cyclomatic()))
+        }
+    };
+    Evaluation {
+        quality: if parses { quality } else { 0.3 * quality },
+        parses,
+        lines: text.lines().count(),
+        cyclomatic,
+    }
+}
+
+fn evaluate_prose(text: &str, asked: Option<&Language>) -> Evaluation {
+    let blocks = markdown::blocks(text);
+    let quality = prose::quality(text, &blocks);
+    let parses = blocks.iter().all(|block| block_parses(block, asked));
+    let quality = if parses { quality } else { 0.3 * quality };
+    Evaluation { quality, parses, lines: text.lines().count(), cyclomatic: None }
+}
+
+/// A block without a label may be anything, a command's output as well.
+fn block_parses(block: &Block<'_>, _asked: Option<&Language>) -> bool {
+    let Some(language) = labelled(block.label) else { return true };
+    if markdown::is_excerpt(block.code) {
+        return true;
+    }
+    let code = outdented(block.code, block.indent);
+    match read(&code, &language, false) {
+        Reading::NoGrammar => true,
+        Reading::Unread => false,
+        Reading::Read { fault, .. } => fault.is_none(),
+    }
+}
+
+fn evaluate_unknown(text: &str, asked: &Language) -> Evaluation {
+    let blocks = markdown::blocks(text);
+    if let Some(block) = only_block(text, &blocks) {
+        let language = labelled(block.label).unwrap_or_else(|| asked.clone());
+        let evaluation = evaluate_code(&outdented(block.code, block.indent), &language);
+        return Evaluation { lines: text.lines().count(), ..evaluation };
+    }
+    if !blocks.is_empty() {
+        return evaluate_prose(text, Some(asked));
+    }
+    if plain::is_json(text) {
+        return evaluate_code(text, &Language::Other("json".into()));
+    }
+    let reading = read(text, asked, false);
+    let parsed = match &reading {
+        Reading::Read { counts, fault } => Some((counts, fault.is_none())),
+        Reading::NoGrammar | Reading::Unread => None,
+    };
+    if prose::is_code(text, parsed, *asked == Language::Elixir) {
+        graded(text, asked, &reading)
+    } else {
+        evaluate_prose(text, None)
+    }
+}
+
+fn only_block<'a, 'b>(text: &str, blocks: &'b [Block<'a>]) -> Option<&'b Block<'a>> {
+    let [block] = blocks else { return None };
+    let outside = text[..block.start].trim().len() + text[block.end..].trim().len();
+    (outside <= 400 && outside * 4 <= block.code.len()).then_some(block)
+}
+
+/// The language behind a fence's label or a file's ending.
+fn labelled(label: &str) -> Option<Language> {
+    Some(match label.to_ascii_lowercase().as_str() {
+        "" => return None,
+        "jsx" | "mjs" | "cjs" => Language::JavaScript,
+        "mts" | "cts" => Language::TypeScript,
+        "pyi" => Language::Python,
+        label => Language::from(label.to_owned()),
+    })
+}
+
+/// Takes the columns of an indented fence off each line.
+fn outdented(code: &str, indent: usize) -> Cow<'_, str> {
+    if indent == 0 {
+        return Cow::Borrowed(code);
+    }
+    let cut = |line: &'_ str| {
+        let spaces = line.bytes().take(indent).take_while(|b| matches!(b, b' ' | b'\t')).count();
+        line[spaces..].to_owned()
+    };
+    Cow::Owned(code.split_inclusive('\n').map(cut).collect())
+}

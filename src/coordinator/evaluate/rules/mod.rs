@@ -1,0 +1,114 @@
+//! What the nodes of each grammar mean. One file per language; the walk over the tree is in `code`.
+
+mod elixir;
+mod go;
+mod javascript;
+mod python;
+mod rust;
+
+use tree_sitter::Node;
+
+use super::code::Counts;
+use super::grammar::Grammar;
+
+/// What a kind of node means wherever it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Plain,
+    /// Not code: neither its lines nor what is in it count.
+    Comment,
+    /// One more path through the program.
+    Decision,
+    /// Holds arms: the first of these is no further path.
+    Choice,
+    /// Needs to be looked at.
+    Look,
+}
+
+pub(super) struct Rules {
+    pub(super) role: fn(&str) -> Role,
+    pub(super) look: fn(Node<'_>, &str, &mut Counts) -> Seen,
+}
+
+/// What the walk should know of a node that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Nothing,
+    /// A function: its lines are counted.
+    Function,
+    /// Documentation: skipped like a comment.
+    Comment,
+}
+
+pub(super) fn of(grammar: Grammar) -> &'static Rules {
+    match grammar {
+        Grammar::Rust => &rust::RULES,
+        Grammar::Python => &python::RULES,
+        Grammar::Go => &go::RULES,
+        Grammar::JavaScript | Grammar::TypeScript | Grammar::Tsx => &javascript::RULES,
+        Grammar::Elixir => &elixir::RULES,
+        // Judged by its words, see `sql`.
+        Grammar::Sql => &Rules { role: |_| Role::Plain, look: |_, _, _| Seen::Nothing },
+    }
+}
+
+/// How much a body does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Nothing, or says that it is to be written.
+    Hollow,
+    /// Gives back the nearest nothing (`None`, `Ok(())`, `nil`): an honest default or a stub, so half of each.
+    Trivial,
+    Solid,
+}
+
+/// Reads a body by its first statements: `judge` is asked of a statement that stands alone.
+fn body_of(body: Node<'_>, judge: impl Fn(Node<'_>) -> Body) -> Body {
+    let mut cursor = body.walk();
+    let mut only = None;
+    for child in body.named_children(&mut cursor) {
+        if child.is_extra() {
+            continue;
+        }
+        if only.replace(child).is_some() {
+            return Body::Solid;
+        }
+    }
+    only.map_or(Body::Hollow, judge)
+}
+
+fn text<'a>(node: Node<'_>, source: &'a str) -> &'a str {
+    source.get(node.byte_range()).unwrap_or_default()
+}
+
+/// The words with which people and models leave a thing undone.
+pub(super) fn is_placeholder(words: &str) -> bool {
+    const UNDONE: [&str; 14] = [
+        "todo",
+        "fixme",
+        "not implemented",
+        "not yet implemented",
+        "implement me",
+        "implement this",
+        "implementation goes here",
+        "implementation here",
+        "your code here",
+        "your logic here",
+        "code goes here",
+        "rest of the code",
+        "rest of the implementation",
+        "omitted for brevity",
+    ];
+    // Long comments explain; only their beginning can be a note to oneself.
+    let words: String = words.chars().take(200).flat_map(char::to_lowercase).collect();
+    let elided = words.trim_matches(['/', '#', '*', '-', ' ', '\n']);
+    matches!(elided, "..." | "…") || UNDONE.iter().any(|undone| contains_words(&words, undone))
+}
+
+/// `todo` is in "TODO: x", not in "todos".
+fn contains_words(text: &str, words: &str) -> bool {
+    text.match_indices(words).any(|(at, _)| {
+        let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !letter(text[..at].chars().next_back()) && !letter(text[at + words.len()..].chars().next())
+    })
+}

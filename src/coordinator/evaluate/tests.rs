@@ -1,0 +1,431 @@
+use super::*;
+
+/// The programs of each language: a good one, the same without error handling, the same with empty bodies; twice.
+const SAMPLES: [(Language, &str); 7] = [
+    (Language::Rust, include_str!("samples/rust.txt")),
+    (Language::Python, include_str!("samples/python.txt")),
+    (Language::Go, include_str!("samples/go.txt")),
+    (Language::JavaScript, include_str!("samples/javascript.txt")),
+    (Language::TypeScript, include_str!("samples/typescript.txt")),
+    (Language::Elixir, include_str!("samples/elixir.txt")),
+    (Language::Sql, include_str!("samples/sql.txt")),
+];
+
+struct Program {
+    language: Language,
+    good: &'static str,
+    unhandled: &'static str,
+    empty: &'static str,
+}
+
+fn programs() -> Vec<Program> {
+    let mut found = Vec::new();
+    for (language, text) in SAMPLES {
+        let mut sections = text.split("=== ").skip(1).map(|section| section.split_once('\n').unwrap());
+        while let Some((name, good)) = sections.next() {
+            let (unhandled, empty) = (sections.next().unwrap(), sections.next().unwrap());
+            assert_eq!((name, unhandled.0, empty.0), ("good", "unhandled", "empty"));
+            found.push(Program { language: language.clone(), good, unhandled: unhandled.1, empty: empty.1 });
+        }
+    }
+    found
+}
+
+fn code(text: &str, language: &Language) -> Evaluation {
+    evaluate(text, Kind::Code(language))
+}
+
+/// The quality of a good program, of what was made worse of it, and why that should be less.
+fn check_worse(language: &Language, good: &str, worse: &str, what: &str) {
+    let (good, worse) = (code(good, language), code(worse, language));
+    assert!(worse.quality < good.quality, "{language}, {what}: {worse:?} is not below {good:?}");
+}
+
+fn lines(text: &str, count: usize) -> String {
+    text.split_inclusive('\n').take(count).collect()
+}
+
+#[test]
+fn good_programs_parse_and_score_high() {
+    for Program { language, good, .. } in programs() {
+        assert_eq!(first_error(good, &language, None), None, "{language}");
+        let evaluation = code(good, &language);
+        assert!(evaluation.parses && evaluation.quality >= 0.85, "{language}: {evaluation:?}\n{good}");
+        assert!(evaluation.cyclomatic.is_some());
+    }
+}
+
+#[test]
+fn without_error_handling_a_program_scores_less_and_with_empty_bodies_less_still() {
+    for Program { language, good, unhandled, empty } in programs() {
+        assert!(code(unhandled, &language).parses && code(empty, &language).parses, "{language}");
+        check_worse(&language, good, unhandled, "unhandled");
+        check_worse(&language, good, empty, "empty");
+        check_worse(&language, unhandled, empty, "empty below unhandled");
+        assert!(code(empty, &language).quality < 0.75, "{language}: {:?}\n{empty}", code(empty, &language));
+    }
+}
+
+#[test]
+fn a_program_cut_off_anywhere_scores_less() {
+    for Program { language, good, .. } in programs() {
+        let total = good.lines().count();
+        for cut in total / 4..total * 3 / 4 {
+            check_worse(&language, good, &lines(good, cut), &format!("first {cut} of {total} lines"));
+        }
+        for percent in [30, 45, 60, 75] {
+            let at = good.floor_char_boundary(good.len() * percent / 100);
+            check_worse(&language, good, &good[..at], &format!("first {percent} %"));
+        }
+    }
+}
+
+#[test]
+fn a_bracket_too_few_or_too_many_is_a_parse_error_and_caps_the_score() {
+    for Program { language, good, .. } in programs() {
+        let closing = good.rfind([')', '}']).unwrap();
+        let mut fewer = good.to_owned();
+        fewer.remove(closing);
+        let mut more = good.to_owned();
+        more.insert(closing, ')');
+        for broken in [&fewer, &more] {
+            let evaluation = code(broken, &language);
+            assert!(!evaluation.parses && evaluation.quality <= 0.3, "{language}: {evaluation:?}");
+            assert!(first_error(broken, &language, None).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_syntax_error_is_told_with_its_place() {
+    let cases: &[(Language, &str, usize, usize)] = &[
+        (Language::Rust, "fn a() {\n    let x = ;\n}\n", 2, 13),
+        (Language::Rust, "fn a() {\n    b();\n\nfn c() {}\n", 1, 8),
+        (Language::Python, "x = 1\ndef f():\n\ny = 2\n", 2, 9),
+        (Language::Python, "def f(:\n    pass\n", 1, 7),
+        (Language::Go, "package a\n\nfunc b() {\n\tif x {\n}\n", 3, 10),
+        (Language::JavaScript, "const a = {\n  b: 1\n  c: 2\n};\n", 3, 3),
+        (Language::TypeScript, "interface A {\n  b: string;\n", 1, 13),
+        (Language::Elixir, "defmodule A do\n  def b do\n    1\n  end\n", 1, 13),
+        (Language::Sql, "SELECT 1;\nSELEC * FROM a;\n", 2, 1),
+        (Language::Sql, "CREATE TABLE a (\n  id int,\n);\n", 3, 1),
+        (Language::Sql, "SELECT é, 'a\0' FROM a;\n", 1, 13),
+    ];
+    for (language, text, line, column) in cases {
+        let error = first_error(text, language, None).unwrap();
+        assert_eq!((error.line, error.column), (*line, *column), "{text}\n{error}");
+        assert!(text.lines().nth(line - 1).unwrap().contains(&error.excerpt));
+    }
+}
+
+#[test]
+fn cyclomatic_complexity_is_one_and_the_decisions() {
+    let cases: &[(Language, &str, u32)] = &[
+        (Language::Rust, "fn a() { b(); }", 1),
+        (Language::Rust, "fn a() { if b && c { d() } else if e { f() } }", 4),
+        (Language::Rust, "fn a(x: u8) -> u8 { match x { 0 => 1, 1 => 2, _ => 3 } }", 3),
+        (Language::Rust, "fn a() -> R { let x = b()?; let Some(y) = x else { return c }; for _ in y {} d }", 4),
+        (Language::Rust, "fn a() { let f = || 1; while f() > 0 {} }", 2),
+        (
+            Language::Python,
+            "def a(x):\n    if x and y:\n        return 1\n    elif z:\n        return 2\n    return 3\n",
+            4,
+        ),
+        (Language::Python, "a = [b for b in c if b]\n", 3),
+        (Language::Python, "try:\n    a()\nexcept B:\n    c()\nexcept D:\n    e()\n", 3),
+        (Language::Python, "match a:\n    case 1:\n        b()\n    case _:\n        c()\n", 2),
+        (Language::Go, "package a\nfunc b() { for i := 0; i < 3; i++ { if c || d { e() } } }", 4),
+        (Language::Go, "package a\nfunc b() { switch c { case 1: d(); case 2: e(); default: f() } }", 3),
+        (Language::JavaScript, "function a(b) { return b ? c ?? d : e; }", 3),
+        (Language::JavaScript, "switch (a) { case 1: b(); break; default: c(); }", 2),
+        (Language::TypeScript, "function a(): void { try { b(); } catch { c(); } while (d) { e(); } }", 3),
+        (Language::Elixir, "def a(b) do\n  if b and c do\n    d\n  end\nend\n", 3),
+        (Language::Elixir, "case a do\n  1 -> b\n  2 -> c\n  _ -> d\nend\n", 3),
+        (Language::Elixir, "Enum.map(a, fn b -> b end)\n", 1),
+        (Language::Sql, "SELECT CASE WHEN a THEN 1 WHEN b THEN 2 ELSE 3 END FROM t;", 3),
+    ];
+    for (language, text, expected) in cases {
+        let evaluation = code(text, language);
+        assert!(evaluation.parses, "{text}");
+        assert_eq!(evaluation.cyclomatic, Some(*expected), "{text}");
+    }
+}
+
+#[test]
+fn an_error_thrown_away_earns_less_than_one_that_is_met() {
+    let cases: &[(Language, &str, &str)] = &[
+        (
+            Language::Rust,
+            "fn a() -> R {\n    let x = b()?;\n    c(x)?;\n    Ok(())\n}",
+            "fn a() {\n    let x = b().unwrap();\n    c(x).unwrap();\n    d(())\n}",
+        ),
+        (
+            Language::Python,
+            "def a():\n    try:\n        b()\n    except C as e:\n        log(e)\n        raise\n",
+            "def a():\n    try:\n        b()\n        log(e)\n    except:\n        pass\n",
+        ),
+        (
+            Language::Go,
+            "package a\nfunc b() error {\n\tif err := c(); err != nil {\n\t\treturn err\n\t}\n\treturn d()\n}",
+            "package a\nfunc b() error {\n\tif err := c(); err != nil {\n\t}\n\t_ = c()\n\treturn d()\n}",
+        ),
+        (
+            Language::JavaScript,
+            "function a() {\n  try {\n    b();\n  } catch (e) {\n    log(e);\n  }\n}",
+            "function a() {\n  try {\n    b();\n    log(e);\n  } catch (e) {\n  }\n}",
+        ),
+        (
+            Language::Elixir,
+            "def a do\n  b()\n  c()\nrescue\n  e -> log(e)\nend",
+            "def a do\n  b()\n  c()\nrescue\n  _ -> nil\nend",
+        ),
+        (
+            Language::Sql,
+            "DO $$ BEGIN\n  PERFORM a();\nEXCEPTION WHEN others THEN\n  RAISE NOTICE 'x';\nEND $$;",
+            "DO $$ BEGIN\n  PERFORM a();\nEXCEPTION WHEN others THEN\n  NULL;\nEND $$;",
+        ),
+    ];
+    for (language, met, thrown) in cases {
+        assert!(code(met, language).parses && code(thrown, language).parses, "{language}");
+        check_worse(language, met, thrown, "thrown away");
+    }
+}
+
+#[test]
+fn what_is_declared_for_others_is_not_empty() {
+    let cases: &[(Language, &str)] = &[
+        (
+            Language::Python,
+            "class A(ABC):\n    @abstractmethod\n    def b(self): ...\n\n    def c(self):\n        return self.b() + 1\n",
+        ),
+        (
+            Language::Rust,
+            "trait A {\n    fn b(&self) -> u8;\n    fn c(&self) -> u8 {\n        self.b() + 1\n    }\n}\n",
+        ),
+        (
+            Language::TypeScript,
+            "class A {\n  constructor(private readonly b: B) {}\n  c() {\n    return this.b.d() + 1;\n  }\n}\n",
+        ),
+    ];
+    for (language, text) in cases {
+        let Reading::Read { counts, fault: None } = read(text, language, false) else { panic!("{text}") };
+        assert_eq!((counts.solid, counts.hollow), (1.0, 0.0), "{text}");
+    }
+}
+
+#[test]
+fn comments_and_blank_lines_are_no_code() {
+    let cases: &[(Language, &str, usize)] = &[
+        (Language::Rust, "// a\n\n/// b\nfn c() {\n    /* d\n       e */\n    f();\n}\n", 3),
+        (
+            Language::Python,
+            "\"\"\"a\n\nb\"\"\"\n# c\ndef d():\n    \"\"\"e\"\"\"\n    return \"\"\"f\n    g\"\"\"\n",
+            3,
+        ),
+        (Language::Go, "package a\n\n// b\nfunc c() {\n\td()\n}\n", 4),
+        (Language::Elixir, "defmodule A do\n  @moduledoc \"\"\"\n  b\n  \"\"\"\n  # c\n  def d, do: e()\nend\n", 3),
+        (Language::Sql, "-- a\nSELECT b, /* c\n d */ e\nFROM f;\n", 3),
+    ];
+    for (language, text, expected) in cases {
+        let Reading::Read { counts, .. } = read(text, language, false) else { panic!("{text}") };
+        assert_eq!(counts.lines, *expected, "{text}");
+    }
+}
+
+#[test]
+fn sql_of_every_dialect_is_taken_and_what_no_dialect_takes_is_not() {
+    for text in include_str!("samples/sql_good.txt").split("\n\n").filter(|text| !text.trim().is_empty()) {
+        let error = first_error(text, &Language::Sql, None);
+        assert_eq!(error, None, "{text}");
+    }
+    for text in include_str!("samples/sql_bad.txt").split("\n\n").filter(|text| !text.trim().is_empty()) {
+        assert!(first_error(text, &Language::Sql, None).is_some(), "{text}");
+    }
+}
+
+#[test]
+fn prose_is_graded_as_prose() {
+    let good = "A queue group spreads the messages of a subject over its members: each message goes to one of them. \
+                Add a worker and it takes its share at once, without any change to the others.\n\n\
+                Use one when the work can be done anywhere. Where every worker must see every message, as for a cache \
+                that is told to forget an entry, subscribe without a group.\n\n\
+                - Messages are not kept: a worker that is away misses them.\n\
+                - JetStream keeps them until they are acknowledged.\n";
+    let cut = &good[..good.len() / 2];
+    let quality = |text| evaluate(text, Kind::Prose).quality;
+    assert!(quality(good) >= 0.95, "{}", quality(good));
+    assert!(quality(cut) < quality(good) - 0.1);
+    assert!(quality("Yes.") < quality(cut));
+    assert_eq!(quality(" \n"), 0.0);
+    let words = "word ".repeat(20_000);
+    assert!(quality(&words) < quality(good) - 0.3);
+    let evaluation = evaluate(good, Kind::Prose);
+    assert!(evaluation.parses && evaluation.cyclomatic.is_none());
+}
+
+#[test]
+fn markdown_is_prose_whose_blocks_must_parse() {
+    let page = |code: &str| {
+        format!("# How to add\n\nCall the function with both numbers:\n\n{code}\n\nIt returns their sum.\n")
+    };
+    let fine = evaluate(&page("```python\ndef add(a, b):\n    return a + b\n```"), Kind::Prose);
+    assert!(fine.parses && fine.quality > 0.7);
+    let broken = evaluate(&page("```python\ndef add(a, b:\n    return a + b\n```"), Kind::Prose);
+    assert!(!broken.parses && broken.quality <= 0.3);
+    for code in [
+        "```python\ndef add(a, b:\n    ...\n```",
+        "```\ndef add(a, b:\n```",
+        "```kotlin\nfun (\n```",
+        "  ```python\n  a = 1\n  ```",
+    ] {
+        assert!(evaluate(&page(code), Kind::Prose).parses, "{code}");
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Read {
+    Code,
+    CodeWithError,
+    Unread,
+    Prose,
+}
+
+#[test]
+fn a_models_answer_tells_whether_it_is_code() {
+    use Language::{Elixir, Go, JavaScript, Python, Rust, Sql};
+    let kotlin = Language::Other("kotlin".into());
+    let cases: &[(&Language, &str, Read)] = &[
+        (&Python, "sum(x * x for x in range(10))", Read::Code),
+        (&Python, "```python\ndef a():\n    return 1\n```", Read::Code),
+        (
+            &Python,
+            "Here it is:\n\n```python\ndef add(first, second):\n    return first + second\n\n\nprint(add(1, 2))\n```\n",
+            Read::Code,
+        ),
+        (&Python, "```\ndef a(:\n    return 1\n```", Read::CodeWithError),
+        (&Python, "def a(:\n    return 1\n", Read::CodeWithError),
+        (&Elixir, "```rust\nfn main() { println!(\"hi\"); }\n```", Read::Code),
+        (&Elixir, "Use a supervisor and restart it", Read::Prose),
+        (&Elixir, "use a supervisor and let it crash", Read::Prose),
+        (&Elixir, "A supervisor restarts its children. It does so by a strategy.", Read::Prose),
+        (&Elixir, "defmodule A do\n  def b, do: :c\nend\n", Read::Code),
+        (&Elixir, "Enum.map(list, &(&1 + 1))", Read::Code),
+        (&Rust, "No, a `String` can't be borrowed for longer than it lives.", Read::Prose),
+        (&Rust, "fn a() -> u8 {\n    1\n}\n", Read::Code),
+        (&Rust, "fn a() -> u8 {\n    let x = \n}\n", Read::CodeWithError),
+        (&Sql, "SELECT name FROM users WHERE active ORDER BY name;", Read::Code),
+        (&Sql, "select name from users where active order by name", Read::Code),
+        (&Sql, "Select the right index for the query and test it again", Read::Prose),
+        (&Sql, "You should add an index, because the table is scanned.", Read::Prose),
+        (&Go, "1. Install the tool with the package manager.\n2. Run it in the folder of the project.\n", Read::Prose),
+        (&JavaScript, "{\"name\": \"orders\", \"port\": 8080}", Read::Unread),
+        (&JavaScript, "yes", Read::Prose),
+        (&kotlin, "fun main() {\n    val x = listOf(1, 2)\n    println(x.sum())\n}\n", Read::Unread),
+        (&kotlin, "Kotlin compiles to bytecode and runs on the virtual machine.", Read::Prose),
+        (
+            &Go,
+            "Two steps are needed, as a signal must reach every worker of the group before it stops.\n\n```go\nx := 1\n```\n\nAnd then:\n\n```go\ny := 2\n```\n",
+            Read::Prose,
+        ),
+        (&Python, "", Read::Prose),
+    ];
+    for (asked, text, expected) in cases {
+        let evaluation = evaluate(text, Kind::Unknown(asked));
+        let code = evaluation.cyclomatic.is_some();
+        let prose = evaluation == evaluate(text, Kind::Prose);
+        let seen = match (code, evaluation.parses) {
+            (true, true) => Read::Code,
+            (true, false) => Read::CodeWithError,
+            (false, _) if prose => Read::Prose,
+            (false, _) => Read::Unread,
+        };
+        assert_eq!(seen, *expected, "{asked}: {text}\n{evaluation:?}");
+    }
+}
+
+#[test]
+fn a_language_without_a_grammar_is_judged_by_its_lines() {
+    let kotlin = Language::Other("kotlin".into());
+    let text = "data class Order(val id: Long, val total: Long)\n\nfun main() {\n    val orders = load()\n    for (order in orders) {\n        println(order.total)\n    }\n}\n\nfun load(): List<Order> {\n    return emptyList()\n}\n";
+    let evaluation = evaluate(text, Kind::Code(&kotlin));
+    assert!(evaluation.parses && evaluation.cyclomatic.is_none() && evaluation.lines == 12);
+    assert!((0.75..=0.9).contains(&evaluation.quality), "{evaluation:?}");
+    check_worse(&kotlin, text, &text[..text.len() / 2], "cut off");
+    assert_eq!(first_error("fun (", &kotlin, None), None);
+    let json = Language::Other("json".into());
+    assert!(evaluate("{\"a\": [1, 2]}", Kind::Code(&json)).parses);
+    assert!(!evaluate("{\"a\": [1, 2}", Kind::Code(&json)).parses);
+}
+
+#[test]
+fn an_answer_in_one_fence_is_unfenced() {
+    let fenced = unfence("Sure:\n\n```ts\nexport const answer: number = 42;\n```\n").unwrap();
+    assert_eq!(fenced, Fenced { language: Some(Language::TypeScript), code: "export const answer: number = 42;\n" });
+    assert_eq!(unfence("```\nx = 1\n"), Some(Fenced { language: None, code: "x = 1\n" }));
+    assert_eq!(unfence("x = 1\n"), None);
+    assert_eq!(unfence("```py\na\n```\n```py\nb\n```\n"), None);
+    let explained = format!("{}\n```py\na = 1\n```\n", "Words that say much more than the code. ".repeat(5));
+    assert_eq!(unfence(&explained), None);
+}
+
+#[test]
+fn a_files_name_says_its_language() {
+    let go = Language::Go;
+    for (file, expected) in [
+        ("cmd/main.go", "go"),
+        ("Dockerfile", "dockerfile"),
+        ("deploy/app.yaml", "yaml"),
+        ("src/App.tsx", "typescript"),
+        ("LICENSE", "go"),
+        (".gitignore", "gitignore"),
+    ] {
+        assert_eq!(language_of(file, &go).as_str(), expected);
+    }
+    assert_eq!(first_error("FROM golang:1.24\nRUN (", &go, Some("Dockerfile")), None);
+    assert_eq!(first_error("const A = () => <p>{1}</p>;", &Language::TypeScript, Some("A.tsx")), None);
+    assert_eq!(first_error("const a = <string>b;", &Language::TypeScript, Some("a.ts")), None);
+}
+
+#[test]
+fn hostile_texts_end_quickly_and_without_a_panic() {
+    let nested = |open: &str, close: &str| open.repeat(100_000) + &close.repeat(100_000);
+    let texts = [
+        "(".repeat(100_000),
+        "[".repeat(100_000),
+        nested("{", "}"),
+        nested("[", "]"),
+        "a".repeat(1 << 20),
+        "\"".repeat(50_001),
+        "'''\n".repeat(10_001),
+        "$$ ".repeat(20_001),
+        "$a$ $b$ ".repeat(10_000),
+        "\0".repeat(10_000),
+        "fn a() {\0}\n".to_owned(),
+        "```\n".repeat(30_001),
+        "\u{feff}\u{202e}é\u{1f600}\r\n\t ".repeat(5_000),
+        "if a do ".repeat(20_000),
+        "CASE WHEN ".repeat(20_000),
+        "E'\\é".to_owned(),
+        "- ".repeat(60_000),
+        "<a>".repeat(40_000),
+        "(a b)* ".repeat(20_000),
+    ];
+    for text in &texts {
+        for language in Language::known().chain([Language::Other("kotlin".into())]) {
+            for kind in [Kind::Code(&language), Kind::Unknown(&language), Kind::Prose] {
+                let evaluation = evaluate(text, kind);
+                assert!((0.0..=1.0).contains(&evaluation.quality), "{evaluation:?}");
+            }
+            first_error(text, &language, Some("a.tsx"));
+        }
+        unfence(text);
+    }
+}
+
+#[test]
+fn a_text_too_large_to_be_read_is_not_vouched_for() {
+    let text = "x = 1\n".repeat(100_000);
+    let evaluation = code(&text, &Language::Python);
+    assert!(!evaluation.parses && evaluation.quality <= 0.3 && evaluation.cyclomatic.is_none());
+    assert!(first_error(&text, &Language::Python, None).is_some());
+}
