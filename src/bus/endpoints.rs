@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use schemars::{JsonSchema, Schema, schema_for};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use tracing::{info, warn};
 
@@ -17,8 +18,9 @@ use crate::pipeline::{self, Pipeline};
 /// How long a query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One subject (and the same with a `.<tenant>`), and what is done there.
-pub struct Endpoint {
+/// One subject (and the same with a `.<tenant>`), and what is done there. `Endpoint<()>` is a row of the [`TABLE`]: known
+/// without anybody to serve it.
+pub struct Endpoint<S = Serve> {
     /// As NATS micro allows: letters, digits, `-` and `_`.
     pub name: &'static str,
     pub subject: &'static str,
@@ -29,11 +31,89 @@ pub struct Endpoint {
     pub takes: Shape,
     /// The answer's JSON Schema.
     pub gives: Shape,
-    pub serve: Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>,
+    pub serve: S,
 }
+
+pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 
 /// Makes a JSON Schema.
 pub type Shape = fn() -> Schema;
+
+/// Everything that a worker serves.
+pub const TABLE: [Endpoint<()>; 11] = [
+    REQUEST,
+    FEEDBACK,
+    STATS,
+    HEALTH,
+    TEMPLATE_LIST,
+    TEMPLATE_SHOW,
+    TEMPLATE_SELECT,
+    TEMPLATE_ANALYZE,
+    TEMPLATE_CHECK,
+    CACHE_STATS,
+    CACHE_EXPLAIN,
+];
+
+const REQUEST: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::Request, Response>("request", "execution.request", "Do a task: by the cache, by rules, by a model.")
+};
+const FEEDBACK: Endpoint<()> = row::<wire::Feedback, wire::FeedbackAnswer>(
+    "feedback",
+    "execution.feedback",
+    "Take a user's verdict on an answer.",
+);
+const STATS: Endpoint<()> =
+    row::<wire::Nothing, pipeline::Stats>("stats", "execution.stats", "Figures of a tenant's executions.");
+const HEALTH: Endpoint<()> =
+    row::<wire::Nothing, pipeline::Health>("health", "execution.health", "Health of this worker, per component.");
+const TEMPLATE_LIST: Endpoint<()> = row::<wire::TemplateQuery, wire::TemplateList>(
+    "template-list",
+    "template.list",
+    "The templates, all or those of a language and task type.",
+);
+const TEMPLATE_SHOW: Endpoint<()> = row::<wire::TemplateRef, pipeline::TemplateDetail>(
+    "template-show",
+    "template.show",
+    "One template: its text and its figures.",
+);
+const TEMPLATE_SELECT: Endpoint<()> = row::<wire::TemplateChoice, pipeline::Selection>(
+    "template-select",
+    "template.select",
+    "Which template a task would get, and why.",
+);
+const TEMPLATE_ANALYZE: Endpoint<()> = row::<wire::Nothing, pipeline::Analysis>(
+    "template-analyze",
+    "template.analyze",
+    "How the templates do, from the recorded executions.",
+);
+const TEMPLATE_CHECK: Endpoint<()> = row::<wire::Nothing, wire::TemplateChecks>(
+    "template-check",
+    "template.check",
+    "Whether each template's output parses.",
+);
+const CACHE_STATS: Endpoint<()> =
+    row::<wire::Nothing, pipeline::CacheStats>("cache-stats", "cache.stats", "Figures of a tenant's cache.");
+const CACHE_EXPLAIN: Endpoint<()> = row::<wire::Request, wire::CacheExplanation>(
+    "cache-explain",
+    "cache.explain",
+    "The cached answers nearest to a request, and why each would be given or not.",
+);
+
+const fn row<T: JsonSchema, G: JsonSchema>(
+    name: &'static str,
+    subject: &'static str,
+    summary: &'static str,
+) -> Endpoint<()> {
+    Endpoint { name, subject, summary, lane: Lane::Query, takes: taken::<T>, gives: given::<G>, serve: () }
+}
+
+impl Endpoint<()> {
+    fn served(self, serve: impl Fn(Call) -> Served + Send + std::marker::Sync + 'static) -> Endpoint {
+        let Self { name, subject, summary, lane, takes, gives, serve: () } = self;
+        Endpoint { name, subject, summary, lane, takes, gives, serve: Box::new(serve) }
+    }
+}
 
 /// Whose permits an endpoint takes: a worker that is full of work still answers queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,80 +165,44 @@ impl From<Refusal> for Served {
     }
 }
 
-/// Everything that a worker serves, over the pipeline.
+/// The [`TABLE`], served over the pipeline.
 pub fn all(pipeline: &Pipeline, sync: &Sync, options: &Options) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
         request(p(), options),
-        query(
-            (p(), sync.clone()),
-            ("feedback", "execution.feedback", "Take a user's verdict on an answer."),
-            (schema::<wire::Feedback>, schema::<wire::FeedbackAnswer>),
-            wire::feedback,
-            |(p, sync), given, call| async move { judge(&p, &sync, given, &call).await },
-        ),
+        query((p(), sync.clone()), FEEDBACK, wire::feedback, |(p, sync), given, call| async move {
+            judge(&p, &sync, given, &call).await
+        }),
         query(
             p(),
-            ("stats", "execution.stats", "Figures of a tenant's executions."),
-            (schema::<wire::Nothing>, schema::<pipeline::Stats>),
+            STATS,
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
         ),
+        query(p(), HEALTH, wire::nothing, |p, (), _| async move { Reply::json(&p.health().await) }),
+        query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
+            Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
+        }),
+        query(p(), TEMPLATE_SHOW, wire::template_ref, |p, id, call| async move {
+            let missing = || Refusal::at(Code::NotFound, "id", format!("there is no template '{id}'"));
+            Reply::json(&p.template(&id, call.now).ok_or_else(missing)?)
+        }),
+        query(p(), TEMPLATE_SELECT, wire::template_choice, |p, choice, call| async move {
+            let (tenant, language) = (&call.envelope.tenant, choice.language.as_deref());
+            Reply::json(&p.select(tenant, &choice.task, language, call.now))
+        }),
         query(
             p(),
-            ("health", "execution.health", "Health of this worker, per component."),
-            (schema::<wire::Nothing>, schema::<pipeline::Health>),
-            wire::nothing,
-            |p, (), _| async move { Reply::json(&p.health().await) },
-        ),
-        query(
-            p(),
-            ("template-list", "template.list", "The templates, all or those of a language and task type."),
-            (schema::<wire::TemplateQuery>, schema::<wire::TemplateList>),
-            wire::template_query,
-            |p, filter, _| async move { Reply::json(&wire::TemplateList { templates: p.templates(&filter) }) },
-        ),
-        query(
-            p(),
-            ("template-show", "template.show", "One template: its text and its figures."),
-            (schema::<wire::TemplateRef>, schema::<pipeline::TemplateDetail>),
-            wire::template_ref,
-            |p, id, call| async move {
-                let missing = || Refusal::at(Code::NotFound, "id", format!("there is no template '{id}'"));
-                Reply::json(&p.template(&id, call.now).ok_or_else(missing)?)
-            },
-        ),
-        query(
-            p(),
-            ("template-select", "template.select", "Which template a task would get, and why."),
-            (schema::<wire::TemplateChoice>, schema::<pipeline::Selection>),
-            wire::template_choice,
-            |p, choice, call| async move {
-                let (tenant, language) = (&call.envelope.tenant, choice.language.as_deref());
-                Reply::json(&p.select(tenant, &choice.task, language, call.now))
-            },
-        ),
-        query(
-            p(),
-            ("template-analyze", "template.analyze", "How the templates do, from the recorded executions."),
-            (schema::<wire::Nothing>, schema::<pipeline::Analysis>),
+            TEMPLATE_ANALYZE,
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.analyze(call.now).await?) },
         ),
-        query(
-            p(),
-            ("template-check", "template.check", "Whether each template's output parses."),
-            (schema::<wire::Nothing>, schema::<wire::TemplateChecks>),
-            wire::nothing,
-            |p, (), _| async move { Reply::json(&wire::TemplateChecks { templates: p.check_templates() }) },
-        ),
-        query(
-            p(),
-            ("cache-stats", "cache.stats", "Figures of a tenant's cache."),
-            (schema::<wire::Nothing>, schema::<pipeline::CacheStats>),
-            wire::nothing,
-            |p, (), call| async move { Reply::json(&p.cache_stats(&call.envelope.tenant)) },
-        ),
+        query(p(), TEMPLATE_CHECK, wire::nothing, |p, (), _| async move {
+            Reply::json(&wire::TemplateChecks { templates: p.check_templates() })
+        }),
+        query(p(), CACHE_STATS, wire::nothing, |p, (), call| async move {
+            Reply::json(&p.cache_stats(&call.envelope.tenant))
+        }),
         explain(p(), options),
     ]
 }
@@ -179,15 +223,7 @@ fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
         let work = async move { respond(pipeline.run(request, call.now).await?, &call) };
         Served::Later { work: Box::pin(work), timeout }
     };
-    Endpoint {
-        name: "request",
-        subject: "execution.request",
-        summary: "Do a task: by the cache, by rules, by a model.",
-        lane: Lane::Work,
-        takes: schema::<wire::Request>,
-        gives: schema::<Response>,
-        serve: Box::new(serve),
-    }
+    REQUEST.served(serve)
 }
 
 /// A verdict is acknowledged once no live worker serves what it withdrew.
@@ -227,22 +263,13 @@ fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {
         };
         Served::Later { work: Box::pin(work), timeout: QUERY_TIMEOUT }
     };
-    Endpoint {
-        name: "cache-explain",
-        subject: "cache.explain",
-        summary: "The cached answers nearest to a request, and why each would be given or not.",
-        lane: Lane::Query,
-        takes: schema::<wire::Request>,
-        gives: schema::<wire::CacheExplanation>,
-        serve: Box::new(serve),
-    }
+    CACHE_EXPLAIN.served(serve)
 }
 
 /// An endpoint that reads its body on the loop and answers under a permit.
 fn query<S, T, F>(
     served_by: S,
-    (name, subject, summary): (&'static str, &'static str, &'static str),
-    (takes, gives): (Shape, Shape),
+    row: Endpoint<()>,
     read: fn(&[u8]) -> Result<T, Refusal>,
     answer: fn(S, T, Arc<Call>) -> F,
 ) -> Endpoint
@@ -259,7 +286,7 @@ where
             Served::Later { work: Box::pin(work), timeout: QUERY_TIMEOUT }
         }
     };
-    Endpoint { name, subject, summary, lane: Lane::Query, takes, gives, serve: Box::new(serve) }
+    row.served(serve)
 }
 
 fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
@@ -281,8 +308,13 @@ fn respond(reply: pipeline::Reply, call: &Call) -> Result<Reply, Refusal> {
     Reply::json(&response)
 }
 
-fn schema<T: JsonSchema>() -> Schema {
-    schema_for!(T)
+fn taken<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<T>()
+}
+
+/// As it is written: a field that is always there is required.
+fn given<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
 }
 
 /// Two endpoints on one subject would each answer half of the requests.

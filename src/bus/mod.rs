@@ -3,6 +3,7 @@
 //! [`Door`] serves a table of [`Endpoint`]s; [`endpoints::all`] is that table over the pipeline. [`wire`] is the shape
 //! of what crosses. [`Sync`] spreads changes between workers. Nothing outside this room and `app` knows of NATS.
 
+pub mod asyncapi;
 pub mod client;
 pub mod connection;
 pub mod door;

@@ -9,10 +9,12 @@ use super::Config;
 /// The reference as Markdown. Keys, defaults and reasons are those of the types, so it can't be wrong.
 pub fn markdown() -> String {
     let schema = schemars::schema_for!(Config).to_value();
-    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
+    // By way of text: an f32 as a `Value` would be 0.800000011920929.
+    let defaults =
+        serde_json::to_string(&Config::default()).and_then(|text| serde_json::from_str(&text)).unwrap_or_default();
     let definitions = schema.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut text = String::from(
-        "# Configuration\n\nGenerated from the types by `TANDEM_BLESS=1 cargo nextest run --test docs`; do not edit.\n\n\
+        "# Configuration\n\nGenerated from the types by `TANDEM_BLESS=1 cargo test --test docs`; do not edit.\n\n\
          Defaults, then the file (`TANDEM_CONFIG`, else `config/tandem.toml`), then `NATS_URL` (or `NATS_HOST`, `NATS_PORT`)\n\
          and `DATABASE_URL`, then `TANDEM__SECTION__KEY`. An unknown key is an error that names it. A list in the\n\
          environment is written `a,b`. `tandem config show` prints what is in force, `tandem config check` what is wrong.\n",
@@ -32,8 +34,9 @@ fn write_section(text: &mut String, path: &str, schema: &Value, defaults: &Value
     }
     for (key, schema) in keys {
         let default = defaults.get(key).map_or_else(String::new, Value::to_string);
-        let _ =
-            writeln!(text, "| `{path}{key}` | `{}` | {} |", default.replace('|', "\\|"), meaning(schema, definitions));
+        let (key, default) = (format!("{path}{key}"), default.replace('|', "\\|"));
+        let variable = format!("TANDEM__{}", key.replace('.', "__").to_uppercase());
+        let _ = writeln!(text, "| `{key}`<br>`{variable}` | `{default}` | {} |", meaning(schema, definitions));
     }
     for (key, schema) in properties.iter().filter(|(_, s)| is_section(s)) {
         let path = format!("{path}{key}.");

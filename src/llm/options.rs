@@ -22,7 +22,8 @@ pub struct Options {
     /// Sampling temperature, 0 to 2. Left out of the request unless set: some models refuse it.
     pub temperature: Option<f32>,
     /// Prices by `provider/model`, instead of the built-in table (genai-prices). A model that neither of the two
-    /// knows is refused. A model that costs nothing (one of your own) is listed with zeros.
+    /// knows is refused. A model that costs nothing (one of your own) is listed with zeros. Only in the file:
+    /// `[llm.prices."openai/my-model"]`.
     pub prices: BTreeMap<String, PriceOverride>,
     /// The `provider/model` that says what answers would have cost, had a model written them all. Empty: no such
     /// figure.

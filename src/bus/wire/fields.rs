@@ -7,6 +7,17 @@ use super::{Code, Refusal};
 /// How much of a sender's words may come back in a message, in characters.
 const ECHO: usize = 40;
 
+/// The pattern of a text that [`text`] takes, for schemas: no control characters but line feed, carriage return and tab.
+pub(super) const PLAIN: &str = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$";
+/// The same, for a text that is [`not_blank`].
+pub(super) const SAYS: &str = concat!(
+    r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*",
+    r"[^\s\x00-\x1f\x7f-\x9f]",
+    r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+);
+/// The pattern of an id, as `domain` reads it.
+pub(super) const ID: &str = "^[A-Za-z0-9_-]{1,64}$";
+
 /// A JSON object whose fields are taken out one by one. `null` is the same as absent.
 pub(super) struct Fields {
     /// Where the object stands: empty, or `context.` with its dot.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::{Fields, quoted};
+use super::fields::{Fields, ID, PLAIN, SAYS, quoted};
 use super::{Code, Refusal};
 use crate::domain::record::Verdict;
 use crate::domain::{CorrelationId, IdError, Language, TaskType, TemplateId};
@@ -10,13 +10,16 @@ use crate::pipeline::{Neighbour, TemplateCheck, TemplateFilter, TemplateInfo};
 
 /// A user's verdict on an answer.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Feedback {
     /// The answer's `correlation_id`.
+    #[schemars(regex(pattern = ID))]
     pub correlation_id: String,
     /// `wrong` withdraws a cached answer everywhere, blocks that template for that task, and re-scores it.
     pub verdict: Verdict,
     /// For those who look into it later. At most 2000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = COMMENT_CHARS), regex(pattern = PLAIN))]
     pub comment: Option<String>,
 }
 
@@ -36,12 +39,16 @@ pub struct FeedbackAnswer {
 
 /// A body that says nothing: `{}` or empty.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Nothing {}
 
 /// Which templates to list: all, or those of a language and of a task type.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct TemplateQuery {
+    /// By any of its names; templates for any language are listed too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN))]
     pub language: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_type: Option<TaskType>,
@@ -53,16 +60,21 @@ pub struct TemplateList {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct TemplateRef {
     /// As in the template's front matter: `elixir-nats-consumer`.
+    #[schemars(regex(pattern = ID))]
     pub id: String,
 }
 
 /// Which template would be taken for a task, and why.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct TemplateChoice {
+    #[schemars(regex(pattern = SAYS))]
     pub task: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN))]
     pub language: Option<String>,
 }
 

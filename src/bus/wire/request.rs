@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::fields::{Fields, item_object, not_blank, quoted, text, wrong_type};
+use super::fields::{Fields, PLAIN, SAYS, item_object, not_blank, quoted, text, wrong_type};
 use super::{Code, Envelope, Refusal};
 use crate::domain::{self, CacheMode, Complexity, Goal, Language, Message, NanoUsd, RequestId, Timestamp};
 
@@ -15,6 +15,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 const LANGUAGE_CHARS: usize = 64;
 /// Unknown fields that are named in the notes; more are counted.
 const NAMED_FIELDS: usize = 5;
+const ROLES: [&str; 3] = ["user", "assistant", "system"];
 const FIELDS: [&str; 10] = [
     "task",
     "language",
@@ -34,13 +35,16 @@ const FIELDS: [&str; 10] = [
 pub struct Request {
     /// What is to be made, in the sender's words. At most 64 KiB of UTF-8 (`bus.max_task_bytes`), not blank; no control
     /// characters but line feed, carriage return and tab.
+    #[schemars(regex(pattern = SAYS))]
     pub task: String,
     /// A programming language, its usual short form (`ts`) too. Without it: the one that the task names, else the
     /// configured default. An unknown one is served with the nearest honest choice, and said so in `notes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = LANGUAGE_CHARS), regex(pattern = PLAIN))]
     pub language: Option<String>,
     /// `simple`, `medium` or `complex`. Anything else is read as `medium`, and said so in `notes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN))]
     pub complexity: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
@@ -50,21 +54,23 @@ pub struct Request {
     pub id: Option<String>,
     /// What the result must fulfil; part of what makes two requests the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>", inner(regex(pattern = SAYS)))]
     pub acceptance_criteria: Vec<String>,
     /// What the cache may do: `use` (default), `refresh` (make it anew and store it) or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheMode>,
     /// No model is asked that could make this request cost more, in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.0))]
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 9.2e9))]
     pub max_cost_usd: Option<f64>,
-    /// How long the sender waits, in milliseconds: 60000 if not given, at most 600000. The header `Execution-Deadline`
-    /// (milliseconds since the Unix epoch) shortens it.
+    /// How long the sender waits, in milliseconds: 60000 if not given. More than 600000 is read as 600000, and said so
+    /// in `notes`. The header `Execution-Deadline` (milliseconds since the Unix epoch) shortens it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 600_000))]
+    #[schemars(range(min = 1))]
     pub timeout_ms: Option<u64>,
     /// Where the answer of a submit is also sent. Means nothing on a request, which has its own reply subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN))]
     pub reply_to: Option<String>,
 }
 
@@ -73,15 +79,29 @@ pub struct Request {
 pub struct Context {
     /// The sender's folder. Never read, never shown to a model, never part of what makes two requests the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN))]
     pub workspace: Option<String>,
     /// Where the result is to go, relative to the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN))]
     pub target_file: Option<String>,
     /// The conversation that the task continues, oldest first. `role` is `user`, `assistant` or `system`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<Turn>>")]
     pub messages: Vec<Message>,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// A [`Message`] as the schema shows it: with what [`context`] asks of it.
+#[expect(dead_code, reason = "only its schema is used")]
+#[derive(schemars::JsonSchema)]
+#[schemars(rename = "Message")]
+struct Turn {
+    #[schemars(extend("enum" = ROLES))]
+    role: String,
+    #[schemars(regex(pattern = SAYS))]
+    content: String,
 }
 
 /// Reads a request whose task may have `max_task` bytes; how large a body may be is the door's to say. `read_language`
@@ -165,7 +185,7 @@ fn context(fields: &mut Fields) -> Result<domain::Context, Refusal> {
     for (path, item) in fields.list("messages")? {
         let mut message = item_object(path, item)?;
         let role = message.needed_text("role")?;
-        if !["user", "assistant", "system"].contains(&role.as_str()) {
+        if !ROLES.contains(&role.as_str()) {
             let path = message.path("role");
             let text = format!("'{path}' must be user, assistant or system, not {}", quoted(&role));
             return Err(Refusal::at(Code::InvalidField, path, text));
@@ -219,7 +239,9 @@ fn timeout(fields: &mut Fields, notes: &mut Vec<String>) -> Result<Duration, Ref
     let Some(value) = fields.take("timeout_ms") else { return Ok(DEFAULT_TIMEOUT) };
     let wanted = "a whole number of milliseconds, 1 or more";
     let Value::Number(number) = &value else { return Err(wrong_type("timeout_ms", wanted, &value)) };
-    let Some(ms) = number.as_u64().filter(|ms| *ms > 0) else {
+    // 1000.0 is a whole number too, to JSON and to its schemas; `as` stops at the largest.
+    let whole = number.as_u64().or_else(|| number.as_f64().filter(|n| n.fract() == 0.0 && *n > 0.0).map(|n| n as u64));
+    let Some(ms) = whole.filter(|ms| *ms > 0) else {
         let message = format!("'timeout_ms' must be {wanted}, not {number}");
         return Err(Refusal::at(Code::InvalidField, "timeout_ms", message));
     };
