@@ -19,13 +19,16 @@ async fn a_compound_goal_comes_back_as_parts_in_their_order_with_method_template
     let parts = answer["parts"].as_array().unwrap();
     let of = |template: &str| {
         let found = parts.iter().find(|p| p["template_used"] == template);
-        found.unwrap_or_else(|| panic!("no part by {template}: {:?}", parts.iter().map(|p| &p["template_used"]).collect::<Vec<_>>()))
+        found.unwrap_or_else(|| {
+            panic!("no part by {template}: {:?}", parts.iter().map(|p| &p["template_used"]).collect::<Vec<_>>())
+        })
     };
     let (endpoint, consumer) = (of("elixir-api-endpoint"), of("elixir-nats-consumer"));
     let (tests, docs) = (of("elixir-testing"), of("any-documentation"));
     assert_eq!(parts.len(), 4);
     for part in parts {
-        let fields = ["depends_on", "description", "file", "id", "method", "metrics", "model_used", "result", "template_used"];
+        let fields =
+            ["depends_on", "description", "file", "id", "method", "metrics", "model_used", "result", "template_used"];
         assert_eq!(names(part), fields);
         assert_eq!(names(&part["metrics"]), ["cache_hit", "cost_usd", "quality", "success", "tokens_used"]);
         assert_eq!((&part["method"], &part["metrics"]["success"]), (&json!("autonomous"), &json!(true)), "{part}");

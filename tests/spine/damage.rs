@@ -110,11 +110,8 @@ async fn a_database_that_can_t_be_reached_at_start_ends_the_worker_with_the_mend
         (at("."), ["can't be opened", "path"]),
         ("mysql://ann:hunter2@host/x".to_owned(), ["sqlite:", "postgres://"]),
     ] {
-        let variables = [
-            ("NATS_URL", nats.server.url()),
-            ("DATABASE_URL", &url),
-            ("TANDEM__DATABASE__CONNECT_TIMEOUT_MS", "500"),
-        ];
+        let variables =
+            [("NATS_URL", nats.server.url()), ("DATABASE_URL", &url), ("TANDEM__DATABASE__CONNECT_TIMEOUT_MS", "500")];
         ends(folder.path(), &variables, &["serve"], 1, &says).await;
     }
 }
