@@ -144,7 +144,7 @@ impl Worker {
         follower.take_over_blocks().await.map_err(Error::Load)?;
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(follower::keep(made, store.clone(), recorder.clone()));
+        tasks.spawn(follower::keep(made, recorder.clone()));
         tasks.spawn(follower.run(heard, recorder.commits()));
         tasks.spawn(expire(cache, store.clone()));
         if config.templates.reload_ms > 0 && config.templates.folder().is_some() {
