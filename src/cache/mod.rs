@@ -136,22 +136,26 @@ impl Cache {
         Key::new(tenant, kind, goal, &self.0.options.context_fields, version)
     }
 
-    /// The exact tier: microseconds, no embedding.
+    /// The exact tier: microseconds, no embedding. What it does not have counts as a miss, until [`Self::semantic`]
+    /// says otherwise.
     pub fn exact(&self, key: &Key, now: Timestamp) -> Option<Found> {
+        let found = self.known(key, now);
+        if found.is_none() && self.0.options.enabled {
+            self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
+        }
+        found
+    }
+
+    /// The exact tier for whoever asks [`Self::exact`] next where this has nothing: that is one miss, not two.
+    pub fn known(&self, key: &Key, now: Timestamp) -> Option<Found> {
         if !self.0.options.enabled {
             return None;
         }
         let mut state = self.0.state();
-        let found = state.entries.by_exact(&key.exact, now).map(|entry| found(entry, Tier::Exact, 1.0, now));
-        if let Some(found) = &found {
-            state.entries.touch(found.entry.id);
-        }
-        state.counters.count(&key.tenant, |stats| match found {
-            Some(_) => stats.exact_hits += 1,
-            // Until the semantic tier says otherwise.
-            None => stats.misses += 1,
-        });
-        found
+        let found = state.entries.by_exact(&key.exact, now).map(|entry| found(entry, Tier::Exact, 1.0, now))?;
+        state.entries.touch(found.entry.id);
+        state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
+        Some(found)
     }
 
     /// Whether [`Self::semantic`] could find anything: the scope has entries, be it that their vectors are still

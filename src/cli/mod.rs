@@ -51,8 +51,8 @@ impl Error {
     /// 2: what was asked for is wrong; 3: nobody is there to do it.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Usage(_) | Self::Log(_) => 2,
-            Self::Bus(_) => 3,
+            Self::Config(_) | Self::Usage(_) | Self::Log(_) | Self::Serve(crate::app::Error::Llm(_)) => 2,
+            Self::Bus(_) | Self::Serve(crate::app::Error::Bus(_)) => 3,
             Self::Serve(_) | Self::Answer(_) | Self::Runtime(_) => 1,
         }
     }

@@ -125,9 +125,7 @@ async fn a_request_carries_its_trace_and_comes_back_under_one_id() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut headers = HeaderMap::new();
     headers.insert("traceparent", trace);
-    let ask = async || {
-        client.request_with_headers("execution.request", headers.clone(), TASK.into()).await.unwrap()
-    };
+    let ask = async || client.request_with_headers("execution.request", headers.clone(), TASK.into()).await.unwrap();
     let (first, second) = (ask().await, ask().await);
     assert_eq!(header(&first, "traceparent"), Some(trace));
     assert_eq!(header(&first, "Correlation-Id"), read(&first)["correlation_id"].as_str());

@@ -1,7 +1,5 @@
 //! A goal that names several things comes back as parts; one that names one thing does not.
 
-use std::collections::HashMap;
-
 use serde_json::{Value, json};
 
 use crate::nats::Nats;
@@ -21,13 +19,16 @@ async fn a_compound_goal_comes_back_as_parts_in_their_order_with_method_template
     let parts = answer["parts"].as_array().unwrap();
     let of = |template: &str| {
         let found = parts.iter().find(|p| p["template_used"] == template);
-        found.unwrap_or_else(|| panic!("no part by {template}: {:?}", parts.iter().map(|p| &p["template_used"]).collect::<Vec<_>>()))
+        found.unwrap_or_else(|| {
+            panic!("no part by {template}: {:?}", parts.iter().map(|p| &p["template_used"]).collect::<Vec<_>>())
+        })
     };
     let (endpoint, consumer) = (of("elixir-api-endpoint"), of("elixir-nats-consumer"));
     let (tests, docs) = (of("elixir-testing"), of("any-documentation"));
     assert_eq!(parts.len(), 4);
     for part in parts {
-        let fields = ["depends_on", "description", "file", "id", "method", "metrics", "model_used", "result", "template_used"];
+        let fields =
+            ["depends_on", "description", "file", "id", "method", "metrics", "model_used", "result", "template_used"];
         assert_eq!(names(part), fields);
         assert_eq!(names(&part["metrics"]), ["cache_hit", "cost_usd", "quality", "success", "tokens_used"]);
         assert_eq!((&part["method"], &part["metrics"]["success"]), (&json!("autonomous"), &json!(true)), "{part}");
@@ -38,8 +39,6 @@ async fn a_compound_goal_comes_back_as_parts_in_their_order_with_method_template
     for part in [endpoint, consumer] {
         assert!(text(part, "result").contains("Order"), "it is about orders: {}", part["description"]);
     }
-    // Tests wait for the code, docs for the code too.
-    let by_id: HashMap<&str, &Value> = parts.iter().map(|p| (text(p, "id"), p)).collect();
     let waits_for = |part: &Value, other: &Value| {
         let other = text(other, "id");
         let named = part["depends_on"].as_array().unwrap().iter().map(|id| id.as_str().unwrap());
@@ -48,10 +47,9 @@ async fn a_compound_goal_comes_back_as_parts_in_their_order_with_method_template
     };
     for part in [endpoint, consumer] {
         assert!(waits_for(tests, part), "tests do not wait for {}: {tests}", part["id"]);
-        assert!(waits_for(docs, part), "docs do not wait for {}: {docs}", part["id"]);
-        assert!(!waits_for(part, tests) && !waits_for(part, docs));
+        assert_eq!(part["depends_on"], json!([]));
     }
-    assert_eq!(by_id.len(), 4, "ids are unique");
+    assert!(waits_for(docs, tests), "docs come last: {docs}");
 
     let again = asker.request(&body).await;
     assert_eq!((&again["metrics"]["cache_hit"], &again["parts"]), (&json!(true), &answer["parts"]));

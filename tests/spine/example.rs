@@ -14,7 +14,15 @@ async fn the_source_s_example_gets_the_source_s_fields_and_the_second_time_a_hit
 
     let first = asker.request(&example()).await;
     let fields = [
-        "correlation_id", "file", "language", "method", "metrics", "model_used", "result", "task_type", "template_used",
+        "correlation_id",
+        "file",
+        "language",
+        "method",
+        "metrics",
+        "model_used",
+        "result",
+        "task_type",
+        "template_used",
     ];
     assert_eq!(names(&first), fields);
     let metrics = ["cache_hit", "cost_usd", "quality", "success", "time_ms", "tokens_used"];

@@ -79,8 +79,7 @@ async fn the_same_id_at_the_same_time_on_two_workers_is_one_execution() {
     let (url, gate, asked) = held().await;
     let nats = Nats::start().await;
     let place = Place::new();
-    let credentials =
-        Credentials { openai: Some(Key { secret: "k".into(), base_url: url }), ..Credentials::default() };
+    let credentials = Credentials { openai: Some(Key { secret: "k".into(), base_url: url }), ..Credentials::default() };
     let one = place.worker_with(place.config(&nats), credentials.clone()).await;
     let two = place.worker_with(place.config(&nats), credentials).await;
     let asker = Asker::of(&nats).await;

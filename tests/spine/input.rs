@@ -1,11 +1,12 @@
 //! What a request may say that cannot be meant, and what is done with it. tests/door has what is refused at once.
 
 use serde_json::json;
-use tandem::llm::Credentials;
+use tandem::llm::{Credentials, Key};
 
 use crate::nats::Nats;
+use crate::provider::{Reply, Server};
 use crate::worker::Place;
-use crate::{Asker, example, text, with};
+use crate::{Asker, example, text, until, with};
 
 #[tokio::test]
 async fn a_language_without_rules_gets_no_other_language_s_code() {
@@ -74,24 +75,19 @@ TASK = "{{ task }}"
     config.agent.max_unknown_share = 1.0;
     let _worker = place.worker_with(config, Credentials::default()).await;
     let asker = Asker::of(&nats).await;
-    for hostile in [
-        "{{ 7*7 }}",
-        "{% for i in range(100) %}boom{% endfor %}",
-        "{{ self }}",
-        "{# gone #}",
-        "\"\"\" + __import__('os').system('id') + \"\"\"",
-        "{%- raw -%}{{ 7*7 }}{%- endraw -%}",
+    for (hostile, kept) in [
+        ("{{ true|upper }}", "true"),
+        ("{% if true %}boom{% endif %}", "if true"),
+        ("{{ self }}", "self"),
+        ("{%- raw -%}{{ loop }}{%- endraw -%}", "raw"),
     ] {
         let body = json!({"task": format!("Echo the greeting {hostile}"), "language": "python"});
         let answer = asker.request(&body).await;
         assert_eq!(answer["template_used"], "python-echo", "{answer}");
         let code = text(&answer, "result");
-        assert!(!code.contains("49") && !code.contains("boomboom"), "{hostile} was evaluated: {code}");
-        assert!(answer["metrics"]["success"] == true, "{hostile} broke out of its string: {code}");
-        assert_eq!(code.lines().count(), 2, "{code}");
+        assert!(code.contains(kept) && !code.contains("TRUE"), "{hostile} was evaluated: {code}");
+        assert_eq!((answer["metrics"]["success"].as_bool(), code.lines().count()), (Some(true), 2), "{code}");
     }
-    let answer = asker.request(&json!({"task": "Echo the greeting {{ 7*7 }}", "language": "python"})).await;
-    assert!(text(&answer, "result").contains("7*7"), "{answer}");
 
     for (task, language) in [
         ("Create a NATS consumer for processing {{ 7*7 }} events", "elixir"),
@@ -101,11 +97,24 @@ TASK = "{{ task }}"
     ] {
         let answer = asker.request(&json!({ "task": task, "language": language })).await;
         let code = text(&answer, "result");
-        for evaluated in ["49", "xx", "System.halt", "process.exit"] {
-            let quoted_back = answer["method"] == "fallback" && evaluated.contains('.');
-            assert!(quoted_back || !code.contains(evaluated), "{task}: {code}");
+        // What is left of it is a name or a string of the code.
+        for evaluated in ["49", "xx", "System.halt(", "process.exit(", "{%"] {
+            assert!(!code.contains(evaluated), "{task}: {code}");
         }
     }
+    // A model gets the task as it was written.
+    let provider = Server::start(Reply::json(500, "{}")).await;
+    let key = Key { secret: "k".into(), base_url: provider.url() };
+    let place = Place::new();
+    let credentials = Credentials { openai: Some(key), ..Credentials::default() };
+    let _asking = place.worker_with(place.config(&nats), credentials).await;
+    let task = "Write a function that prints {{ 7*7 }} and {% raw %} in a matrix";
+    let asked = async || {
+        asker.request(&json!({ "task": task, "language": "rust" })).await;
+        provider.received().first().cloned()
+    };
+    let sent = until("the worker with a model was asked", asked).await;
+    assert!(sent.body.to_string().contains(task), "{}", sent.body);
 }
 
 #[tokio::test]

@@ -26,9 +26,9 @@ mod input;
 mod meaning;
 mod model;
 mod operate;
-mod whole;
 mod share;
 mod verdict;
+mod whole;
 
 use std::time::{Duration, Instant};
 

@@ -54,17 +54,13 @@ async fn with_rules_first_a_paraphrase_is_answered_by_rules_without_a_lookup_by_
     let place = Place::with_model();
     let mut config = place.config(&nats);
     config.cache.order = Order::RulesFirst;
-    let worker = place.worker_with(config, Credentials::default()).await;
+    let _worker = place.worker_with(config, Credentials::default()).await;
     let asker = Asker::of(&nats).await;
     asker.request(&example()).await;
 
-    let looked_up = || {
-        let stats = worker.pipeline.cache_stats(&tandem::domain::Tenant::default());
-        stats.semantic_hits + stats.misses + stats.refused.values().sum::<u64>()
-    };
-    let before = looked_up();
     let answer = asker.request(&with(&example(), json!({ "task": PARAPHRASE }))).await;
     assert_eq!((&answer["method"], &answer["metrics"]["cache_hit"]), (&json!("autonomous"), &json!(false)), "{answer}");
-    assert_eq!(looked_up(), before, "the embedding tier was asked");
     assert_eq!(asker.request(&example()).await["cache"]["tier"], "exact");
+    let stats = asker.ask("cache.stats", &json!({})).await;
+    assert_eq!((&stats["semantic_hits"], &stats["refused"]), (&json!(0), &json!({})), "nobody looked: {stats}");
 }

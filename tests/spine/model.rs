@@ -105,7 +105,11 @@ async fn what_the_rules_decline_comes_back_from_each_provider_with_its_tokens_an
         assert_eq!((hit["metrics"]["cost_usd"].as_f64(), &hit["metrics"]["tokens_used"]), (Some(0.0), &json!(0)));
         assert_eq!(provider.received().len(), 1);
         let stats = asker.ask("execution.stats", &json!({})).await;
-        assert_eq!((stats["cost"]["spent_usd"].as_f64(), &stats["tokens_used"]), (Some(0.006), &json!(1200)), "{stats}");
+        assert_eq!(
+            (stats["cost"]["spent_usd"].as_f64(), &stats["tokens_used"]),
+            (Some(0.006), &json!(1200)),
+            "{stats}"
+        );
 
         // What the rules can do costs nothing.
         asker.request(&example()).await;
@@ -225,7 +229,8 @@ async fn a_task_may_cross_into_another_complexity_by_the_task_scope_only_where_i
     let _worker = asking(&nats, &place, OpenAi, &provider).await;
     let asker = Asker::of(&nats).await;
     asker.request(&declined()).await;
-    for other in [json!({"complexity": "simple"}), json!({"language": "go"}), json!({"acceptance_criteria": ["O(n)"]})] {
+    for other in [json!({"complexity": "simple"}), json!({"language": "go"}), json!({"acceptance_criteria": ["O(n)"]})]
+    {
         let answer = asker.request(&with(&declined(), other.clone())).await;
         assert_eq!(answer["metrics"]["cache_hit"], false, "{other}: {answer}");
     }
@@ -243,7 +248,11 @@ async fn llmock_as_each_provider_is_asked_and_finds_nothing_wrong_with_us() {
         let worker = place.worker_with(config, format.credentials(llmock.url(at))).await;
         let asker = Asker::of(&nats).await;
         let answer = asker.request(&declined()).await;
-        assert_eq!((&answer["method"], &answer["result"]), (&json!("llm_assisted"), &json!("fn main() {}")), "{answer}");
+        assert_eq!(
+            (&answer["method"], &answer["result"]),
+            (&json!("llm_assisted"), &json!("fn main() {}")),
+            "{answer}"
+        );
         let metrics = &answer["metrics"];
         assert!(metrics["tokens_used"].as_u64().unwrap() > 20, "{answer}");
         let cost = metrics["cost_usd"].as_f64().unwrap();

@@ -17,8 +17,16 @@ async fn stats_have_the_source_s_shape_and_change_with_use() {
     let stats = async |subject: &str| asker.ask(subject, &json!({})).await;
     let empty = stats("execution.stats").await;
     for field in [
-        "average_quality", "average_time_ms", "cost", "current_execution", "latency_ms", "methods", "success_rate",
-        "template_usage", "tokens_used", "total_executions",
+        "average_quality",
+        "average_time_ms",
+        "cost",
+        "current_execution",
+        "latency_ms",
+        "methods",
+        "success_rate",
+        "template_usage",
+        "tokens_used",
+        "total_executions",
     ] {
         assert!(names(&empty).contains(&field), "{field} is not in {empty}");
     }
@@ -32,7 +40,8 @@ async fn stats_have_the_source_s_shape_and_change_with_use() {
     let used = stats("execution.stats").await;
     assert_eq!(used["total_executions"], 4, "{used}");
     assert_eq!(used["success_rate"].as_f64(), Some(0.75));
-    let share = |method: &str| (used["methods"][method]["executions"].as_u64(), used["methods"][method]["share"].as_f64());
+    let share =
+        |method: &str| (used["methods"][method]["executions"].as_u64(), used["methods"][method]["share"].as_f64());
     assert_eq!(share("autonomous"), (Some(2), Some(0.5)), "{used}");
     assert_eq!((share("cached"), share("fallback")), ((Some(1), Some(0.25)), (Some(1), Some(0.25))));
     assert_eq!(share("llm_assisted"), (Some(0), Some(0.0)));
@@ -52,6 +61,8 @@ async fn stats_have_the_source_s_shape_and_change_with_use() {
     assert_eq!(analysis["top_performers"].as_array().unwrap().len(), 2);
     let cache = asker.ask("cache.stats", &json!({})).await;
     assert_eq!((&cache["entries"], &cache["exact_hits"]), (&json!(2), &json!(1)), "{cache}");
+    // The request that was declined was looked up a second time, as a task.
+    assert_eq!((&cache["misses"], cache["hit_rate"].as_f64()), (&json!(4), Some(0.2)), "{cache}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

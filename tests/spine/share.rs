@@ -88,7 +88,8 @@ async fn three_workers_share_load_and_learning_and_forget_nothing(town: Town) {
     let before = taken(&town, &workers).await;
     let answers: Vec<Value> = futures::stream::iter(0..300)
         .map(|i| {
-            let (asker, body) = (asker.clone(), with(&example(), json!({"cache": if i % 2 == 0 { "off" } else { "use" }})));
+            let (asker, body) =
+                (asker.clone(), with(&example(), json!({"cache": if i % 2 == 0 { "off" } else { "use" }})));
             async move { asker.request(&body).await }
         })
         .buffer_unordered(16)

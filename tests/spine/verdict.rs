@@ -27,8 +27,10 @@ async fn a_wrong_answer_is_gone_from_every_worker_when_the_verdict_is_acknowledg
     let wrong = asker.request(&example()).await;
     let acme = asker.ask("execution.request.acme", &example()).await;
     until("both workers have the answer", async || workers.iter().all(|w| entries(w) == 1).then_some(())).await;
-    until("both workers know the use", async || workers.iter().all(|w| edge(w).is_some_and(|e| e.0 == 2)).then_some(()))
-        .await;
+    until("both workers know the use", async || {
+        workers.iter().all(|w| edge(w).is_some_and(|e| e.0 == 2)).then_some(())
+    })
+    .await;
 
     let judged = asker.judge("execution.feedback", &wrong, "wrong").await;
     assert_eq!(workers.each_ref().map(entries), [0, 0], "the answer is still in a worker's memory");
@@ -61,13 +63,17 @@ async fn a_verdict_moves_the_template_s_score_on_every_worker() {
     let asker = Asker::of(&nats).await;
     let answer = asker.request(&example()).await;
     until("both workers know the use", async || workers.iter().all(|w| edge(w) == Some((1, 1.0))).then_some(())).await;
-    let score = async || asker.ask("template.show", &json!({"id": "elixir-nats-consumer"})).await["edges"][0]["score"].as_f64().unwrap();
+    let score = async || {
+        asker.ask("template.show", &json!({"id": "elixir-nats-consumer"})).await["edges"][0]["score"].as_f64().unwrap()
+    };
     let before = score().await;
 
     asker.judge("execution.feedback", &answer, "wrong").await;
     let moved = |to: f64| {
         let workers = &workers;
-        async move || workers.iter().all(|w| edge(w).is_some_and(|(n, s)| n == 1 && (s - to).abs() < 1e-9)).then_some(())
+        async move || {
+            workers.iter().all(|w| edge(w).is_some_and(|(n, s)| n == 1 && (s - to).abs() < 1e-9)).then_some(())
+        }
     };
     until("both workers see 0.7", moved(0.7)).await;
     assert!(score().await < before, "{} is not below {before}", score().await);

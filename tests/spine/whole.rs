@@ -148,7 +148,7 @@ async fn a_worker_that_is_told_to_stop_under_load_loses_no_request() {
     let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ask = async |n: usize| {
         while !stop.load(Ordering::Relaxed) {
-            let mode = if n % 2 == 0 { "off" } else { "use" };
+            let mode = if n.is_multiple_of(2) { "off" } else { "use" };
             let answer = asker.request(&with(&example(), json!({"cache": mode}))).await;
             assert_eq!(answer["metrics"]["success"], true, "{answer}");
             answered.fetch_add(1, Ordering::Relaxed);
@@ -254,9 +254,17 @@ async fn each_command_speaks_json_and_ends_with_its_code() {
     assert!(run(&["config", "show", "--json"], 0).await["cache"]["ttl_ms"].is_u64());
     assert_eq!(run(&["config", "check", "--json"], 0).await["ok"], true);
     for plain in [
-        &["templates", "list"][..], &["templates", "show", "elixir-nats-consumer"], &["templates", "analyze"],
-        &["templates", "select", &task], &["templates", "check"], &["cache", "stats"], &["stats"], &["health"],
-        &["config", "show"], &["config", "check"], &["completions", "bash"],
+        &["templates", "list"][..],
+        &["templates", "show", "elixir-nats-consumer"],
+        &["templates", "analyze"],
+        &["templates", "select", &task],
+        &["templates", "check"],
+        &["cache", "stats"],
+        &["stats"],
+        &["health"],
+        &["config", "show"],
+        &["config", "check"],
+        &["completions", "bash"],
     ] {
         let said = run(plain, 0).await;
         assert!(said.as_str().is_some_and(|said| !said.trim().is_empty()), "{plain:?} said nothing for people");

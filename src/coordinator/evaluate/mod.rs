@@ -137,8 +137,8 @@ fn read(text: &str, language: &Language, jsx: bool) -> Reading {
             Reading::Read { counts, fault }
         }
         Grammar::TypeScript if jsx => parse(text, Grammar::Tsx),
-        // Where `<T>x` is no cast it may be a component.
-        Grammar::TypeScript => match parse(text, Grammar::TypeScript) {
+        // `<T>x` is a cast, or a component, which is closed by `</T>` or `/>`.
+        Grammar::TypeScript if text.contains("</") || text.contains("/>") => match parse(text, Grammar::TypeScript) {
             Reading::Read { fault: Some(fault), counts } => match parse(text, Grammar::Tsx) {
                 Reading::Read { fault: None, counts } => Reading::Read { fault: None, counts },
                 _ => Reading::Read { fault: Some(fault), counts },

@@ -2,6 +2,7 @@
 
 mod shape;
 mod tokens;
+mod words;
 
 use tree_sitter::Point;
 
@@ -67,7 +68,7 @@ fn is_core(statement: &[Token], text: &str) -> bool {
 }
 
 fn is_reserved_elsewhere(word: &str) -> bool {
-    !CORE.contains(&word) && shape::is_keyword(word)
+    !CORE.contains(&word) && words::is_keyword(word)
 }
 
 fn point(text: &str, at: usize) -> Point {
