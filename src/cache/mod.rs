@@ -1,1 +1,397 @@
+//! One semantic cache for whole requests and for parts of goals.
+//!
+//! The exact tier knows a task by its normalised text and costs microseconds. The semantic tier embeds the task,
+//! takes the nearest entries of the same [scope](Key::scope) above a calibrated similarity, and serves the first that
+//! no [guard](Guard) refuses. What changes is handed out as [`Change`]s; `app` connects them to the store and the bus.
 
+mod entries;
+mod guards;
+mod index;
+mod key;
+mod options;
+mod reading;
+mod stats;
+mod words;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+pub use guards::{Guard, Refusal, compare};
+pub use key::Key;
+pub use options::{Options, Order};
+pub use stats::Stats;
+
+use crate::domain::record::{CacheEntry, EntryId, EntryKind};
+use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Tenant, Tier, Timestamp, Usage};
+use crate::embed::{self, Embedder};
+use entries::Entries;
+use reading::Reading;
+use stats::Counters;
+
+/// Embeddings that stored entries may have in the queue at once, so that lookups do not wait behind a flood of puts.
+const BACKGROUND: usize = 4;
+
+/// An entry without a vector that is older than this lost the worker that was computing it.
+const FORGOTTEN: Duration = Duration::from_secs(2);
+
+/// What happened to the cache, to be stored and told to other workers. [`Cache::apply`] takes them there.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A new entry, without its vector. It takes the place of any older one with the same exact key.
+    Put(Arc<CacheEntry>),
+    /// The vector of an entry that was put before.
+    Vector(EntryId, Arc<[f32]>),
+    Removed(Vec<EntryId>),
+}
+
+/// An answer that was there.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub entry: Arc<CacheEntry>,
+    /// As it was made: method, template and model of the original.
+    pub answer: Arc<Answer>,
+    pub hit: Hit,
+}
+
+impl Found {
+    /// The stored answer as it is given now: with the original's template and model, for nothing.
+    pub fn as_answer(&self) -> Answer {
+        Answer {
+            method: Method::Cached,
+            usage: Usage::default(),
+            cost: NanoUsd::ZERO,
+            hit: Some(self.hit.clone()),
+            ..self.answer.as_ref().clone()
+        }
+    }
+}
+
+/// A stored task near to one that was asked about, and why it is or is not served.
+#[derive(Debug, Clone)]
+pub struct Neighbour {
+    pub id: EntryId,
+    pub task: Arc<str>,
+    pub similarity: f64,
+    /// Whether it is near enough to be considered.
+    pub near_enough: bool,
+    pub refusal: Option<Refusal>,
+    pub age: Duration,
+    pub method: Method,
+    pub origin: CorrelationId,
+}
+
+/// Why the semantic tier could not say. A caller goes on as with a miss.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("the semantic cache has no embedder")]
+    NoEmbedder,
+    #[error("embed the task for the semantic cache")]
+    Unavailable(#[from] embed::Error),
+}
+
+/// The shared handle; cheap to clone.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    embedder: Option<Embedder>,
+    changes: mpsc::Sender<Change>,
+    lost: AtomicU64,
+    background: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    entries: Entries,
+    counters: Counters,
+}
+
+impl Cache {
+    /// `changes` takes what is to be stored and spread. When it is full the change is dropped, counted and logged:
+    /// this worker goes on serving from memory.
+    pub fn new(options: Options, embedder: Option<Embedder>, changes: mpsc::Sender<Change>) -> Self {
+        let entries = Entries::new(options.max_entries, options.max_bytes);
+        Self(Arc::new(Inner {
+            embedder,
+            changes,
+            lost: AtomicU64::new(0),
+            background: Arc::new(Semaphore::new(BACKGROUND)),
+            state: Mutex::new(State { entries, counters: Counters::default() }),
+            options,
+        }))
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// The key of a goal under this cache's options. Without an embedder it is that of the model that ships, so that
+    /// entries made meanwhile find their neighbours once it is back.
+    pub fn key(&self, tenant: &Tenant, kind: EntryKind, goal: &Goal) -> Key {
+        let version = self.0.embedder.as_ref().map_or(embed::MODEL_VERSION, Embedder::version);
+        Key::new(tenant, kind, goal, &self.0.options.context_fields, version)
+    }
+
+    /// The exact tier: microseconds, no embedding. What it does not have counts as a miss, until [`Self::semantic`]
+    /// says otherwise.
+    pub fn exact(&self, key: &Key, now: Timestamp) -> Option<Found> {
+        let found = self.known(key, now);
+        if found.is_none() && self.0.options.enabled {
+            self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
+        }
+        found
+    }
+
+    /// The exact tier for whoever asks [`Self::exact`] next where this has nothing: that is one miss, not two.
+    pub fn known(&self, key: &Key, now: Timestamp) -> Option<Found> {
+        if !self.0.options.enabled {
+            return None;
+        }
+        let mut state = self.0.state();
+        let found = state.entries.by_exact(&key.exact, now).map(|entry| found(entry, Tier::Exact, 1.0, now))?;
+        state.entries.touch(found.entry.id);
+        state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
+        Some(found)
+    }
+
+    /// Whether [`Self::semantic`] could find anything: the scope has entries, be it that their vectors are still
+    /// being computed, and the task can be embedded. Where not, no embedding is needed on the request's way.
+    pub fn has_neighbours(&self, key: &Key) -> bool {
+        self.0.semantic_applies(key) && self.0.state().entries.has_scope(&key.scope)
+    }
+
+    /// The semantic tier. Call it after [`Self::exact`] said no.
+    pub async fn semantic(&self, key: &Key, now: Timestamp) -> Result<Option<Found>, Error> {
+        if !self.has_neighbours(key) {
+            return if self.0.embedder.is_none() { Err(Error::NoEmbedder) } else { Ok(None) };
+        }
+        let options = &self.0.options;
+        let near = self.nearest(key, options.candidates, options.similarity_threshold, now).await?;
+        let asked = Reading::of(&key.task, Some(&key.language));
+        let mut refused = vec![];
+        let chosen = near.into_iter().find(|(entry, _)| {
+            match guards::check(&asked, &Reading::of(&entry.task, Some(&key.language))) {
+                Ok(()) => true,
+                Err(refusal) => {
+                    refused.push(refusal.guard);
+                    false
+                }
+            }
+        });
+        let mut state = self.0.state();
+        // It may have been withdrawn while the guards read it.
+        let chosen = chosen.filter(|(entry, _)| state.entries.by_id(entry.id, now).is_some());
+        if let Some((entry, _)) = &chosen {
+            state.entries.touch(entry.id);
+        }
+        state.counters.count(&key.tenant, |stats| {
+            refused.into_iter().for_each(|guard| *stats.refused.entry(guard).or_default() += 1);
+            if chosen.is_some() {
+                stats.semantic_hits += 1;
+                stats.misses = stats.misses.saturating_sub(1);
+            }
+        });
+        drop(state);
+        Ok(chosen.map(|(entry, similarity)| found(&entry, Tier::Semantic, similarity, now)))
+    }
+
+    /// Stores an answer under `key`, in the place of what was there. It is served by the exact tier at once; its
+    /// vector follows in the background. `None` if it was not stored: it may not be given to others, the cache is
+    /// off, or it is too large.
+    pub fn put(&self, key: &Key, answer: Arc<Answer>, origin: CorrelationId, now: Timestamp) -> Option<EntryId> {
+        if !self.0.options.enabled || !answer.cacheable() {
+            return None;
+        }
+        let entry = Arc::new(CacheEntry {
+            id: EntryId(uuid::Uuid::now_v7()),
+            tenant: key.tenant.clone(),
+            kind: key.kind,
+            scope: key.scope,
+            exact: key.exact,
+            task: key.task.clone(),
+            answer,
+            vector: None,
+            origin,
+            created: now,
+            expires: now.plus(Duration::from_millis(self.0.options.ttl_ms)),
+        });
+        let gone = self.0.state().entries.insert(entry.clone())?;
+        if !gone.is_empty() {
+            self.0.tell(Change::Removed(gone));
+        }
+        self.0.tell(Change::Put(entry.clone()));
+        if self.0.semantic_applies(key) {
+            self.compute(&entry);
+        }
+        Some(entry.id)
+    }
+
+    /// Takes in what another worker changed. Nothing of it is handed out again.
+    pub fn apply(&self, change: Change) {
+        let mut state = self.0.state();
+        match change {
+            Change::Put(entry) => {
+                state.entries.insert(entry);
+            }
+            Change::Vector(id, vector) => {
+                state.entries.set_vector(id, &vector);
+            }
+            Change::Removed(ids) => {
+                state.entries.withdraw(&ids);
+            }
+        }
+    }
+
+    /// Withdraws entries: from this call on none of them is served here, not even by a lookup that had begun. They
+    /// are withdrawn elsewhere too, also those that this worker does not hold.
+    pub fn remove(&self, ids: &[EntryId]) {
+        self.0.state().entries.withdraw(ids);
+        if !ids.is_empty() {
+            self.0.tell(Change::Removed(ids.to_vec()));
+        }
+    }
+
+    /// Fills the memory from the store at start. Entries without a vector get one when somebody looks near them.
+    pub fn load(&self, entries: impl IntoIterator<Item = CacheEntry>) {
+        let mut state = self.0.state();
+        for entry in entries {
+            state.entries.insert(Arc::new(entry));
+        }
+    }
+
+    /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.)
+    pub fn expire(&self, now: Timestamp) -> usize {
+        let mut state = self.0.state();
+        let expired = state.entries.expired(now);
+        state.entries.withdraw(&expired);
+        drop(state);
+        let count = expired.len();
+        if count > 0 {
+            self.0.tell(Change::Removed(expired));
+        }
+        count
+    }
+
+    /// All entries, of all tenants.
+    pub fn len(&self) -> usize {
+        self.0.state().entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn stats(&self, tenant: &Tenant) -> Stats {
+        let state = self.0.state();
+        let entries = state.entries.iter().filter(|entry| entry.tenant == *tenant).count();
+        Stats { entries, changes_lost: self.0.lost.load(Ordering::Relaxed), ..state.counters.of(tenant) }
+    }
+
+    /// The `top` nearest entries of the task's scope, whatever their similarity, and what the guards say of each.
+    /// Counts as no lookup.
+    pub async fn explain(&self, key: &Key, now: Timestamp, top: usize) -> Result<Vec<Neighbour>, Error> {
+        let asked = Reading::of(&key.task, Some(&key.language));
+        let near = self.nearest(key, top, -1.0, now).await?;
+        Ok(near
+            .into_iter()
+            .map(|(entry, similarity)| Neighbour {
+                id: entry.id,
+                task: entry.task.clone(),
+                similarity: f64::from(similarity),
+                near_enough: similarity >= self.0.options.similarity_threshold,
+                refusal: guards::check(&asked, &Reading::of(&entry.task, Some(&key.language))).err(),
+                age: now.since(entry.created),
+                method: entry.answer.method,
+                origin: entry.origin.clone(),
+            })
+            .collect())
+    }
+
+    /// The nearest live entries of the scope, those included that were put before this call.
+    async fn nearest(
+        &self,
+        key: &Key,
+        count: usize,
+        least: f32,
+        now: Timestamp,
+    ) -> Result<Vec<(Arc<CacheEntry>, f32)>, Error> {
+        let embedder = self.0.embedder.as_ref().ok_or(Error::NoEmbedder)?;
+        let forgotten = {
+            let before = Timestamp(now.0.saturating_sub(FORGOTTEN.as_millis() as i64));
+            self.0.state().entries.forgotten(&key.scope, before)
+        };
+        forgotten.iter().for_each(|entry| self.compute(entry));
+        let pending = self.0.state().entries.pending(&key.scope);
+        let vector = embedder.embed(&key.task).await?;
+        let all = async {
+            for mut ended in pending {
+                // An error says that the computing has ended.
+                while ended.changed().await.is_ok() {}
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(self.0.options.pending_wait_ms), all).await.is_err() {
+            tracing::debug!("the semantic tier looks without vectors that are still being computed");
+        }
+        let Some(index) = self.0.state().entries.index(&key.scope) else { return Ok(vec![]) };
+        let near = index.read().unwrap_or_else(PoisonError::into_inner).nearest(&vector, count, least);
+        let state = self.0.state();
+        let live = |(id, similarity)| Some((state.entries.by_id(id, now)?.clone(), similarity));
+        Ok(near.into_iter().filter_map(live).collect())
+    }
+
+    /// Computes an entry's vector in the background, unless that is being done.
+    fn compute(&self, entry: &Arc<CacheEntry>) {
+        let (Some(embedder), Ok(runtime)) = (self.0.embedder.clone(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        if entry.task.len() > self.0.options.semantic_max_bytes {
+            return;
+        }
+        let Some(ends) = self.0.state().entries.begin(entry) else { return };
+        let (cache, entry) = (self.clone(), entry.clone());
+        runtime.spawn(async move {
+            let _permit = cache.0.background.acquire().await;
+            let vector = embedder.embed(&entry.task).await;
+            if let Err(error) = &vector {
+                tracing::warn!(cache.entry = %entry.id.0, %error, "an entry stays without a vector for now");
+            }
+            let vector = vector.ok();
+            let taken = cache.0.state().entries.finish(entry.id, vector.as_ref());
+            drop(ends);
+            if let Some(vector) = vector.filter(|_| taken) {
+                cache.0.tell(Change::Vector(entry.id, vector));
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn semantic_applies(&self, key: &Key) -> bool {
+        self.options.enabled && self.embedder.is_some() && key.task.len() <= self.options.semantic_max_bytes
+    }
+
+    fn tell(&self, change: Change) {
+        if let Err(error) = self.changes.try_send(change) {
+            let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
+            let full = matches!(error, mpsc::error::TrySendError::Full(_));
+            tracing::warn!(cache.changes_lost = lost, channel.full = full, "a change of the cache was not handed out");
+        }
+    }
+}
+
+fn found(entry: &Arc<CacheEntry>, tier: Tier, similarity: f32, now: Timestamp) -> Found {
+    let hit =
+        Hit { tier, similarity: f64::from(similarity), age: now.since(entry.created), origin: entry.origin.clone() };
+    Found { entry: entry.clone(), answer: entry.answer.clone(), hit }
+}
+
+#[cfg(test)]
+mod tests;

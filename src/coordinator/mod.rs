@@ -1,1 +1,311 @@
+//! `execute(goal)`: the task graph says what is to be done and in which order, the template graph which template does
+//! it best, the agent does it, the evaluation says how well.
+
+pub mod agent;
+pub mod analyze;
+pub mod classify;
+pub mod decompose;
 pub mod evaluate;
+pub mod graph;
+pub mod library;
+pub mod noun;
+pub mod reading;
+pub mod select;
+pub mod slots;
+pub mod words;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+pub use agent::{Agent, Bounds, language_of, task_key};
+pub use select::Declined;
+
+use crate::domain::{
+    Answer, Complexity, Dag, Evaluation, Goal, Message, Method, NanoUsd, Part, Schedule, Task, TaskId, Tenant,
+    Timestamp, Usage,
+};
+use crate::llm::{Finish, Prompt};
+use decompose::Piece;
+
+/// A goal taken apart, with what the rules have done of it already. Making one costs nothing but time.
+#[derive(Debug)]
+pub struct Plan {
+    dag: Dag,
+    by_rules: HashMap<TaskId, Result<Answer, Declined>>,
+    started: Instant,
+}
+
+impl Plan {
+    /// True if nothing is left to do: the rules were sure of every part.
+    pub fn is_complete(&self) -> bool {
+        self.by_rules.values().all(Result::is_ok)
+    }
+
+    pub fn dag(&self) -> &Dag {
+        &self.dag
+    }
+}
+
+/// Brings the two graphs and the agent together. Cheap to clone.
+#[derive(Clone)]
+pub struct Coordinator {
+    agent: Agent,
+}
+
+impl Coordinator {
+    pub fn new(agent: Agent) -> Self {
+        Self { agent }
+    }
+
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The whole job: plan, then carry out.
+    pub async fn execute(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
+        let plan = self.plan(goal, &bounds.tenant, now);
+        self.carry_out(goal, plan, bounds, now).await
+    }
+
+    /// Takes the goal apart and lets the rules do what they are sure of. No I/O.
+    pub fn plan(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Plan {
+        let started = Instant::now();
+        let dag = decompose::by_rules(&goal.description);
+        let by_rules = self.rules_for(&dag, goal, tenant, now);
+        Plan { dag, by_rules, started }
+    }
+
+    /// Does what the plan leaves open, in dependency order and in parallel, and puts the answer together.
+    pub async fn carry_out(&self, goal: &Goal, mut plan: Plan, bounds: &Bounds, now: Timestamp) -> Answer {
+        let mut planning = Spent::default();
+        if self.wants_model_plan(goal, &plan) {
+            match self.plan_by_model(goal, bounds, &mut planning, now).await {
+                Ok(dag) => {
+                    plan.by_rules = self.rules_for(&dag, goal, &bounds.tenant, now);
+                    plan.dag = dag;
+                }
+                Err(why) => tracing::info!(%why, "no plan by a model; the goal stays whole"),
+            }
+        }
+        let mut answer = match plan.dag.tasks() {
+            [only] => match plan.by_rules.remove(&only.id) {
+                Some(Ok(answer)) => answer,
+                Some(Err(declined)) => {
+                    let bounds = planning.leaves(bounds);
+                    self.agent.beyond_rules(goal, &bounds, &declined, "", now).await
+                }
+                None => self.agent.process(goal, bounds, now).await,
+            },
+            _ => self.run_parts(goal, &mut plan, &planning.leaves(bounds), now).await,
+        };
+        answer.cost += planning.cost;
+        answer.usage += planning.usage;
+        answer.time = plan.started.elapsed();
+        answer
+    }
+
+    fn rules_for(
+        &self,
+        dag: &Dag,
+        goal: &Goal,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> HashMap<TaskId, Result<Answer, Declined>> {
+        dag.leaves().map(|task| (task.id.clone(), self.agent.by_rules(&part_goal(goal, task), tenant, now))).collect()
+    }
+
+    /// Only where the rules can neither do the goal nor take it apart, and it is complex by its sender's word and by
+    /// its own. Everything else stays one node and costs nothing extra.
+    fn wants_model_plan(&self, goal: &Goal, plan: &Plan) -> bool {
+        plan.dag.tasks().len() == 1
+            && !plan.is_complete()
+            && goal.complexity == Complexity::Complex
+            && decompose::complexity(&goal.description) >= decompose::COMPLEX
+            && self.agent.llm().is_configured()
+    }
+
+    async fn plan_by_model(
+        &self,
+        goal: &Goal,
+        bounds: &Bounds,
+        spent: &mut Spent,
+        now: Timestamp,
+    ) -> Result<Dag, String> {
+        let llm = self.agent.llm();
+        let prompt = plan_prompt(goal);
+        if let Some(max) = bounds.max_cost {
+            let worst = llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
+            // A plan must leave enough for the work itself.
+            if worst.0.saturating_mul(3) > max.0 {
+                return Err(format!("a plan may cost {worst}, too much of the {max} allowed"));
+            }
+        }
+        let deadline = tokio::time::Instant::from_std(bounds.deadline);
+        let completion = llm.ask(&prompt, deadline, now).await.map_err(|e| e.to_string())?;
+        spent.cost += completion.cost;
+        spent.usage += completion.usage();
+        if completion.finish != Finish::Stop {
+            return Err("the plan was cut short".to_owned());
+        }
+        read_plan(goal, &completion.text)
+    }
+
+    async fn run_parts(&self, goal: &Goal, plan: &mut Plan, bounds: &Bounds, now: Timestamp) -> Answer {
+        let dag = &plan.dag;
+        // What every part may spend, so that parts in parallel can't overrun the whole.
+        let open = plan.by_rules.values().filter(|r| r.is_err()).count().max(1) as u64;
+        let bounds = &Bounds { max_cost: bounds.max_cost.map(|max| NanoUsd(max.0 / open)), ..bounds.clone() };
+        let mut schedule = Schedule::new(dag);
+        let mut done: HashMap<TaskId, Answer> = HashMap::new();
+        let mut running = FuturesUnordered::new();
+        loop {
+            for id in schedule.take_ready() {
+                let Some(task) = dag.tasks().iter().find(|t| t.id == *id) else { continue };
+                let by_rules = plan.by_rules.remove(id);
+                let earlier = match by_rules {
+                    Some(Ok(_)) => String::new(),
+                    _ => earlier_work(dag, task, &done),
+                };
+                running.push(async move {
+                    let part = part_goal(goal, task);
+                    let answer = match by_rules {
+                        Some(Ok(answer)) => answer,
+                        Some(Err(declined)) => self.agent.beyond_rules(&part, bounds, &declined, &earlier, now).await,
+                        None => self.agent.process(&part, bounds, now).await,
+                    };
+                    (task.id.clone(), answer)
+                });
+            }
+            let Some((id, answer)) = running.next().await else { break };
+            schedule.complete(&id);
+            done.insert(id, answer);
+        }
+        drop(running);
+        assemble(goal, dag, done, now)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    cost: NanoUsd,
+    usage: Usage,
+}
+
+impl Spent {
+    /// The bounds of what comes after.
+    fn leaves(&self, bounds: &Bounds) -> Bounds {
+        let left = bounds.max_cost.map(|max| NanoUsd(max.0.saturating_sub(self.cost.0)));
+        Bounds { max_cost: left, ..bounds.clone() }
+    }
+}
+
+fn part_goal(goal: &Goal, task: &Task) -> Goal {
+    Goal { description: task.description.clone(), ..goal.clone() }
+}
+
+/// What a part's dependencies came to, for a model that has to make it fit. Bounded: 8,000 characters.
+fn earlier_work(dag: &Dag, task: &Task, done: &HashMap<TaskId, Answer>) -> String {
+    let mut text = String::new();
+    for leaf in dag.leaves() {
+        let waited_for = task.depends_on.iter().any(|d| leaf.id == *d || leaf.parent.as_ref() == Some(d));
+        if let Some(answer) = done.get(&leaf.id).filter(|a| waited_for && a.success) {
+            text.push_str(&format!("## {}\n{}\n", leaf.description, answer.text));
+        }
+    }
+    text.chars().take(8_000).collect()
+}
+
+/// One answer of many parts: Markdown for people, `parts` for programs.
+fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Timestamp) -> Answer {
+    let parts: Vec<Part> = dag
+        .leaves()
+        .filter_map(|task| {
+            let answer = done.remove(&task.id)?;
+            let depends_on = task.depends_on.iter().map(TaskId::to_string).collect();
+            Some(Part { id: task.id.to_string(), depends_on, description: task.description.clone(), answer })
+        })
+        .collect();
+    let text = parts.iter().map(section).collect::<Vec<_>>().join("\n");
+    let undone: Vec<&str> = parts.iter().filter(|p| !p.answer.success).map(|p| p.id.as_str()).collect();
+    let reason = (!undone.is_empty()).then(|| format!("these parts were not done: {}", undone.join(", ")));
+    // The costliest way that a part took names the whole; a part that nothing could do makes it a fallback.
+    let method = parts.iter().map(|p| p.answer.method).max_by_key(|m| match m {
+        Method::Cached => 0,
+        Method::Autonomous => 1,
+        Method::LlmAssisted => 2,
+        Method::Fallback => 3,
+    });
+    let mut usage = Usage::default();
+    parts.iter().for_each(|p| usage += p.answer.usage);
+    let task_type = parts.first().map_or(crate::domain::TaskType::General, |p| p.answer.task_type);
+    let answer = Answer {
+        model: parts.iter().find_map(|p| p.answer.model.clone()),
+        usage,
+        cost: parts.iter().map(|p| p.answer.cost).sum(),
+        evaluation: mean(&parts),
+        parts,
+        ..Answer::new(method.unwrap_or(Method::Fallback), task_type, &goal.language, text, now)
+    };
+    match reason {
+        Some(reason) => answer.failed(reason),
+        None => answer,
+    }
+}
+
+fn section(part: &Part) -> String {
+    let title = part.answer.file.as_deref().unwrap_or(&part.description);
+    let text = part.answer.text.trim_end();
+    let prose = part.answer.evaluation.is_none_or(|e| e.cyclomatic.is_none());
+    if prose {
+        return format!("## {title}\n\n{text}\n");
+    }
+    // A fence longer than any inside can't be closed by the code.
+    let longest = text.lines().map(|l| l.trim_start().chars().take_while(|c| *c == '`').count()).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("## {title}\n\n{fence}{}\n{text}\n{fence}\n", part.answer.language)
+}
+
+/// The parts' figures as one: quality is their mean, lines and complexity their sum.
+fn mean(parts: &[Part]) -> Option<Evaluation> {
+    let all: Vec<Evaluation> = parts.iter().filter_map(|p| p.answer.evaluation).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let cyclomatic: Vec<u32> = all.iter().filter_map(|e| e.cyclomatic).collect();
+    Some(Evaluation {
+        quality: all.iter().map(|e| e.quality).sum::<f64>() / all.len() as f64,
+        parses: all.iter().all(|e| e.parses),
+        lines: all.iter().map(|e| e.lines).sum(),
+        cyclomatic: (!cyclomatic.is_empty()).then(|| cyclomatic.iter().sum()),
+    })
+}
+
+fn plan_prompt(goal: &Goal) -> Prompt {
+    let system = "You plan work for developers. Answer with JSON only: a list of 2 to 5 objects {\"name\", \
+                  \"description\", \"depends_on\"}. A name is short and unique; depends_on lists names of this list that \
+                  must be done before; a description is one order that can be carried out by itself."
+        .to_owned();
+    let content = format!("Goal: {}\nLanguage: {}", goal.description, goal.language);
+    Prompt { system, messages: vec![Message { role: "user".to_owned(), content }], max_output_tokens: Some(1_000) }
+}
+
+/// A model's plan is text from outside: parsed, bounded, and checked as a graph before anything is done with it.
+fn read_plan(goal: &Goal, text: &str) -> Result<Dag, String> {
+    let from = text.find('[').ok_or("the plan is no JSON list")?;
+    let to = text.rfind(']').filter(|to| *to > from).ok_or("the plan is no JSON list")?;
+    let pieces: Vec<Piece> =
+        serde_json::from_str(&text[from..=to]).map_err(|e| format!("the plan can't be read: {e}"))?;
+    if !decompose::PARTS.contains(&pieces.len()) {
+        return Err(format!("the plan has {} parts; 2 to 5 are asked for", pieces.len()));
+    }
+    let sound = |p: &Piece| {
+        !p.description.trim().is_empty() && p.description.len() <= 2_000 && !p.name.is_empty() && p.name.len() <= 100
+    };
+    if !pieces.iter().all(sound) {
+        return Err("the plan has a part without a name or description, or with one that is too long".to_owned());
+    }
+    decompose::from_pieces(&goal.description, &pieces).map_err(|e| e.to_string())
+}

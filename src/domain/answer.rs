@@ -109,10 +109,40 @@ pub struct Answer {
     /// What the sender should know of how the task was read.
     pub notes: Vec<String>,
     pub hit: Option<Hit>,
+    /// How long it took to make, or to find.
+    pub time: Duration,
     pub made_at: Timestamp,
 }
 
 impl Answer {
+    /// A successful answer that cost nothing and of which nothing else is known.
+    pub fn new(method: Method, task_type: TaskType, language: &Language, text: String, now: Timestamp) -> Self {
+        Self {
+            text,
+            file: None,
+            method,
+            task_type,
+            language: language.clone(),
+            template: None,
+            model: None,
+            usage: Usage::default(),
+            cost: NanoUsd::ZERO,
+            evaluation: None,
+            success: true,
+            reason: None,
+            parts: vec![],
+            notes: vec![],
+            hit: None,
+            time: Duration::ZERO,
+            made_at: now,
+        }
+    }
+
+    /// The same answer as one that failed.
+    pub fn failed(self, reason: String) -> Self {
+        Self { success: false, reason: Some(reason), ..self }
+    }
+
     /// Named on the wire as `model_used`: who wrote it, or the method where no model did.
     pub fn model_used(&self) -> &str {
         self.model.as_deref().unwrap_or(self.method.as_str())

@@ -1,0 +1,240 @@
+//! The only wiring: builds the rooms, connects what they hand out, starts, drains, stops.
+
+mod assets;
+pub mod follower;
+pub mod nats_server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::bus::{self, Connection, Door, Instance, Sync, endpoints};
+use crate::cache::Cache;
+use crate::config::{Config, Paths};
+use crate::coordinator::library::{Library, files_under};
+use crate::coordinator::{Agent, Coordinator};
+use crate::domain::Timestamp;
+use crate::embed::Embedder;
+use crate::llm::{self, Client, Credentials};
+use crate::pipeline::{self, Pipeline};
+use crate::store::{self, Recorder, Store};
+use follower::Follower;
+use nats_server::NatsServer;
+
+/// Why a worker does not start or does not stay.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("read what is kept in the database")]
+    Load(#[source] pipeline::Error),
+    #[error("configure the models")]
+    Llm(#[from] llm::Error),
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
+    #[error(transparent)]
+    NatsServer(#[from] nats_server::Error),
+    #[error("write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("load the embedding model")]
+    Join(#[from] tokio::task::JoinError),
+}
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// Start an own nats-server, and end it at the end.
+    pub with_nats: bool,
+    /// Its port; `None`: a free one.
+    pub nats_port: Option<u16>,
+    /// How long to wait at the end for what is being done.
+    pub grace: Duration,
+}
+
+/// Most changes of the cache that wait for the recorder. Each is small; the texts are shared.
+const CHANGES: usize = 4_096;
+/// How often expired answers are dropped.
+const EXPIRY: Duration = Duration::from_secs(30);
+
+/// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
+pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, options: Serve) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let server = if options.with_nats {
+        let server =
+            NatsServer::start(&assets::nats_server(&paths), &paths.state.join("nats"), options.nats_port).await?;
+        config.nats.urls = vec![server.url().to_owned()];
+        write_address(&paths, server.url())?;
+        Some(server)
+    } else {
+        None
+    };
+    let worker = Worker::start(config, &paths, credentials).await?;
+    info!("ready {}", worker.urls.join(","));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping: answering what was taken; a second signal ends at once");
+    tokio::select! {
+        () = worker.stop(options.grace) => {}
+        _ = terminate.recv() => std::process::exit(130),
+        _ = interrupt.recv() => std::process::exit(130),
+    }
+    if let Some(server) = server {
+        let _ = std::fs::remove_file(paths.nats_url());
+        server.stop().await?;
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// A worker at work, without signals and servers: what tests start, and [`serve`].
+pub struct Worker {
+    pub pipeline: Pipeline,
+    /// Where it is connected, without passwords.
+    pub urls: Vec<String>,
+    connection: Connection,
+    door: Door,
+    sync: Sync,
+    recorder: Recorder,
+    store: Store,
+    tasks: JoinSet<()>,
+}
+
+impl Worker {
+    /// When this returns, the door is open.
+    pub async fn start(config: Config, paths: &Paths, credentials: Credentials) -> Result<Self, Error> {
+        let urls = bus::shown(&config.nats.urls);
+        let llm = Client::new(config.llm.clone(), credentials)?;
+        // The model takes a few hundred milliseconds to load: the database opens meanwhile.
+        let (assets, options) = (paths.assets.clone(), config.embedding.clone());
+        let embedder = tokio::task::spawn_blocking(move || Embedder::load(&assets, options));
+        let store = Store::open(&config.database).await?;
+        let connection = bus::connect(&config.nats).await?;
+        check_server(&connection);
+        let embedder = embedder.await?.map_err(|problem| {
+            error!(%problem, "there is no embedding model: exact answers and rules still serve");
+            problem.to_string()
+        });
+
+        let (changes, made) = mpsc::channel(CHANGES);
+        let cache = Cache::new(config.cache.clone(), embedder.clone().ok(), changes);
+        let (library, broken) = Library::load(config.templates.folder());
+        broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
+        let recorder = Recorder::start(store.clone(), &config.recording);
+        let coordinator = Coordinator::new(Agent::new(config.agent.clone(), library, cache.clone(), llm));
+        let pipeline = Pipeline::new(config.requests.clone(), coordinator, store.clone(), recorder.clone(), embedder);
+
+        let instance = Instance::generate();
+        let (sync, heard) = Sync::open(&connection, instance.clone(), &config.nats).await?;
+        let follower = Follower::new(pipeline.clone(), store.clone(), sync.clone());
+        follower.catch_up().await.map_err(Error::Load)?;
+        follower.take_over_blocks().await.map_err(Error::Load)?;
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follower::keep(made, store.clone(), recorder.clone()));
+        tasks.spawn(follower.run(heard, recorder.commits()));
+        tasks.spawn(expire(cache, store.clone()));
+        if config.templates.reload_ms > 0 && config.templates.folder().is_some() {
+            tasks.spawn(reload(pipeline.clone(), config.templates.clone()));
+        }
+        let endpoints = endpoints::all(&pipeline, &sync, &config.nats);
+        let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
+        Ok(Self { pipeline, urls, connection, door, sync, recorder, store, tasks })
+    }
+
+    /// Its name in `$SRV` and among the workers.
+    pub fn instance(&self) -> &Instance {
+        self.door.instance()
+    }
+
+    /// Takes no more requests, answers those it has, writes down what is left, and lets go.
+    pub async fn stop(mut self, grace: Duration) {
+        let stopped = self.door.stop(grace).await;
+        if stopped.given_up > 0 || !stopped.drained {
+            warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
+        }
+        self.sync.stop().await;
+        let lost = self.recorder.stop(grace).await;
+        if lost > 0 {
+            error!(lost, "records could not be written before the end");
+        }
+        self.tasks.shutdown().await;
+        self.store.close().await;
+        let _ = self.connection.client.flush().await;
+    }
+}
+
+/// Features below this version are silently ignored by the server, so its operator is told.
+fn check_server(connection: &Connection) {
+    let server = connection.client.server_info();
+    let mut numbers = server.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    info!(server.version = server.version, server.name = server.server_name, "found a nats-server");
+    if version < (2, 11) {
+        warn!(
+            server.version = server.version,
+            "this nats-server is older than 2.11: requests work, later features will not"
+        );
+    }
+}
+
+fn write_address(paths: &Paths, url: &str) -> Result<(), Error> {
+    let path = paths.nats_url();
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&paths.state)?;
+        let new = path.with_extension("new");
+        std::fs::write(&new, format!("{url}\n"))?;
+        std::fs::rename(&new, &path)
+    };
+    write().map_err(|source| Error::Write { path: path.clone(), source })
+}
+
+async fn expire(cache: Cache, store: Store) {
+    let mut tick = tokio::time::interval(EXPIRY);
+    loop {
+        tick.tick().await;
+        let now = Timestamp::now();
+        cache.expire(now);
+        if let Err(error) = store.purge_expired(now).await {
+            warn!(%error, "expired answers could not be purged");
+        }
+    }
+}
+
+/// Reads the user's templates anew when one was added, changed or removed.
+async fn reload(pipeline: Pipeline, options: crate::config::Templates) {
+    let mut tick = tokio::time::interval(Duration::from_millis(options.reload_ms));
+    let Some(folder) = options.folder().map(Arc::<std::path::Path>::from) else { return };
+    let mut seen = None;
+    loop {
+        tick.tick().await;
+        let looked = folder.clone();
+        let state = tokio::task::spawn_blocking(move || {
+            let stamp = |path: PathBuf| {
+                let meta = std::fs::metadata(&path).ok();
+                (path, meta.as_ref().and_then(|m| m.modified().ok()), meta.map(|m| m.len()))
+            };
+            files_under(&looked).into_iter().map(stamp).collect::<Vec<_>>()
+        });
+        let Ok(state) = state.await else { continue };
+        if seen.as_ref().is_some_and(|seen| *seen != state) {
+            let broken = pipeline.coordinator().agent().reload(Some(&folder));
+            broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
+            info!(templates = pipeline.coordinator().agent().library().len(), "read the templates anew");
+        }
+        seen = Some(state);
+    }
+}

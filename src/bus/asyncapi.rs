@@ -1,0 +1,341 @@
+//! The documents of what crosses the bus, from the [`TABLE`] and the wire types: `docs/asyncapi.yaml`, `docs/schemas/`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use schemars::schema_for;
+use serde_json::{Map, Value, json};
+
+use super::endpoints::TABLE;
+use super::wire::{self, CORRELATION_ID, DEADLINE, TRACEPARENT};
+use super::{Endpoint, NAME};
+
+/// The source's own example of a request.
+const EXAMPLE: &str = r#"{"task": "Create a NATS consumer for processing user events", "language": "elixir",
+"complexity": "medium", "context": {"workspace": "/path", "target_file": "lib/event_consumer.ex"}}"#;
+
+/// The JSON Schema (2020-12) of every type that crosses the bus, by the type's name.
+pub fn schemas() -> BTreeMap<String, Value> {
+    let mut schemas = BTreeMap::new();
+    for endpoint in &TABLE {
+        for shape in [endpoint.takes, endpoint.gives] {
+            schemas.insert(title(&shape().to_value()), shape().to_value());
+        }
+    }
+    let error = schema_for!(wire::Error).to_value();
+    schemas.insert(title(&error), error);
+    schemas
+}
+
+/// The AsyncAPI 3.0 document.
+pub fn document() -> Value {
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Tandem",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Generated from the wire types by `TANDEM_BLESS=1 cargo test --test docs`; do not edit.\n\n\
+                Every operation is NATS request/reply: the answer comes to the request's own reply subject, which must lie \
+                below one of `nats.reply_prefixes` (`_INBOX.`). An error has the headers Nats-Service-Error and \
+                Nats-Service-Error-Code. The service also answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, as NATS micro \
+                defines them.",
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "local": {
+                "host": "127.0.0.1:4222",
+                "protocol": "nats",
+                "description": "The default; `NATS_URL`, or `NATS_HOST` and `NATS_PORT`, name another.",
+            },
+        },
+        "channels": channels(),
+        "operations": operations(),
+        "components": {
+            "parameters": {
+                "tenant": {
+                    "description": "Whose cache and statistics are used: 1 to 64 of A-Z a-z 0-9 _ and -. Without this token \
+                        it is the tenant `default`.",
+                    "examples": ["acme"],
+                },
+            },
+            "messages": messages(),
+            "schemas": components(),
+        },
+    })
+}
+
+/// [`document`] as YAML.
+pub fn yaml() -> String {
+    let mut text = String::new();
+    write_yaml(&mut text, &document(), 0);
+    text
+}
+
+fn title(schema: &Value) -> String {
+    schema.get("title").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn names(endpoint: &Endpoint<()>) -> (String, String) {
+    (title(&(endpoint.takes)().to_value()), title(&(endpoint.gives)().to_value()))
+}
+
+/// An endpoint's two subjects: without a tenant and with one. The key, the address, whether it has a tenant.
+fn subjects(endpoint: &Endpoint<()>) -> [(String, String, bool); 2] {
+    [
+        (endpoint.name.to_owned(), endpoint.subject.to_owned(), false),
+        (format!("{}-tenant", endpoint.name), format!("{}.{{tenant}}", endpoint.subject), true),
+    ]
+}
+
+fn reference(path: &str) -> Value {
+    json!({ "$ref": format!("#/{path}") })
+}
+
+fn message_references<'a>(names: impl IntoIterator<Item = &'a String>) -> Value {
+    names
+        .into_iter()
+        .map(|name| (name.clone(), reference(&format!("components/messages/{name}"))))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn channels() -> Value {
+    let mut channels = Map::new();
+    let mut replies = vec!["Error".to_owned()];
+    for endpoint in &TABLE {
+        let (takes, gives) = names(endpoint);
+        for (key, address, has_tenant) in subjects(endpoint) {
+            let mut channel = json!({"address": address, "messages": message_references([&takes])});
+            if has_tenant {
+                channel["parameters"] = json!({"tenant": reference("components/parameters/tenant")});
+            }
+            channels.insert(key, channel);
+        }
+        replies.push(gives);
+    }
+    let reply = json!({
+        "address": null,
+        "description": "The request's own reply subject.",
+        "messages": message_references(&replies),
+    });
+    channels.insert("reply".to_owned(), reply);
+    channels.into()
+}
+
+fn operations() -> Value {
+    let mut operations = Map::new();
+    for endpoint in &TABLE {
+        let (takes, gives) = names(endpoint);
+        let answers = [gives, "Error".to_owned()].map(|name| reference(&format!("channels/reply/messages/{name}")));
+        for (key, ..) in subjects(endpoint) {
+            let operation = json!({
+                "action": "receive",
+                "summary": endpoint.summary,
+                "channel": reference(&format!("channels/{key}")),
+                "messages": [reference(&format!("channels/{key}/messages/{takes}"))],
+                "bindings": {"nats": {"queue": NAME}},
+                "reply": {"channel": reference("channels/reply"), "messages": answers},
+            });
+            operations.insert(key, operation);
+        }
+    }
+    operations.into()
+}
+
+fn messages() -> Value {
+    let mut messages = Map::new();
+    let mut add = |name: String, headers: &str, example: Option<Value>| {
+        let mut message = json!({
+            "name": name,
+            "headers": reference(&format!("components/schemas/{headers}")),
+            "payload": reference(&format!("components/schemas/{name}")),
+        });
+        if let Some(example) = example {
+            message["examples"] = json!([{"payload": example}]);
+        }
+        messages.insert(name, message);
+    };
+    for endpoint in &TABLE {
+        let (takes, gives) = names(endpoint);
+        let example = if takes == "Request" { serde_json::from_str(EXAMPLE).ok() } else { None };
+        add(takes, "RequestHeaders", example);
+        add(gives, "AnswerHeaders", None);
+    }
+    add("Error".to_owned(), "ErrorHeaders", None);
+    messages.into()
+}
+
+/// All schemas side by side, as a document has them: each definition once, by its name.
+fn components() -> Value {
+    let mut all = headers();
+    for (name, mut schema) in schemas() {
+        let definitions = schema.as_object_mut().and_then(|schema| {
+            schema.remove("$schema");
+            schema.remove("$defs")
+        });
+        all.insert(name, schema);
+        if let Some(Value::Object(definitions)) = definitions {
+            all.extend(definitions);
+        }
+    }
+    let mut all = Value::Object(all);
+    point_to_components(&mut all);
+    all
+}
+
+fn headers() -> Map<String, Value> {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let traceparent = text("W3C trace context; comes back as it was sent. One of another shape is ignored.");
+    let correlation_id = text("Made by the worker, one per request; names the request in the worker's log.");
+    let answer = json!({CORRELATION_ID: correlation_id, TRACEPARENT: traceparent});
+    let mut error = answer.clone();
+    error["Nats-Service-Error"] = text("The message, at most 200 characters of it.");
+    error["Nats-Service-Error-Code"] = text("A status as in HTTP: 400, 404, 408, 409, 413, 500 or 503.");
+    error["Retry-After-Ms"] = text("Where the worker is full: after how many milliseconds to send the request again.");
+    let request = json!({
+        TRACEPARENT: traceparent,
+        DEADLINE: text("When the sender stops waiting, in milliseconds since the Unix epoch."),
+    });
+    let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required});
+    [
+        ("RequestHeaders", object(request, &[])),
+        ("AnswerHeaders", object(answer, &[CORRELATION_ID])),
+        ("ErrorHeaders", object(error, &[CORRELATION_ID, "Nats-Service-Error", "Nats-Service-Error-Code"])),
+    ]
+    .map(|(name, schema)| (name.to_owned(), schema))
+    .into_iter()
+    .collect()
+}
+
+fn point_to_components(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get_mut("$ref") {
+                *target = target.replacen("#/$defs/", "#/components/schemas/", 1);
+            }
+            map.values_mut().for_each(point_to_components);
+        }
+        Value::Array(items) => items.iter_mut().for_each(point_to_components),
+        _ => {}
+    }
+}
+
+/// Block style; texts as JSON writes them, which YAML reads the same.
+fn write_yaml(text: &mut String, value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                let _ = write!(text, "{indent}{}:", yaml_key(key));
+                write_yaml_child(text, value, depth + 1);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                let _ = write!(text, "{indent}-");
+                write_yaml_child(text, item, depth + 1);
+            }
+        }
+        scalar => {
+            let _ = writeln!(text, "{indent}{scalar}");
+        }
+    }
+}
+
+fn write_yaml_child(text: &mut String, value: &Value, depth: usize) {
+    let is_block =
+        value.as_object().is_some_and(|map| !map.is_empty()) || value.as_array().is_some_and(|a| !a.is_empty());
+    if is_block {
+        text.push('\n');
+        write_yaml(text, value, depth);
+    } else {
+        let _ = writeln!(text, " {value}");
+    }
+}
+
+/// Plain where no reader of YAML can take it for anything but a text.
+fn yaml_key(key: &str) -> String {
+    let plain = key.len() > 3
+        && key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '$')
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '$' | '_' | '-' | '.'))
+        && !matches!(key, "true" | "false" | "null" | "True" | "False" | "Null" | "TRUE" | "FALSE" | "NULL");
+    if plain { key.to_owned() } else { Value::from(key).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::wire::{feedback, nothing, template_choice, template_query, template_ref};
+
+    /// A definition that two types name alike must be alike: the document has each name once.
+    #[test]
+    fn no_two_definitions_share_a_name() {
+        let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+        for (name, schema) in schemas() {
+            let definitions = schema.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default();
+            for (name, definition) in definitions {
+                let first = seen.entry(name.clone()).or_insert_with(|| definition.clone());
+                assert_eq!(*first, definition, "{name}");
+            }
+            assert!(!seen.contains_key(&name), "{name} is a message and a part of one");
+        }
+    }
+
+    #[test]
+    fn yaml_is_written_as_blocks_with_json_texts() {
+        let value = json!({"a": 1, "list": ["x: y", {"$ref": "#/b", "name": null}], "none": [], "null": {}, "text": "é\n\"q\""});
+        let mut text = String::new();
+        write_yaml(&mut text, &value, 0);
+        let expected = "\"a\": 1\nlist:\n  - \"x: y\"\n  -\n    $ref: \"#/b\"\n    name: null\nnone: []\n\"null\": {}\ntext: \"é\\n\\\"q\\\"\"\n";
+        assert_eq!(text, expected);
+    }
+
+    /// The schemas of the small bodies take what their readers take.
+    #[test]
+    fn schemas_and_readers_agree() {
+        type Reads = fn(&[u8]) -> bool;
+        let readers: [(&str, Reads); 5] = [
+            ("Feedback", |body| feedback(body).is_ok()),
+            ("Nothing", |body| nothing(body).is_ok()),
+            ("TemplateQuery", |body| template_query(body).is_ok()),
+            ("TemplateRef", |body| template_ref(body).is_ok()),
+            ("TemplateChoice", |body| template_choice(body).is_ok()),
+        ];
+        let texts =
+            [json!("good"), json!("rust"), json!("testing"), json!(""), json!(" "), json!("a\u{0}"), json!("a.b")];
+        let long = [json!("x".repeat(64)), json!("x".repeat(65)), json!("ü".repeat(2000)), json!("x".repeat(2001))];
+        let others = [json!(null), json!(1), json!(true), json!([]), json!({})];
+        let values: Vec<&Value> = texts.iter().chain(&long).chain(&others).collect();
+        let schemas = schemas();
+        let (mut taken, mut refused) = (0, 0);
+        for (name, reads) in readers {
+            let schema = jsonschema::validator_for(&schemas[name]).unwrap();
+            let mut check = |body: &Value| {
+                let reads = reads(body.to_string().as_bytes());
+                assert_eq!(schema.is_valid(body), reads, "{name}: {body}");
+                *(if reads { &mut taken } else { &mut refused }) += 1;
+            };
+            for body in [json!([]), json!(null), json!({}), json!({"other": 1})] {
+                check(&body);
+            }
+            let good = json!({"correlation_id": "exec_1", "verdict": "wrong", "id": "rust-api", "task": "an API"});
+            let needed: &[&str] = match name {
+                "Feedback" => &["correlation_id", "verdict"],
+                "TemplateRef" => &["id"],
+                "TemplateChoice" => &["task"],
+                _ => &[],
+            };
+            let base: Map<String, Value> = needed.iter().map(|key| ((*key).to_owned(), good[*key].clone())).collect();
+            check(&base.clone().into());
+            for field in ["correlation_id", "verdict", "comment", "id", "task", "language", "task_type"] {
+                for value in &values {
+                    let mut body = base.clone();
+                    body.insert(field.to_owned(), (*value).clone());
+                    check(&body.into());
+                }
+            }
+        }
+        assert!(taken > 50 && refused > 300, "{taken} taken, {refused} refused");
+    }
+}

@@ -1,0 +1,60 @@
+//! The other side of the door: what the command line asks with. It knows no more than any client does.
+
+use std::time::Duration;
+
+use async_nats::header::HeaderMap;
+use async_nats::{Request, RequestErrorKind};
+use serde::Serialize;
+
+use super::{Connection, Error, Options, connect};
+use crate::domain::Tenant;
+
+/// A connection that asks. Cheap to clone.
+#[derive(Clone)]
+pub struct Client(Connection);
+
+/// What a worker said.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub body: Vec<u8>,
+    /// True where it is an error, by its header.
+    pub is_error: bool,
+}
+
+impl Client {
+    pub async fn connect(options: &Options) -> Result<Self, Error> {
+        connect(options).await.map(Self)
+    }
+
+    /// Asks on `subject`, for a tenant other than the default on `subject.<tenant>`.
+    pub async fn ask(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<Said, Error> {
+        let body = serde_json::to_vec(body)?;
+        self.ask_raw(subject, tenant, body, timeout).await
+    }
+
+    /// Asks with a body as it is, right or wrong.
+    pub async fn ask_raw(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Said, Error> {
+        let subject = if *tenant == Tenant::default() { subject.to_owned() } else { format!("{subject}.{tenant}") };
+        let request = Request::new().payload(body.into()).timeout(Some(timeout)).headers(HeaderMap::new());
+        let asked = self.0.client.send_request(subject.clone(), request).await;
+        let message = asked.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => Error::NoWorker { subject },
+            RequestErrorKind::TimedOut => Error::NoAnswer { subject, seconds: timeout.as_secs_f64() },
+            _ => Error::Ask { subject, source: error },
+        })?;
+        let is_error = message.headers.as_ref().is_some_and(|h| h.get("Nats-Service-Error-Code").is_some());
+        Ok(Said { body: message.payload.to_vec(), is_error })
+    }
+}

@@ -1,0 +1,330 @@
+//! The table of what this service does on NATS. Subscriptions, `$SRV.INFO` and the AsyncAPI document come from it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::sync::Change;
+use super::wire::{self, Code, Envelope, Refusal, Response};
+use super::{Error, Options, Sync};
+use crate::domain::{Request, Timestamp};
+use crate::pipeline::{self, Pipeline};
+
+/// How long a query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One subject (and the same with a `.<tenant>`), and what is done there. `Endpoint<()>` is a row of the [`TABLE`]: known
+/// without anybody to serve it.
+pub struct Endpoint<S = Serve> {
+    /// As NATS micro allows: letters, digits, `-` and `_`.
+    pub name: &'static str,
+    pub subject: &'static str,
+    /// For people, in `$SRV.INFO` and the documents.
+    pub summary: &'static str,
+    pub lane: Lane,
+    /// The body's JSON Schema.
+    pub takes: Shape,
+    /// The answer's JSON Schema.
+    pub gives: Shape,
+    pub serve: S,
+}
+
+pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
+
+/// Makes a JSON Schema.
+pub type Shape = fn() -> Schema;
+
+/// Everything that a worker serves.
+pub const TABLE: [Endpoint<()>; 11] = [
+    REQUEST,
+    FEEDBACK,
+    STATS,
+    HEALTH,
+    TEMPLATE_LIST,
+    TEMPLATE_SHOW,
+    TEMPLATE_SELECT,
+    TEMPLATE_ANALYZE,
+    TEMPLATE_CHECK,
+    CACHE_STATS,
+    CACHE_EXPLAIN,
+];
+
+const REQUEST: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::Request, Response>("request", "execution.request", "Do a task: by the cache, by rules, by a model.")
+};
+const FEEDBACK: Endpoint<()> = row::<wire::Feedback, wire::FeedbackAnswer>(
+    "feedback",
+    "execution.feedback",
+    "Take a user's verdict on an answer.",
+);
+const STATS: Endpoint<()> =
+    row::<wire::Nothing, pipeline::Stats>("stats", "execution.stats", "Figures of a tenant's executions.");
+const HEALTH: Endpoint<()> =
+    row::<wire::Nothing, pipeline::Health>("health", "execution.health", "Health of this worker, per component.");
+const TEMPLATE_LIST: Endpoint<()> = row::<wire::TemplateQuery, wire::TemplateList>(
+    "template-list",
+    "template.list",
+    "The templates, all or those of a language and task type.",
+);
+const TEMPLATE_SHOW: Endpoint<()> = row::<wire::TemplateRef, pipeline::TemplateDetail>(
+    "template-show",
+    "template.show",
+    "One template: its text and its figures.",
+);
+const TEMPLATE_SELECT: Endpoint<()> = row::<wire::TemplateChoice, pipeline::Selection>(
+    "template-select",
+    "template.select",
+    "Which template a task would get, and why.",
+);
+const TEMPLATE_ANALYZE: Endpoint<()> = row::<wire::Nothing, pipeline::Analysis>(
+    "template-analyze",
+    "template.analyze",
+    "How the templates do, from the recorded executions.",
+);
+const TEMPLATE_CHECK: Endpoint<()> = row::<wire::Nothing, wire::TemplateChecks>(
+    "template-check",
+    "template.check",
+    "Whether each template's output parses.",
+);
+const CACHE_STATS: Endpoint<()> =
+    row::<wire::Nothing, pipeline::CacheStats>("cache-stats", "cache.stats", "Figures of a tenant's cache.");
+const CACHE_EXPLAIN: Endpoint<()> = row::<wire::Request, wire::CacheExplanation>(
+    "cache-explain",
+    "cache.explain",
+    "The cached answers nearest to a request, and why each would be given or not.",
+);
+
+const fn row<T: JsonSchema, G: JsonSchema>(
+    name: &'static str,
+    subject: &'static str,
+    summary: &'static str,
+) -> Endpoint<()> {
+    Endpoint { name, subject, summary, lane: Lane::Query, takes: taken::<T>, gives: given::<G>, serve: () }
+}
+
+impl Endpoint<()> {
+    fn served(self, serve: impl Fn(Call) -> Served + Send + std::marker::Sync + 'static) -> Endpoint {
+        let Self { name, subject, summary, lane, takes, gives, serve: () } = self;
+        Endpoint { name, subject, summary, lane, takes, gives, serve: Box::new(serve) }
+    }
+}
+
+/// Whose permits an endpoint takes: a worker that is full of work still answers queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    Work,
+    Query,
+}
+
+/// One message that may be answered.
+pub struct Call {
+    pub envelope: Envelope,
+    pub now: Timestamp,
+    /// For measuring; `now` is the same moment on the clock.
+    pub received: Instant,
+    message: async_nats::Message,
+}
+
+impl Call {
+    pub(super) fn new(envelope: Envelope, now: Timestamp, received: Instant, message: async_nats::Message) -> Self {
+        Self { envelope, now, received, message }
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.message.payload
+    }
+}
+
+/// An answer's bytes; never empty.
+pub struct Reply(pub(super) Vec<u8>);
+
+impl Reply {
+    pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
+        let bytes = serde_json::to_vec(value);
+        bytes.map(Self).map_err(|error| Refusal::new(Code::Internal, format!("write the answer as JSON: {error}")))
+    }
+}
+
+/// What an endpoint makes of a call. It is asked on the receive loop, so it only reads and looks up.
+pub enum Served {
+    /// Known without waiting.
+    Now(Result<Reply, Refusal>),
+    /// Begun when there is a permit, given up after `timeout`.
+    Later { work: BoxFuture<'static, Result<Reply, Refusal>>, timeout: Duration },
+}
+
+impl From<Refusal> for Served {
+    fn from(refusal: Refusal) -> Self {
+        Self::Now(Err(refusal))
+    }
+}
+
+/// The [`TABLE`], served over the pipeline.
+pub fn all(pipeline: &Pipeline, sync: &Sync, options: &Options) -> Vec<Endpoint> {
+    let p = || pipeline.clone();
+    vec![
+        request(p(), options),
+        query((p(), sync.clone()), FEEDBACK, wire::feedback, |(p, sync), given, call| async move {
+            judge(&p, &sync, given, &call).await
+        }),
+        query(
+            p(),
+            STATS,
+            wire::nothing,
+            |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
+        ),
+        query(p(), HEALTH, wire::nothing, |p, (), _| async move { Reply::json(&p.health().await) }),
+        query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
+            Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
+        }),
+        query(p(), TEMPLATE_SHOW, wire::template_ref, |p, id, call| async move {
+            let missing = || Refusal::at(Code::NotFound, "id", format!("there is no template '{id}'"));
+            Reply::json(&p.template(&id, call.now).ok_or_else(missing)?)
+        }),
+        query(p(), TEMPLATE_SELECT, wire::template_choice, |p, choice, call| async move {
+            let (tenant, language) = (&call.envelope.tenant, choice.language.as_deref());
+            Reply::json(&p.select(tenant, &choice.task, language, call.now))
+        }),
+        query(
+            p(),
+            TEMPLATE_ANALYZE,
+            wire::nothing,
+            |p, (), call| async move { Reply::json(&p.analyze(call.now).await?) },
+        ),
+        query(p(), TEMPLATE_CHECK, wire::nothing, |p, (), _| async move {
+            Reply::json(&wire::TemplateChecks { templates: p.check_templates() })
+        }),
+        query(p(), CACHE_STATS, wire::nothing, |p, (), call| async move {
+            Reply::json(&p.cache_stats(&call.envelope.tenant))
+        }),
+        explain(p(), options),
+    ]
+}
+
+/// The main job.
+fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
+    let max_task = options.max_task_bytes;
+    let serve = move |call: Call| {
+        let request = match decode(&pipeline, &call, max_task) {
+            Ok(request) => request,
+            Err(refusal) => return refusal.into(),
+        };
+        if let Some(reply) = pipeline.known(&request, call.now) {
+            return Served::Now(respond(reply, &call));
+        }
+        let timeout = request.timeout;
+        let pipeline = pipeline.clone();
+        let work = async move { respond(pipeline.run(request, call.now).await?, &call) };
+        Served::Later { work: Box::pin(work), timeout }
+    };
+    REQUEST.served(serve)
+}
+
+/// A verdict is acknowledged once no live worker serves what it withdrew.
+async fn judge(pipeline: &Pipeline, sync: &Sync, given: wire::Judgement, call: &Call) -> Result<Reply, Refusal> {
+    let (tenant, comment) = (&call.envelope.tenant, given.comment.as_deref());
+    let judged = pipeline.feedback(tenant, &given.correlation_id, given.verdict, comment, call.now).await?;
+    // The database has the verdict; workers that can't be told now read it there.
+    if let Err(error) = sync.publish(&Change::Blocks).await {
+        warn!(%error, "the other workers were not told of a verdict");
+    }
+    if !judged.withdrawn.is_empty()
+        && let Err(error) = sync.withdraw(&judged.withdrawn).await
+    {
+        warn!(%error, "the other workers were not told of a withdrawal");
+    }
+    Reply::json(&wire::FeedbackAnswer {
+        correlation_id: given.correlation_id.to_string(),
+        verdict: given.verdict,
+        changed: judged.changed,
+        withdrawn: judged.withdrawn.len(),
+        blocked: judged.blocked.into_iter().map(String::from).collect(),
+    })
+}
+
+fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {
+    let max_task = options.max_task_bytes;
+    let serve = move |call: Call| {
+        let request = match decode(&pipeline, &call, max_task) {
+            Ok(request) => request,
+            Err(refusal) => return refusal.into(),
+        };
+        let pipeline = pipeline.clone();
+        let work = async move {
+            let neighbours = pipeline.explain(&request.tenant, &request.goal, call.now).await?;
+            let language = request.goal.language.to_string();
+            Reply::json(&wire::CacheExplanation { language, neighbours, notes: request.notes })
+        };
+        Served::Later { work: Box::pin(work), timeout: QUERY_TIMEOUT }
+    };
+    CACHE_EXPLAIN.served(serve)
+}
+
+/// An endpoint that reads its body on the loop and answers under a permit.
+fn query<S, T, F>(
+    served_by: S,
+    row: Endpoint<()>,
+    read: fn(&[u8]) -> Result<T, Refusal>,
+    answer: fn(S, T, Arc<Call>) -> F,
+) -> Endpoint
+where
+    S: Clone + Send + std::marker::Sync + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<Reply, Refusal>> + Send + 'static,
+{
+    let serve = move |call: Call| match read(call.body()) {
+        Err(refusal) => refusal.into(),
+        Ok(given) => {
+            let served_by = served_by.clone();
+            let work = async move { answer(served_by, given, Arc::new(call)).await };
+            Served::Later { work: Box::pin(work), timeout: QUERY_TIMEOUT }
+        }
+    };
+    row.served(serve)
+}
+
+fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
+    wire::decode(call.body(), &call.envelope, call.now, max_task, |written, task, notes| {
+        pipeline.read_language(written, task, notes)
+    })
+}
+
+/// Writes the answer, and the one line that a request leaves in the log.
+fn respond(reply: pipeline::Reply, call: &Call) -> Result<Reply, Refusal> {
+    let response = Response::new(reply.answer, &reply.correlation_id, call.received.elapsed());
+    info!(
+        method = response.method.as_str(),
+        template = response.template_used.as_deref(),
+        time_ms = response.metrics.time_ms,
+        success = response.metrics.success,
+        "answered"
+    );
+    Reply::json(&response)
+}
+
+fn taken<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().for_deserialize().into_generator().into_root_schema_for::<T>()
+}
+
+/// As it is written: a field that is always there is required.
+fn given<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
+}
+
+/// Two endpoints on one subject would each answer half of the requests.
+pub(super) fn check(endpoints: &[Endpoint]) -> Result<(), Error> {
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let twice = endpoints[..i].iter().any(|e| e.subject == endpoint.subject || e.name == endpoint.name);
+        if twice || endpoint.subject.contains(['*', '>', ' ']) || endpoint.subject.starts_with('$') {
+            let why = format!("'{}' on '{}' stands twice or is no plain subject", endpoint.name, endpoint.subject);
+            return Err(Error::Option { key: "endpoints", why });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The door on NATS: what may come in, who does it, and that every sender gets an answer.
+//!
+//! [`Door`] serves a table of [`Endpoint`]s; [`endpoints::all`] is that table over the pipeline. [`wire`] is the shape
+//! of what crosses. [`Sync`] spreads changes between workers. Nothing outside this room and `app` knows of NATS.
+
+pub mod asyncapi;
+pub mod client;
+pub mod connection;
+pub mod door;
+pub mod endpoints;
+pub mod options;
+mod reply;
+mod service;
+pub mod sync;
+pub mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use connection::{Connection, connect, shown};
+pub use door::{Door, Stopped};
+pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
+pub use options::Options;
+pub use sync::{Change, Confirmed, Heard, Sync};
+
+/// The service's name and its queue group: workers in it share the requests.
+pub const NAME: &str = "tandem";
+
+/// One running worker's id, in `$SRV` and in what workers tell each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Instance(Arc<str>);
+
+impl Instance {
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why the bus could not do something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("bus.{key}: {why}")]
+    Option { key: &'static str, why: String },
+    #[error("connect to NATS at {urls}")]
+    Connect {
+        /// Without credentials.
+        urls: String,
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    #[error("subscribe to {subject}")]
+    Subscribe {
+        subject: String,
+        #[source]
+        source: async_nats::SubscribeError,
+    },
+    #[error("publish to {subject}")]
+    Publish {
+        subject: String,
+        #[source]
+        source: async_nats::client::PublishError,
+    },
+    #[error("the NATS server did not send back a message to oneself within {seconds} s")]
+    NoEcho { seconds: u64 },
+    #[error("nobody listens on {subject}: no worker is running on this NATS server")]
+    NoWorker { subject: String },
+    #[error("no answer on {subject} within {seconds} s")]
+    NoAnswer { subject: String, seconds: f64 },
+    #[error("ask on {subject}")]
+    Ask {
+        subject: String,
+        #[source]
+        source: async_nats::RequestError,
+    },
+    #[error("write a message as JSON")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// Whether the same may work later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Option { .. } | Self::Encode(_))
+    }
+}

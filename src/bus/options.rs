@@ -1,0 +1,119 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// How this worker stands on NATS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`.
+    pub urls: Vec<String>,
+    /// The connection's name in the server's monitoring.
+    pub name: String,
+    /// How many requests this worker does at a time. One more is told 503 with `Retry-After-Ms` at once. Most of them
+    /// wait for a model, so it may be far above the number of cores.
+    pub max_concurrent: usize,
+    /// How many queries (statistics, templates, health, ...) run at a time, apart from the requests: a full worker
+    /// still says that it is full.
+    pub max_concurrent_queries: usize,
+    /// Reply subjects are taken only below these. Each ends with a dot; none begins with `$`.
+    pub reply_prefixes: Vec<String>,
+    /// The longest task, in bytes of UTF-8. Longer ones are told 413.
+    pub max_task_bytes: usize,
+    /// The longest body, in bytes. Longer ones are told 413 without being read.
+    pub max_body_bytes: usize,
+    /// How many messages the library holds for each subscription before it drops some. Low on purpose: what waits here
+    /// is memory, and 65,536 (the library's default) let it grow by 700 MiB.
+    pub subscription_capacity: usize,
+    /// How often the server is asked whether it is there, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// How long other workers are given to confirm that they withdrew a cached answer, in milliseconds.
+    pub confirm_timeout_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            urls: vec!["nats://127.0.0.1:4222".to_owned()],
+            name: "tandem".to_owned(),
+            max_concurrent: 256,
+            max_concurrent_queries: 32,
+            reply_prefixes: vec!["_INBOX.".to_owned()],
+            max_task_bytes: 64 * 1024,
+            max_body_bytes: 1024 * 1024,
+            subscription_capacity: 4096,
+            ping_interval_ms: 20_000,
+            confirm_timeout_ms: 500,
+        }
+    }
+}
+
+impl Options {
+    /// Names the first value that can't be meant.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |key: &'static str, why: String| Err(Error::Option { key, why });
+        if self.urls.is_empty() {
+            return wrong("urls", "at least one server is needed".to_owned());
+        }
+        for prefix in &self.reply_prefixes {
+            let tokens_are_plain = prefix
+                .strip_suffix('.')
+                .is_some_and(|p| async_nats::Subject::from(p).is_valid() && !p.contains(['*', '>']));
+            if !tokens_are_plain || prefix.starts_with('$') {
+                return wrong(
+                    "reply_prefixes",
+                    format!(
+                        "{prefix:?} must be a subject that ends with a dot, has no wildcard and does not begin with $"
+                    ),
+                );
+            }
+        }
+        for (key, value) in [
+            ("max_concurrent", self.max_concurrent),
+            ("max_concurrent_queries", self.max_concurrent_queries),
+            ("max_task_bytes", self.max_task_bytes),
+            ("max_body_bytes", self.max_body_bytes),
+            ("subscription_capacity", self.subscription_capacity),
+        ] {
+            if value == 0 {
+                return wrong(key, "must be at least 1".to_owned());
+            }
+        }
+        // Permits are counted in u32 when the door waits for all of them.
+        for (key, value) in
+            [("max_concurrent", self.max_concurrent), ("max_concurrent_queries", self.max_concurrent_queries)]
+        {
+            if value > 1_000_000 {
+                return wrong(key, "must be at most 1000000".to_owned());
+            }
+        }
+        if self.ping_interval_ms == 0 {
+            return wrong("ping_interval_ms", "must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+
+    pub(super) fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval_ms)
+    }
+
+    pub(super) fn confirm_timeout(&self) -> Duration {
+        Duration::from_millis(self.confirm_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_prefix_that_opens_the_server_is_refused() {
+        assert!(Options::default().check().is_ok());
+        for bad in ["", ".", "$JS.", "replies", "a..b.", "*.x.", ">."] {
+            let options = Options { reply_prefixes: vec![bad.to_owned()], ..Options::default() };
+            assert!(matches!(options.check(), Err(Error::Option { key: "reply_prefixes", .. })), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is sent back, and to whom it may be sent.
+//!
+//! A reply subject is a stranger's word. An empty body sent to `$JS.API.STREAM.DELETE.X` deletes that stream, and the
+//! worker's own subjects would make it talk to itself. So replies go below allowed prefixes only, and never empty.
+
+use async_nats::{Client, HeaderMap, Subject};
+
+use super::wire::{CORRELATION_ID, Code, Envelope, Error, Refusal, TRACEPARENT};
+use crate::domain::CorrelationId;
+
+/// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
+const HEADER_ROOM: usize = 1024;
+/// The longest `Nats-Service-Error`, in characters; the body has all of it.
+const ERROR_HEADER_CHARS: usize = 200;
+
+/// Which subjects may be answered to.
+pub(super) struct Allowed {
+    prefixes: Vec<String>,
+    /// What this service listens on, without tenants.
+    own: Vec<&'static str>,
+}
+
+impl Allowed {
+    pub(super) fn new(prefixes: Vec<String>, own: Vec<&'static str>) -> Self {
+        Self { prefixes, own }
+    }
+
+    pub(super) fn permits(&self, subject: &Subject) -> bool {
+        let text = subject.as_str();
+        let below = |prefix: &str| text.len() > prefix.len() && text.starts_with(prefix);
+        let own = |base: &str| text.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        subject.is_valid()
+            && !text.starts_with('$')
+            && !text.split('.').any(|token| token == "*" || token == ">")
+            && self.prefixes.iter().any(|prefix| below(prefix))
+            && !self.own.iter().any(|base| own(base))
+    }
+}
+
+/// The way back to one sender.
+pub(super) struct Back {
+    pub(super) to: Subject,
+    pub(super) correlation_id: CorrelationId,
+    traceparent: Option<String>,
+}
+
+impl Back {
+    pub(super) fn new(to: Subject, envelope: &Envelope) -> Self {
+        Self { to, correlation_id: envelope.correlation_id.clone(), traceparent: envelope.traceparent.clone() }
+    }
+
+    /// Sends an answer, or says that it is too large to be sent.
+    pub(super) async fn answer(&self, client: &Client, body: Vec<u8>) -> Result<(), Unsent> {
+        let most = client.max_payload().saturating_sub(HEADER_ROOM);
+        if body.len() > most {
+            let message = format!(
+                "the answer has {} bytes and this NATS server carries at most {most}; ask for less at a time",
+                body.len()
+            );
+            return Err(Unsent::TooLarge(Refusal::new(Code::TooLarge, message)));
+        }
+        self.send(client, self.headers(), body).await
+    }
+
+    pub(super) async fn refuse(
+        &self,
+        client: &Client,
+        refusal: &Refusal,
+        retry_after_ms: Option<u64>,
+    ) -> Result<(), Unsent> {
+        let mut headers = self.headers();
+        let description: String =
+            refusal.message.chars().filter(|c| !c.is_control()).take(ERROR_HEADER_CHARS).collect();
+        headers.insert("Nats-Service-Error", description);
+        headers.insert("Nats-Service-Error-Code", refusal.code.status().to_string());
+        if let Some(ms) = retry_after_ms {
+            headers.insert("Retry-After-Ms", ms.to_string());
+        }
+        let error: Error = refusal.to_error(&self.correlation_id);
+        let body = serde_json::to_vec(&error).map_err(|error| Unsent::Failed(error.to_string()))?;
+        self.send(client, headers, body).await
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CORRELATION_ID, self.correlation_id.as_str());
+        if let Some(traceparent) = &self.traceparent {
+            headers.insert(TRACEPARENT, traceparent.as_str());
+        }
+        headers
+    }
+
+    async fn send(&self, client: &Client, headers: HeaderMap, body: Vec<u8>) -> Result<(), Unsent> {
+        debug_assert!(!body.is_empty(), "an empty reply can be an order to the server");
+        let sent = client.publish_with_headers(self.to.clone(), headers, body.into()).await;
+        sent.map_err(|error| Unsent::Failed(error.to_string()))
+    }
+}
+
+/// Why a reply did not leave.
+pub(super) enum Unsent {
+    TooLarge(Refusal),
+    Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_inbox_or_a_configured_subject_is_answered() {
+        let prefixes = vec!["_INBOX.".to_owned(), "replies.".to_owned(), "execution.".to_owned()];
+        let allowed = Allowed::new(prefixes, vec!["execution.request", "tandem.sync"]);
+        let permits = |subject: &str| allowed.permits(&Subject::from(subject));
+        for good in ["_INBOX.abc", "_INBOX.abc.1", "replies.me", "execution.requested"] {
+            assert!(permits(good), "{good:?}");
+        }
+        for bad in [
+            "$JS.API.STREAM.DELETE.X",
+            "$JS.API.STREAM.PURGE.X",
+            "$SYS.REQ.SERVER.PING",
+            "$SRV.PING",
+            "_INBOX",
+            "_INBOX.",
+            "_INBOX.*",
+            "_INBOX.a.>",
+            "_INBOX..a",
+            "_INBOX.a b",
+            "_INBOX.a\r\nPUB x 0",
+            "_inbox.a",
+            "execution.request",
+            "execution.request.acme",
+            "orders.new",
+            "",
+        ] {
+            assert!(!permits(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What workers tell each other: `tandem.sync.<kind>`, plain NATS messages.
+//!
+//! They only say that the database has changed; the database says how. A message that was lost (a reconnect) is mended
+//! by [`Change::Resync`], which asks for a reload.
+//!
+//! A withdrawal is acknowledged: [`Sync::withdraw`] comes back when every worker that gave a sign of life within
+//! [`LEASE`] has confirmed that it no longer serves these answers, or names those that did not in time. A worker that is
+//! cut off from NATS cannot be heard here; making it stop serving when its lease lapses is the cache's part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Message, Subject};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Connection, Error, Instance, Options};
+use crate::domain::record::EntryId;
+
+/// Everything below belongs to the workers; no reply goes there.
+pub(super) const SUBJECT: &str = "tandem.sync";
+/// How often a worker gives a sign of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long a worker counts as alive after its last sign.
+pub const LEASE: Duration = Duration::from_millis(3500);
+/// Changes that wait to be applied. When it is full, what more comes becomes one resync.
+const WAITING: usize = 1024;
+/// The most entries in one message: 1,000 ids are 40 KB.
+const IDS: usize = 1000;
+
+/// What changed in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A batch was written: there may be new figures of templates and new cache entries.
+    Committed,
+    /// Cache entries were withdrawn.
+    Removed(Vec<EntryId>),
+    /// A template was blocked for a task.
+    Blocks,
+    /// Messages may have been lost: everything is to be compared with the database. Never sent, only heard.
+    Resync,
+}
+
+/// A change that another worker made, to be applied here.
+#[derive(Debug)]
+pub struct Heard {
+    pub change: Change,
+    /// Where the sender waits for it: to be called once the change is applied.
+    pub confirm: Option<Confirm>,
+}
+
+/// Tells the sender of a change that it was applied.
+#[derive(Debug)]
+pub struct Confirm {
+    client: Client,
+    instance: Instance,
+    to: Subject,
+}
+
+/// Which workers applied a withdrawal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmed {
+    pub by: BTreeSet<Instance>,
+    /// Alive by their last sign, but silent.
+    pub missing: BTreeSet<Instance>,
+}
+
+/// This worker's line to the others. Clones are the same line.
+#[derive(Clone)]
+pub struct Sync {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    instance: Instance,
+    confirm_timeout: Duration,
+    alive: Mutex<BTreeMap<Instance, Instant>>,
+    stop: CancellationToken,
+}
+
+/// As it crosses the bus; `from` lets a worker pass over its own words.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    from: Instance,
+    #[serde(flatten)]
+    word: Word,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Word {
+    Committed,
+    Removed {
+        ids: Vec<EntryId>,
+    },
+    Blocks,
+    /// A worker began: the others answer with `Alive`, so that it knows them at once.
+    Hello,
+    Alive,
+    Bye,
+    /// What only a newer worker says.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Sync {
+    /// Begins to listen, and to give signs of life. The receiver gets what other workers change.
+    pub async fn open(
+        connection: &Connection,
+        instance: Instance,
+        options: &Options,
+    ) -> Result<(Self, mpsc::Receiver<Heard>), Error> {
+        let shared = Arc::new(Shared {
+            client: connection.client.clone(),
+            instance,
+            confirm_timeout: options.confirm_timeout(),
+            alive: Mutex::default(),
+            stop: CancellationToken::new(),
+        });
+        let subject = format!("{SUBJECT}.*");
+        let words = shared.client.subscribe(subject.clone()).await;
+        let mut words = words.map_err(|source| Error::Subscribe { subject, source })?;
+        let mut connected = connection.signs.connected();
+        let statistics = connection.client.statistics();
+        let connects = move || statistics.connects.load(Ordering::Relaxed);
+        let mut seen = connects();
+        let (changes, heard) = mpsc::channel(WAITING);
+        shared.tell(Word::Hello).await?;
+
+        let ear = shared.clone();
+        tokio::spawn(async move {
+            let mut beat = tokio::time::interval(BEAT);
+            beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+            let mut lost = false;
+            loop {
+                tokio::select! {
+                    () = ear.stop.cancelled() => break,
+                    _ = beat.tick() => ear.tell_or_log(Word::Alive).await,
+                    _ = connected.changed() => {}
+                    word = words.next() => {
+                        let Some(message) = word else { break };
+                        if let Some(change) = ear.hear(message).await {
+                            lost |= changes.try_send(change).is_err();
+                        }
+                    }
+                }
+                if connects() != seen {
+                    seen = connects();
+                    ear.tell_or_log(Word::Hello).await;
+                    lost = true;
+                }
+                if lost {
+                    lost = changes.try_send(Heard { change: Change::Resync, confirm: None }).is_err();
+                }
+                if changes.is_closed() {
+                    break;
+                }
+            }
+        });
+        Ok((Self { shared }, heard))
+    }
+
+    /// Tells the others that something changed. Nobody confirms it.
+    pub async fn publish(&self, change: &Change) -> Result<(), Error> {
+        match change {
+            Change::Committed => self.shared.tell(Word::Committed).await,
+            Change::Blocks => self.shared.tell(Word::Blocks).await,
+            Change::Removed(ids) => {
+                for ids in ids.chunks(IDS) {
+                    self.shared.tell(Word::Removed { ids: ids.to_vec() }).await?;
+                }
+                Ok(())
+            }
+            Change::Resync => Ok(()),
+        }
+    }
+
+    /// Has every live worker withdraw these entries, and waits for their word, up to `bus.confirm_timeout_ms`.
+    pub async fn withdraw(&self, ids: &[EntryId]) -> Result<Confirmed, Error> {
+        let shared = &self.shared;
+        let mut done = Confirmed { by: BTreeSet::new(), missing: shared.live() };
+        for ids in ids.chunks(IDS) {
+            let by = shared.withdraw(ids).await?;
+            done.by.extend(by);
+            // Who was silent once may still serve some of them.
+            done.missing.extend(shared.live());
+        }
+        done.missing.retain(|instance| !done.by.contains(instance));
+        if !done.missing.is_empty() {
+            warn!(sync.missing = done.missing.len(), "live workers did not confirm a withdrawal in time");
+        }
+        Ok(done)
+    }
+
+    /// The other workers that gave a sign of life within the lease.
+    pub fn live(&self) -> BTreeSet<Instance> {
+        self.shared.live()
+    }
+
+    /// Says goodbye, so that nobody waits for this worker any more.
+    pub async fn stop(&self) {
+        self.shared.stop.cancel();
+        self.shared.tell_or_log(Word::Bye).await;
+    }
+}
+
+impl Confirm {
+    pub async fn send(self) {
+        let word = self.instance.as_str().to_owned();
+        if let Err(error) = self.client.publish(self.to, word.into()).await {
+            warn!("confirm a withdrawal: {error}");
+        }
+    }
+}
+
+impl Shared {
+    fn live(&self) -> BTreeSet<Instance> {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.retain(|_, seen| seen.elapsed() < LEASE);
+        alive.keys().cloned().collect()
+    }
+
+    async fn tell(&self, word: Word) -> Result<(), Error> {
+        let (subject, body) = self.written(word)?;
+        let sent = self.client.publish(subject.clone(), body.into()).await;
+        sent.map_err(|source| Error::Publish { subject, source })
+    }
+
+    async fn tell_or_log(&self, word: Word) {
+        if let Err(error) = self.tell(word).await {
+            debug!("tell the other workers: {error}");
+        }
+    }
+
+    fn written(&self, word: Word) -> Result<(String, Vec<u8>), Error> {
+        let kind = match word {
+            Word::Committed => "committed",
+            Word::Removed { .. } => "cache",
+            Word::Blocks => "blocks",
+            Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
+        };
+        let body = serde_json::to_vec(&Told { from: self.instance.clone(), word })?;
+        Ok((format!("{SUBJECT}.{kind}"), body))
+    }
+
+    /// Waits until all live workers confirmed or the time is up; says who did.
+    async fn withdraw(&self, ids: &[EntryId]) -> Result<BTreeSet<Instance>, Error> {
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await;
+        let mut answers = answers.map_err(|source| Error::Subscribe { subject: inbox.clone(), source })?;
+        let (subject, body) = self.written(Word::Removed { ids: ids.to_vec() })?;
+        let sent = self.client.publish_with_reply(subject.clone(), inbox, body.into()).await;
+        sent.map_err(|source| Error::Publish { subject, source })?;
+        let mut by = BTreeSet::new();
+        let gather = async {
+            while !self.live().is_subset(&by) {
+                let Some(answer) = answers.next().await else { break };
+                if let Ok(name) = std::str::from_utf8(&answer.payload) {
+                    by.insert(Instance(name.into()));
+                }
+            }
+        };
+        // Out of time is no error here: who is missing is the answer.
+        let _ = tokio::time::timeout(self.confirm_timeout, gather).await;
+        Ok(by)
+    }
+
+    /// Reads a word of another worker; some of them are answered at once.
+    async fn hear(&self, message: Message) -> Option<Heard> {
+        let told: Told = match serde_json::from_slice(&message.payload) {
+            Ok(told) => told,
+            Err(error) => {
+                debug!("what came on {} is no word of a worker: {error}", message.subject);
+                return None;
+            }
+        };
+        if told.from == self.instance {
+            return None;
+        }
+        {
+            let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+            match told.word {
+                Word::Bye => alive.remove(&told.from),
+                _ => alive.insert(told.from, Instant::now()),
+            };
+        }
+        let to = message.reply.filter(|to| to.starts_with("_INBOX.") && to.is_valid());
+        let confirm = to.map(|to| Confirm { client: self.client.clone(), instance: self.instance.clone(), to });
+        match told.word {
+            Word::Committed => Some(Heard { change: Change::Committed, confirm }),
+            Word::Removed { ids } => Some(Heard { change: Change::Removed(ids), confirm }),
+            Word::Blocks => Some(Heard { change: Change::Blocks, confirm }),
+            Word::Hello => {
+                self.tell_or_log(Word::Alive).await;
+                None
+            }
+            // Looking at the database mends what was not understood.
+            Word::Unknown => Some(Heard { change: Change::Resync, confirm: None }),
+            Word::Alive | Word::Bye => None,
+        }
+    }
+}

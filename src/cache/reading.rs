@@ -1,0 +1,496 @@
+//! What a request says, taken apart so that two can be compared.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use rust_stemmers::{Algorithm, Stemmer};
+
+use super::words::{
+    FILLERS, FORMS, LINKS, MAKE, NAMING, NEGATIONS, NUMBER_WORDS, OWNING_LINKS, QUESTIONS, SOURCES, SYNONYMS, TARGETS,
+    TECHNOLOGIES, UNITS, UNSTEMMED,
+};
+use crate::domain::Language;
+
+/// What kind of thing a token is. Each kind has its guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Word,
+    Number,
+    Identifier,
+    Path,
+    Quote,
+    Technology,
+    Question,
+}
+
+/// The part that a token plays by the preposition right before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Source,
+    Target,
+}
+
+/// How a token hangs on what stands before it. Paraphrases change the word ("that finds", "to find", "for finding"),
+/// not the kind: "tests for the service" are no "service with tests".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Join {
+    /// Nothing, a relative pronoun, or a goal.
+    Plain,
+    Of,
+    With,
+    From,
+}
+
+/// One thing that the text says.
+#[derive(Debug, Clone)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    /// In the form in which it is compared: words by the stem of their first synonym.
+    pub(super) text: String,
+    /// As it was written, in lower case: for opposites and for people.
+    pub(super) written: String,
+    pub(super) role: Option<Role>,
+    /// The preposition or relative pronoun since the token before, if there was one; empty after the asking verb.
+    pub(super) link: Option<&'static str>,
+}
+
+/// A link and what it leads to.
+pub(super) type Phrase<'a> = (&'a str, Vec<&'a str>);
+
+/// A text, read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) tokens: Vec<Token>,
+    /// The thing that each negation is about.
+    pub(super) negated: Vec<String>,
+}
+
+impl Token {
+    pub(super) fn join(&self) -> Join {
+        match self.link {
+            Some("for") if self.written.ends_with("ing") => Join::Plain,
+            Some("of" | "for" | "in" | "on" | "at") => Join::Of,
+            Some("with" | "by" | "using" | "via") => Join::With,
+            Some("from") => Join::From,
+            _ => Join::Plain,
+        }
+    }
+}
+
+impl Reading {
+    /// Reads `text`. Its own `language` says nothing that the scope does not say already, and is left out.
+    pub(super) fn of(text: &str, language: Option<&Language>) -> Self {
+        let shouted = !text.chars().any(char::is_lowercase);
+        let mut reader =
+            Reader { shouted, own: language.map(Language::as_str).unwrap_or_default(), ..Reader::default() };
+        let mut rest = text;
+        while let Some((raw, after, quoted)) = next(rest) {
+            // What stands behind punctuation belongs to something else.
+            reader.follows = if raw.ends_with([',', ';', ':', '.', ')', '!', '?']) { "" } else { after };
+            if quoted {
+                reader.push(Kind::Quote, raw.to_owned(), raw);
+            } else {
+                reader.take(raw);
+                reader.end_of_clause(raw);
+            }
+            rest = after;
+        }
+        reader.finish()
+    }
+
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Token> {
+        self.tokens.iter().filter(move |token| token.kind == kind)
+    }
+
+    /// All but question words, which only some requests have.
+    pub(super) fn said(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.iter().filter(|token| token.kind != Kind::Question)
+    }
+
+    /// The tokens cut where a link stands, each piece behind its link.
+    pub(super) fn phrases(&self) -> Vec<Phrase<'_>> {
+        let mut phrases: Vec<Phrase<'_>> = vec![];
+        for token in self.said() {
+            match (phrases.last_mut(), token.link) {
+                (Some((_, phrase)), None) => phrase.push(&token.text),
+                (_, link) => phrases.push((link.unwrap_or_default(), vec![&token.text])),
+            }
+        }
+        phrases
+    }
+
+    /// The phrases with "X of Y" and "X for Y" turned into "Y X".
+    pub(super) fn compounded(&self) -> Vec<Phrase<'_>> {
+        let mut compounds: Vec<Phrase<'_>> = vec![];
+        for (link, phrase) in self.phrases() {
+            match compounds.last_mut() {
+                Some((_, before)) if OWNING_LINKS.contains(&link) => {
+                    before.splice(0..0, phrase);
+                }
+                _ => compounds.push((link, phrase)),
+            }
+        }
+        compounds
+    }
+}
+
+/// Whether a word is a language's or a technology's name, whatever its case.
+pub(super) fn is_technology(word: &str) -> bool {
+    LEXICON.technologies.contains_key(word)
+}
+
+/// The next piece of `text` between white space, or the content of the next quotation; and what comes after it.
+fn next(text: &str) -> Option<(&str, &str, bool)> {
+    let text = text.trim_start();
+    let first = text.chars().next()?;
+    let lead = text.find(|c: char| !matches!(c, '(' | '[' | '{' | '=' | ':' | ',')).unwrap_or(0);
+    let quote = text[lead..].chars().next().filter(|c| matches!(c, '"' | '\'' | '`' | '“' | '‘'));
+    if let Some(open) = quote {
+        let close = match open {
+            '“' => '”',
+            '‘' => '’',
+            other => other,
+        };
+        let inside = &text[lead + open.len_utf8()..];
+        let ends = inside.match_indices(close).find(|(at, mark)| {
+            // An apostrophe within a word ends no quotation.
+            !inside[at + mark.len()..].starts_with(char::is_alphanumeric)
+        });
+        if let Some((end, mark)) = ends {
+            return Some((&inside[..end], &inside[end + mark.len()..], true));
+        }
+    }
+    let end = text.find(char::is_whitespace).unwrap_or(text.len()).max(first.len_utf8());
+    Some((&text[..end], &text[end..], false))
+}
+
+#[derive(Default)]
+struct Reader<'a> {
+    reading: Reading,
+    own: &'a str,
+    /// The text has no lower case: its capitals say nothing.
+    shouted: bool,
+    follows: &'a str,
+    link: Option<&'static str>,
+    role: Option<Role>,
+    negations: usize,
+    /// The last word was "named" or "called".
+    naming: bool,
+    whether: bool,
+    /// The verb that asks was seen and only a form ("code to…") may still be dropped.
+    asked: bool,
+    /// What is asked for has begun to be told.
+    begun: bool,
+    mid_sentence: bool,
+    opens_with_link: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, raw: &'a str) {
+        let bare = raw.trim_matches(|c: char| {
+            matches!(c, ',' | ';' | ':' | '!' | '?' | '"' | '(' | ')' | '[' | ']' | '{' | '}' | '`' | '“' | '”')
+        });
+        let bare = bare.trim_end_matches(['.', ',', ':', ';', '\'']);
+        if bare.is_empty() {
+            return;
+        }
+        let lower = bare.to_lowercase();
+        if let Some(technology) =
+            LEXICON.technologies.get(lower.as_str()).copied().or_else(|| self.as_cased_language(bare))
+        {
+            return self.technology(technology, &lower);
+        }
+        if is_path(bare) {
+            return self.push(Kind::Path, bare.to_owned(), bare);
+        }
+        if let Some((number, unit)) = number(bare) {
+            return self.number(number, unit, &lower);
+        }
+        if is_identifier(bare) {
+            return self.push(Kind::Identifier, bare.to_owned(), bare);
+        }
+        if !bare.contains(char::is_alphanumeric) {
+            // An operator or an emoji: it stands for itself.
+            return self.push(Kind::Word, bare.to_owned(), bare);
+        }
+        // "key-value", "and/or", "f(n/2)": words and what stands between them.
+        let mut at = 0;
+        for (start, part) in parts(bare) {
+            let between = &bare[at..start];
+            if between
+                .chars()
+                .any(|c| matches!(c, '+' | '*' | '<' | '>' | '=' | '%' | '^' | '&' | '|' | '$' | '#' | '@'))
+            {
+                self.push(Kind::Word, between.to_owned(), between);
+            }
+            at = start + part.len();
+            self.part(part, bare[at..].starts_with('-'));
+        }
+    }
+
+    /// A new sentence may ask anew, and so may what follows "In Rust, …".
+    fn end_of_clause(&mut self, raw: &str) {
+        let word = raw.to_lowercase();
+        if !std::mem::replace(&mut self.mid_sentence, true) {
+            self.opens_with_link = LINKS.contains(&word.as_str());
+        }
+        if raw.ends_with(['.', '!', '?']) {
+            (self.begun, self.mid_sentence) = (false, false);
+        } else if raw.ends_with(',') && self.opens_with_link {
+            self.begun = false;
+        }
+    }
+
+    fn part(&mut self, part: &'a str, hyphen_follows: bool) {
+        let lower = part.to_lowercase();
+        if let Some((number, unit)) = number(part) {
+            return self.number(number, unit, &lower);
+        }
+        if let Some(technology) = LEXICON.technologies.get(lower.as_str()).copied() {
+            return self.technology(technology, &lower);
+        }
+        if is_identifier(part) {
+            return self.push(Kind::Identifier, part.to_owned(), part);
+        }
+        if std::mem::take(&mut self.naming) && !FILLERS.contains(&lower.as_str()) {
+            return self.push(Kind::Identifier, part.to_owned(), part);
+        }
+        if hyphen_follows && lower == "re" {
+            return;
+        }
+        // "Convert A to B", "from a to z": a name, not an article.
+        let named = part == "A" && self.mid_sentence && !self.shouted;
+        if matches!(lower.as_str(), "a" | "i") && (named || !self.article_follows()) {
+            return self.push(Kind::Word, lower.clone(), &lower);
+        }
+        self.word(&lower);
+    }
+
+    /// Whether what follows can be what "a" or "I" belongs to.
+    fn article_follows(&self) -> bool {
+        let ends = ["and", "or", "is", "are", "than", "times"];
+        !self.follows.trim().is_empty()
+            && !starts_with_word(self.follows, LINKS)
+            && !starts_with_word(self.follows, &ends)
+    }
+
+    fn word(&mut self, written: &str) {
+        let word = written.strip_suffix("'s").or_else(|| written.strip_suffix("’s")).unwrap_or(written);
+        if word.ends_with("n't") || word.ends_with("n’t") || NEGATIONS.contains(&word) {
+            // "whether … or not" asks the same as "whether …".
+            if word == "not" && self.whether && self.reading.tokens.last().is_some_and(|t| t.written == "or") {
+                self.reading.tokens.pop();
+            } else {
+                self.negations += 1;
+            }
+            return;
+        }
+        self.whether |= matches!(word, "whether" | "if" | "check" | "verify" | "determine");
+        if !self.begun && MAKE.contains(&word) {
+            // "Write to a file" is no request to write something: what is asked for has an article or is a noun.
+            if word != "write" || !starts_with_word(self.follows, &["to", "into", "data", "back"]) {
+                (self.begun, self.asked) = (true, true);
+                (self.link, self.role) = (Some(""), None);
+                return;
+            }
+        }
+        // "Turn it on": with nothing behind it, a preposition is what the sentence is about.
+        let particle = self.follows.trim().is_empty() && (LINKS.contains(&word) || SOURCES.contains(&word));
+        if FILLERS.contains(&word) && !particle {
+            // "Name it orders", "call it orders".
+            self.naming = word == "it"
+                && self.reading.tokens.last().is_some_and(|t| matches!(t.written.as_str(), "name" | "call"));
+            if let Some(link) = LINKS.iter().find(|link| **link == word) {
+                self.link = Some(link);
+            } else if matches!(word, "use" | "uses" | "used") {
+                self.link = Some("using");
+            }
+            self.role = match word {
+                _ if SOURCES.contains(&word) => Some(Role::Source),
+                _ if TARGETS.contains(&word) => Some(Role::Target),
+                "a" | "an" | "the" | "given" | "some" | "its" | "this" | "that" => self.role,
+                _ => None,
+            };
+            return;
+        }
+        if std::mem::take(&mut self.asked)
+            && FORMS.contains(&word)
+            && starts_with_word(self.follows, &["to", "that", "for", "which"])
+        {
+            return;
+        }
+        self.begun = true;
+        if QUESTIONS.contains(&word) {
+            self.begun = false;
+            return self.push(Kind::Question, word.to_owned(), word);
+        }
+        if let Some(value) = NUMBER_WORDS.iter().position(|n| *n == word).filter(|n| *n != 1) {
+            return self.number(value.to_string(), None, word);
+        }
+        let stem = LEXICON.stem(word);
+        self.push(Kind::Word, stem, word);
+        self.naming = NAMING.contains(&word);
+    }
+
+    fn number(&mut self, number: String, unit: Option<&str>, written: &str) {
+        let next = self.follows.split_whitespace().next().unwrap_or_default();
+        let next = next.trim_end_matches(|c: char| !c.is_alphanumeric() && c != '%').to_lowercase();
+        let unit = unit.map(str::to_lowercase).unwrap_or(next);
+        let text = match LEXICON.units.get(unit.as_str()) {
+            Some(unit) => format!("{number} {unit}"),
+            None => number,
+        };
+        self.push(Kind::Number, text, written);
+    }
+
+    fn technology(&mut self, technology: &'static str, written: &str) {
+        if technology == self.own || (technology, self.own) == ("golang", "go") {
+            (self.link, self.role) = (None, None);
+        } else {
+            self.push(Kind::Technology, technology.to_owned(), written);
+        }
+    }
+
+    /// Languages that are words too: "Go", "C", "R", by their case.
+    fn as_cased_language(&self, bare: &str) -> Option<&'static str> {
+        match bare {
+            _ if self.shouted => None,
+            "Go" if self.begun || self.asked => Some("golang"),
+            "C" => Some("c"),
+            "R" => Some("r"),
+            "go" if self.link == Some("in") && self.reading.tokens.last().is_some() => Some("golang"),
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, kind: Kind, text: String, written: &str) {
+        // A unit was told with its number.
+        if kind == Kind::Word
+            && let Some(unit) = LEXICON.units.get(written)
+            && self
+                .reading
+                .tokens
+                .last()
+                .is_some_and(|t| t.kind == Kind::Number && t.text.ends_with(&format!(" {unit}")))
+            && self.link.is_none()
+        {
+            return;
+        }
+        for _ in 0..std::mem::take(&mut self.negations) {
+            self.reading.negated.push(text.clone());
+        }
+        self.naming = false;
+        self.begun |= kind != Kind::Question;
+        let (role, link) = (self.role.take(), self.link.take());
+        self.reading.tokens.push(Token { kind, text, written: written.to_lowercase(), role, link });
+    }
+
+    fn finish(mut self) -> Reading {
+        for _ in 0..self.negations {
+            self.reading.negated.push(String::new());
+        }
+        self.reading.negated.sort();
+        self.reading
+    }
+}
+
+fn starts_with_word(text: &str, words: &[&str]) -> bool {
+    text.split_whitespace().next().is_some_and(|first| words.contains(&first.to_lowercase().as_str()))
+}
+
+/// The runs of letters and digits, apostrophes within them included, each with its place.
+fn parts(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = 0;
+    text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '’' | '_')).filter_map(move |part| {
+        let start = at;
+        at += part.len();
+        at += text[at..].chars().next().map_or(0, char::len_utf8);
+        let left = part.len() - part.trim_start_matches(['\'', '’']).len();
+        let part = part.trim_matches(['\'', '’']);
+        (!part.is_empty()).then_some((start + left, part))
+    })
+}
+
+/// `/api/orders`, `lib/a.ex`, `~/x`, `https://…`; not "and/or" or "client/server".
+fn is_path(text: &str) -> bool {
+    if !text.contains('/') || !text.contains(char::is_alphanumeric) {
+        return false;
+    }
+    let last = text.rsplit('/').next().unwrap_or_default();
+    ["/", "./", "../", "~/"].iter().any(|start| text.starts_with(start))
+        || text.contains("://")
+        || (last.contains('.') && !last.ends_with('.') && !text.contains('('))
+        || text.matches('/').count() >= 2 && !text.contains('(')
+}
+
+/// A number in one spelling ("1,000" and "1_000.0" are "1000"), and the unit that is written onto it.
+fn number(text: &str) -> Option<(String, Option<&str>)> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('$').unwrap_or(text)),
+    };
+    if !digits.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let end = digits.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ',' | '_')).unwrap_or(digits.len());
+    let (value, unit) = digits.split_at(end);
+    if !unit.is_empty() && !LEXICON.units.contains_key(unit.to_lowercase().as_str()) {
+        return None;
+    }
+    let value = value.replace([',', '_'], "");
+    if value.matches('.').count() > 1 {
+        return None;
+    }
+    let value = if value.contains('.') { value.trim_end_matches('0').trim_end_matches('.') } else { &value };
+    Some((format!("{sign}{value}"), (!unit.is_empty()).then_some(unit)))
+}
+
+/// `snake_case`, `camelCase`, `orders.created`, `std::fmt`, `utf8`, `v2`; not "APIs", "iOS's" or "e.g".
+fn is_identifier(text: &str) -> bool {
+    let allowed = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '*' | '>' | '-'));
+    if !allowed || !text.contains(char::is_alphanumeric) {
+        return false;
+    }
+    let inner_dot = text
+        .trim_matches('.')
+        .split('.')
+        .filter(|part| part.chars().count() > 1 || *part == "*" || *part == ">")
+        .count()
+        > 1;
+    let humps = text.chars().zip(text.chars().skip(1)).filter(|(a, b)| a.is_lowercase() && b.is_uppercase()).count();
+    let has_digit = text.contains(|c: char| c.is_ascii_digit()) && text.contains(char::is_alphabetic);
+    text.contains('_') || text.contains("::") || inner_dot || humps > 0 || (has_digit && !text.contains('-'))
+}
+
+struct Lexicon {
+    technologies: HashMap<&'static str, &'static str>,
+    units: HashMap<&'static str, &'static str>,
+    synonyms: HashMap<String, String>,
+    stemmer: Stemmer,
+}
+
+static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
+    let first = |rows: &[&'static [&'static str]]| {
+        rows.iter().flat_map(|row| row.iter().map(|word| (*word, row[0]))).collect::<HashMap<_, _>>()
+    };
+    let mut lexicon = Lexicon {
+        technologies: first(TECHNOLOGIES),
+        units: first(UNITS),
+        synonyms: HashMap::new(),
+        stemmer: Stemmer::create(Algorithm::English),
+    };
+    let rows = SYNONYMS.iter().flat_map(|row| row.iter().map(|word| (lexicon.stem(word), lexicon.stem(row[0]))));
+    lexicon.synonyms = rows.collect();
+    lexicon
+});
+
+impl Lexicon {
+    fn stem(&self, word: &str) -> String {
+        // Stemming is for English words of a sensible length; everything else is compared as it is.
+        if UNSTEMMED.contains(&word) || word.len() > 40 || !word.is_ascii() {
+            return word.strip_suffix('s').filter(|one| UNSTEMMED.contains(one)).unwrap_or(word).to_owned();
+        }
+        let stem = self.stemmer.stem(word).into_owned();
+        self.synonyms.get(&stem).cloned().unwrap_or(stem)
+    }
+}

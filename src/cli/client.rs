@@ -1,0 +1,137 @@
+//! What all client commands share: where the worker is, how long to wait, how to print.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Ended, Error};
+use crate::bus::client::Client;
+use crate::config::{Config, Paths, Variables};
+use crate::domain::Tenant;
+
+/// Options of every client command.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Common {
+    /// Print the worker's answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Act as this tenant.
+    #[arg(long, value_parser = parse_tenant, default_value = "default")]
+    pub tenant: Tenant,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, default_value_t = 70.0, value_parser = parse_seconds)]
+    pub wait: f64,
+}
+
+fn parse_tenant(text: &str) -> Result<Tenant, String> {
+    Tenant::parse(text).map_err(|e| e.to_string())
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("must be a number of seconds above 0 and at most 86400".to_owned()),
+    }
+}
+
+/// A worker's answer, read or refused.
+pub(super) enum Answered<T> {
+    Ok(T),
+    /// Already printed.
+    Refused,
+}
+
+impl Common {
+    /// Asks, prints errors and, with `--json`, the answer. What is left to print for people comes back.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        variables: &Variables,
+        subject: &str,
+        body: &impl Serialize,
+    ) -> Result<Answered<T>, Error> {
+        let body = serde_json::to_vec(body)?;
+        self.ask_raw(variables, subject, body).await
+    }
+
+    pub(super) async fn ask_raw<T: DeserializeOwned>(
+        &self,
+        variables: &Variables,
+        subject: &str,
+        body: Vec<u8>,
+    ) -> Result<Answered<T>, Error> {
+        let mut config = Config::load(variables)?;
+        config.nats.name = "tandem-cli".to_owned();
+        if let Some(url) = own_server(variables) {
+            config.nats.urls = vec![url];
+        }
+        let client = Client::connect(&config.nats).await?;
+        let waiting = spinner();
+        let said = client.ask_raw(subject, &self.tenant, body, Duration::from_secs_f64(self.wait)).await;
+        waiting.finish_and_clear();
+        let said = said?;
+        if self.json {
+            let value: serde_json::Value = serde_json::from_slice(&said.body)?;
+            println!("{}", serde_json::to_string_pretty(&value)?);
+        }
+        if said.is_error {
+            if !self.json {
+                let error: serde_json::Value = serde_json::from_slice(&said.body)?;
+                let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
+                eprintln!("tandem: {} ({}, {})", text("message"), text("error"), text("correlation_id"));
+            }
+            return Ok(Answered::Refused);
+        }
+        Ok(Answered::Ok(serde_json::from_slice(&said.body)?))
+    }
+}
+
+/// The server that `serve --with-nats` on this machine told the address of, unless the environment names one.
+fn own_server(variables: &Variables) -> Option<String> {
+    let named = ["NATS_URL", "NATS_HOST", "NATS_PORT", "TANDEM__NATS__URLS"];
+    if named.iter().any(|name| variables.get(*name).is_some_and(|v| !v.is_empty())) {
+        return None;
+    }
+    let told = std::fs::read_to_string(Paths::new(variables).nats_url()).ok()?;
+    Some(told.trim().to_owned()).filter(|url| !url.is_empty())
+}
+
+fn spinner() -> ProgressBar {
+    if std::io::stderr().is_terminal() {
+        let bar = ProgressBar::new_spinner().with_message("waiting for the answer");
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    } else {
+        ProgressBar::hidden()
+    }
+}
+
+/// What a command ends with where its answer was only to be printed.
+pub(super) fn ended<T>(answered: &Answered<T>) -> Ended {
+    match answered {
+        Answered::Ok(_) => Ended::Well,
+        Answered::Refused => Ended::Refused,
+    }
+}
+
+/// Rows under a heading, in columns as wide as they need to be.
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let line = |cells: &[String]| {
+        let padded = cells.iter().enumerate().map(|(i, cell)| format!("{cell:<width$}", width = width(i)));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    line(&heading.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
+
+/// A figure that may be unknown.
+pub(super) fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
+}

@@ -1,0 +1,52 @@
+//! `tandem config`
+
+use clap::Subcommand;
+
+use super::{Ended, Error};
+use crate::config::{Config, Variables, credentials};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print the configuration in force, as TOML. Keys and passwords are never part of it.
+    Show {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the configuration without starting anything.
+    Check {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Error> {
+    match command {
+        Command::Show { json } => {
+            let mut config = Config::load(variables)?;
+            config.nats.urls = crate::bus::shown(&config.nats.urls);
+            if *json {
+                println!("{}", serde_json::to_string_pretty(&config)?);
+            } else {
+                let text = toml::to_string_pretty(&config).map_err(|e| Error::Usage(e.to_string()))?;
+                print!("{text}");
+            }
+            Ok(Ended::Well)
+        }
+        Command::Check { json } => {
+            let checked = Config::load(variables).map_err(Error::from).and_then(|config| {
+                crate::llm::Client::new(config.llm, credentials(variables)).map_err(|e| Error::Usage(e.to_string()))
+            });
+            match (checked, json) {
+                (Ok(_), true) => println!("{}", serde_json::json!({ "ok": true })),
+                (Ok(_), false) => println!("the configuration is good"),
+                (Err(error), true) => {
+                    println!("{}", serde_json::json!({ "ok": false, "message": super::chain(&error) }));
+                    return Ok(Ended::Refused);
+                }
+                (Err(error), false) => return Err(error),
+            }
+            Ok(Ended::Well)
+        }
+    }
+}

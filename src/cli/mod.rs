@@ -1,0 +1,176 @@
+//! The command line: one file per command. Every command but `serve`, `config` and `completions` is a client that
+//! talks NATS like any other.
+
+#![allow(clippy::print_stdout)]
+
+mod cache;
+mod client;
+mod config;
+mod feedback;
+mod figures;
+mod request;
+mod serve;
+mod templates;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Config, Variables, variables};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Well,
+    /// A worker answered with an error, or a check found something wrong: 1.
+    Refused,
+    /// An answer came, but nothing could do the task (a fallback): 4.
+    Undone,
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Bus(#[from] crate::bus::Error),
+    #[error(transparent)]
+    Serve(#[from] crate::app::Error),
+    #[error(transparent)]
+    Log(#[from] crate::telemetry::Error),
+    #[error("a worker's answer can't be read")]
+    Answer(#[from] serde_json::Error),
+    #[error("start the runtime")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl Error {
+    /// 2: what was asked for is wrong; 3: nobody is there to do it.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Usage(_) | Self::Log(_) | Self::Serve(crate::app::Error::Llm(_)) => 2,
+            Self::Bus(_) | Self::Serve(crate::app::Error::Bus(_)) => 3,
+            Self::Serve(_) | Self::Answer(_) | Self::Runtime(_) => 1,
+        }
+    }
+}
+
+/// Answers requests for code on NATS: from a semantic cache, by rules, by a model, and learns which works best.
+///
+/// Start a worker with its own NATS server:    tandem serve --with-nats
+/// Ask it from another terminal:               tandem request "Create a NATS consumer for user events"
+///
+/// Where it is: NATS_URL (or NATS_HOST and NATS_PORT); without them the server that `serve --with-nats` started,
+/// else nats://127.0.0.1:4222. Configuration: TANDEM_CONFIG, and TANDEM__SECTION__KEY for every key
+/// (`tandem config show`).
+///
+/// Exit codes: 0 done; 1 a worker answered with an error, or a check failed; 2 wrong usage or configuration;
+/// 3 no NATS server or no worker; 4 the answer is a fallback: nothing could do the task.
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version, verbatim_doc_comment, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a worker. Start as many as you like: they share the work.
+    Serve(serve::Arguments),
+    /// Send a task and print the answer.
+    Request(request::Arguments),
+    /// List, show, try out, judge and check templates.
+    #[command(subcommand)]
+    Templates(templates::Command),
+    /// Look into the semantic cache.
+    #[command(subcommand)]
+    Cache(cache::Command),
+    /// Say whether an answer was good or wrong. A wrong one is not served again.
+    Feedback(feedback::Arguments),
+    /// Figures: methods, cost against all-model, latency.
+    Stats(client::Common),
+    /// Health of a worker, per component.
+    Health(client::Common),
+    /// Show or check the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print completions for a shell: tandem completions bash > ~/.local/share/bash-completion/completions/tandem
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match carry_out(arguments.command, &variables()) {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::Refused) => ExitCode::from(1),
+        Ok(Ended::Undone) => ExitCode::from(4),
+        Err(error) => {
+            eprintln!("tandem: {}", chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn carry_out(command: Command, variables: &Variables) -> Result<Ended, Error> {
+    match command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "tandem", &mut std::io::stdout());
+            Ok(Ended::Well)
+        }
+        Command::Config(command) => config::run(&command, variables),
+        Command::Serve(arguments) => {
+            let config = Config::load(variables)?;
+            crate::telemetry::start(&config.log)?;
+            runtime(None)?.block_on(serve::run(arguments, config, variables))
+        }
+        command => runtime(Some(1))?.block_on(ask(command, variables)),
+    }
+}
+
+async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
+    match command {
+        Command::Request(arguments) => request::run(arguments, variables).await,
+        Command::Templates(command) => templates::run(command, variables).await,
+        Command::Cache(command) => cache::run(command, variables).await,
+        Command::Feedback(arguments) => feedback::run(arguments, variables).await,
+        Command::Stats(common) => figures::stats(&common, variables).await,
+        Command::Health(common) => figures::health(&common, variables).await,
+        Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(Ended::Well),
+    }
+}
+
+fn runtime(threads: Option<usize>) -> Result<tokio::runtime::Runtime, std::io::Error> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
+}
+
+/// An error with all its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,121 @@
+//! `tandem request`
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use super::client::{Answered, Common};
+use super::{Ended, Error};
+use crate::bus::wire;
+use crate::config::Variables;
+
+/// Send a task and print the answer: the text on standard output, what is known of it on standard error.
+///
+///   tandem request "Create a NATS consumer for processing user events" --language elixir
+///   tandem request "REST endpoint for orders and a consumer for order events, with tests and docs" --language rust --json
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// What is to be done, in plain words.
+    #[arg(required_unless_present = "raw")]
+    task: Option<String>,
+    /// elixir, rust, typescript, go, python, javascript or sql; without it the task's own words say.
+    #[arg(long, short)]
+    language: Option<String>,
+    /// simple, medium or complex.
+    #[arg(long)]
+    complexity: Option<String>,
+    /// A field of the context, as name=value. May be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    context: Vec<String>,
+    /// What the answer must fulfil. May be given several times.
+    #[arg(long, value_name = "TEXT")]
+    criterion: Vec<String>,
+    /// What the cache may do.
+    #[arg(long, value_enum)]
+    cache: Option<Cache>,
+    /// What a model may cost, in US dollars.
+    #[arg(long, value_name = "USD")]
+    max_cost_usd: Option<f64>,
+    /// How long the worker may take, in milliseconds.
+    #[arg(long)]
+    timeout_ms: Option<u64>,
+    /// An id of your own: the same id and request get the same answer.
+    #[arg(long)]
+    id: Option<String>,
+    /// Send this body as it is instead, right or wrong.
+    #[arg(long, value_name = "BODY", conflicts_with_all = ["task", "language", "complexity", "context", "criterion", "cache", "max_cost_usd", "timeout_ms", "id"])]
+    raw: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Cache {
+    Use,
+    Refresh,
+    Off,
+}
+
+pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<Ended, Error> {
+    let body = match &arguments.raw {
+        Some(raw) => raw.clone().into_bytes(),
+        None => serde_json::to_vec(&body(&arguments)?)?,
+    };
+    let answered: Answered<wire::Response> = arguments.common.ask_raw(variables, "execution.request", body).await?;
+    let Answered::Ok(response) = answered else { return Ok(Ended::Refused) };
+    if !arguments.common.json {
+        print(&response);
+    }
+    Ok(if response.metrics.success { Ended::Well } else { Ended::Undone })
+}
+
+fn body(arguments: &Arguments) -> Result<Value, Error> {
+    let mut body = Map::new();
+    body.insert("task".to_owned(), json!(arguments.task));
+    let mut optional = |key: &str, value: Value| {
+        if !value.is_null() {
+            body.insert(key.to_owned(), value);
+        }
+    };
+    optional("language", json!(arguments.language));
+    optional("complexity", json!(arguments.complexity));
+    optional("max_cost_usd", json!(arguments.max_cost_usd));
+    optional("timeout_ms", json!(arguments.timeout_ms));
+    optional("id", json!(arguments.id));
+    optional("cache", json!(arguments.cache.and_then(|c| c.to_possible_value().map(|v| v.get_name().to_owned()))));
+    if !arguments.criterion.is_empty() {
+        optional("acceptance_criteria", json!(arguments.criterion));
+    }
+    let mut context = Map::new();
+    for pair in &arguments.context {
+        let Some((name, value)) = pair.split_once('=') else {
+            return Err(Error::Usage(format!("--context {pair:?} must be NAME=VALUE")));
+        };
+        context.insert(name.to_owned(), json!(value));
+    }
+    if !context.is_empty() {
+        optional("context", Value::Object(context));
+    }
+    Ok(Value::Object(body))
+}
+
+fn print(response: &wire::Response) {
+    println!("{}", response.result.trim_end_matches('\n'));
+    let m = &response.metrics;
+    let by = response.template_used.as_deref().unwrap_or(&response.model_used);
+    let quality = m.quality.map_or_else(|| "-".to_owned(), |q| format!("{q:.2}"));
+    eprintln!(
+        "\n{} by {by} in {:.1} ms, ${:.6}, quality {quality} ({})",
+        response.method.as_str(),
+        m.time_ms,
+        m.cost_usd,
+        response.correlation_id
+    );
+    for part in &response.parts {
+        let by = part.template_used.as_deref().unwrap_or(&part.model_used);
+        eprintln!("  {} {}: {} by {by}", part.id, part.description, part.method.as_str());
+    }
+    for note in &response.notes {
+        eprintln!("note: {note}");
+    }
+}

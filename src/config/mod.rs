@@ -1,0 +1,222 @@
+//! One typed tree out of defaults, file and environment. Read once, at start; every wrong or unknown key is named.
+
+mod paths;
+pub mod reference;
+
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+pub use paths::Paths;
+
+use crate::coordinator::agent;
+use crate::llm::{Credentials, Key};
+use crate::{bus, cache, embed, llm, pipeline, store, telemetry};
+
+/// Everything that can be set. A key `section.key` of the file is `TANDEM__SECTION__KEY` in the environment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The bus. `NATS_URL`, or `NATS_HOST` and `NATS_PORT`, set `nats.urls`.
+    pub nats: bus::Options,
+    /// Where everything is kept. `DATABASE_URL` sets `database.url`.
+    pub database: store::Options,
+    /// How executions are written down.
+    pub recording: store::RecorderOptions,
+    /// What holds for every request.
+    pub requests: pipeline::Options,
+    /// The semantic cache.
+    pub cache: cache::Options,
+    /// The local embedding model.
+    pub embedding: embed::Options,
+    /// Rules: when they are sure, and how templates are chosen.
+    pub agent: agent::Options,
+    /// A user's own templates.
+    pub templates: Templates,
+    /// Models.
+    pub llm: llm::Options,
+    /// Log lines.
+    pub log: telemetry::Options,
+}
+
+/// Where a user's own templates lie.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Templates {
+    /// Every `.jinja` file below it is a template. Empty: only those in the binary.
+    pub folder: String,
+    /// How often the folder is looked at for changes, in milliseconds. 0: only at start.
+    pub reload_ms: u64,
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self { folder: String::new(), reload_ms: 2_000 }
+    }
+}
+
+impl Templates {
+    pub fn folder(&self) -> Option<&Path> {
+        (!self.folder.is_empty()).then(|| Path::new(&self.folder))
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the configuration file {} is not there; TANDEM_CONFIG names it", path.display())]
+    Missing { path: PathBuf },
+    /// The message names the key, and the file or variable that it came from.
+    #[error("configuration: {message}")]
+    Wrong { message: String },
+}
+
+/// The process's environment as a list, so that tests bring their own.
+pub type Variables = std::collections::HashMap<String, String>;
+
+/// Reads the process's environment. Values that are not UTF-8 are left out: no key takes them.
+pub fn variables() -> Variables {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+impl Config {
+    /// Defaults, then the file, then the source's variables (`NATS_URL`, `DATABASE_URL`, …), then `TANDEM__…`.
+    pub fn load(variables: &Variables) -> Result<Self, Error> {
+        let paths = Paths::new(variables);
+        let mut builder = config::Config::builder();
+        match variables.get("TANDEM_CONFIG").filter(|p| !p.is_empty()).map(PathBuf::from) {
+            Some(path) if !path.is_file() => return Err(Error::Missing { path }),
+            Some(path) => builder = builder.add_source(File::from(path).format(FileFormat::Toml)),
+            None => builder = builder.add_source(File::new("config/tandem.toml", FileFormat::Toml).required(false)),
+        }
+        let wrong = |error: config::ConfigError| Error::Wrong { message: error.to_string() };
+        if let Some(url) = nats_url(variables) {
+            builder = builder.set_override("nats.urls", vec![url]).map_err(wrong)?;
+        }
+        if let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty()) {
+            builder = builder.set_override("database.url", url.as_str()).map_err(wrong)?;
+        }
+        for (key, value) in overrides(variables) {
+            builder = builder.set_override(&key, value).map_err(wrong)?;
+        }
+        let mut config: Self = builder.build().and_then(config::Config::try_deserialize).map_err(wrong)?;
+        if config.database.url.is_empty() {
+            config.database.url = format!("sqlite://{}", paths.data.join("tandem.db").display());
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error::Wrong { message });
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        if !share(self.agent.max_unknown_share) {
+            return wrong(format!("agent.max_unknown_share: {} is not between 0 and 1", self.agent.max_unknown_share));
+        }
+        if !share(self.agent.choice.explore) || !share(self.agent.choice.near) {
+            return wrong("agent.choice: explore and near are shares between 0 and 1".to_owned());
+        }
+        if let Some(folder) = self.templates.folder().filter(|f| !f.is_dir()) {
+            return wrong(format!("templates.folder: {} is no folder", folder.display()));
+        }
+        self.nats.check().map_err(|e| Error::Wrong { message: e.to_string() })
+    }
+}
+
+/// `TANDEM__SECTION__KEY=value` as `section.key` and the value's type. A list is written `a,b`.
+fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
+    let ours: Variables = variables
+        .iter()
+        .filter(|(name, _)| name.starts_with("TANDEM__"))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
+    let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route"];
+    let mut environment = Environment::with_prefix("TANDEM")
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
+        .list_separator(",")
+        .source(Some(ours.into_iter().collect()));
+    for key in lists {
+        environment = environment.with_list_parse_key(key);
+    }
+    let collected = config::Source::collect(&environment).unwrap_or_default();
+    collected.into_iter().collect()
+}
+
+fn nats_url(variables: &Variables) -> Option<String> {
+    let set = |name: &str| variables.get(name).filter(|v| !v.is_empty());
+    if let Some(url) = set("NATS_URL") {
+        return Some(url.clone());
+    }
+    let (host, port) = (set("NATS_HOST"), set("NATS_PORT"));
+    if host.is_none() && port.is_none() {
+        return None;
+    }
+    let host = host.map_or("127.0.0.1", String::as_str);
+    Some(format!("nats://{host}:{}", port.map_or("4222", String::as_str)))
+}
+
+/// Keys and addresses of the providers, from the variables that the source names.
+pub fn credentials(variables: &Variables) -> Credentials {
+    let set = |name: &str| variables.get(name).filter(|v| !v.is_empty()).cloned();
+    let key = |secret: Option<String>, base_url: Option<String>, default: &str| {
+        secret.map(|secret| Key {
+            secret: SecretString::from(secret),
+            base_url: base_url.unwrap_or_else(|| default.to_owned()),
+        })
+    };
+    let openai_url = set("OPENAI_BASE_URL");
+    // A server of one's own may need no key: its address is enough.
+    let openai_key = set("OPENAI_API_KEY").or_else(|| openai_url.as_ref().map(|_| String::new()));
+    Credentials {
+        anthropic: key(set("ANTHROPIC_API_KEY"), set("ANTHROPIC_BASE_URL"), ""),
+        openai: key(openai_key, openai_url, ""),
+        google: key(set("GOOGLE_AI_STUDIO_API_KEY"), set("GOOGLE_GEMINI_BASE_URL"), ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Config, Error> {
+        let mut variables: Variables = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        variables.entry("HOME".to_owned()).or_insert_with(|| "/home/someone".to_owned());
+        Config::load(&variables)
+    }
+
+    #[test]
+    fn variables_of_the_source_and_of_every_key_are_taken() {
+        let config = load(&[
+            ("NATS_HOST", "bus"),
+            ("TANDEM__CACHE__ORDER", "rules_first"),
+            ("TANDEM__AGENT__CHOICE__EXPLORE", "0.2"),
+            ("TANDEM__NATS__REPLY_PREFIXES", "_INBOX.,answers."),
+        ])
+        .unwrap();
+        assert_eq!(config.nats.urls, ["nats://bus:4222"]);
+        assert_eq!(config.cache.order, cache::Order::RulesFirst);
+        assert!((config.agent.choice.explore - 0.2).abs() < 1e-9);
+        assert_eq!(config.nats.reply_prefixes, ["_INBOX.", "answers."]);
+        assert_eq!(config.database.url, "sqlite:///home/someone/.local/share/tandem/tandem.db");
+    }
+
+    #[test]
+    fn a_wrong_key_is_named() {
+        for (name, value, said) in [
+            ("TANDEM__CACHE__TTL", "5", "ttl"),
+            ("TANDEM__CACHE__TTL_MS", "soon", "ttl_ms"),
+            ("TANDEM__CASH__TTL_MS", "5", "cash"),
+            ("TANDEM__AGENT__MAX_UNKNOWN_SHARE", "3", "agent.max_unknown_share"),
+            ("TANDEM_CONFIG", "/nowhere/tandem.toml", "/nowhere/tandem.toml"),
+        ] {
+            let message = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.contains(said), "{name}={value}: {message}");
+        }
+    }
+}

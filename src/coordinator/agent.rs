@@ -1,0 +1,388 @@
+//! The hybrid agent: rules first, what was done before second, a model last.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::{self, Kind, evaluate};
+use super::graph::{self, Figures};
+use super::library::{Library, Template, TemplateError};
+use super::reading::{Mismatch, Reading};
+use super::select::{Candidate, Declined, Knowledge, Selected, select};
+use super::slots::{Filled, Value};
+use crate::cache::{Cache, Key};
+use crate::domain::record::{Block, Digest, EntryKind};
+use crate::domain::{
+    Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType,
+    TemplateId, Tenant, Timestamp,
+};
+use crate::llm::{self, Client, Finish, Prompt};
+
+/// How the agent works.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Above this share of a task's words that neither trigger, word, slot nor language of a template accounts for,
+    /// the rules decline. 0.15: one unknown word in seven; with fewer words none may be unknown.
+    pub max_unknown_share: f64,
+    /// How the agent chooses among templates that understand a task equally well.
+    pub choice: graph::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_unknown_share: 0.15, choice: graph::Options::default() }
+    }
+}
+
+/// For whom and within which bounds the agent works.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    pub tenant: Tenant,
+    pub correlation_id: CorrelationId,
+    pub cache: CacheMode,
+    /// What model calls may cost together; `None`: no bound of the request's own.
+    pub max_cost: Option<NanoUsd>,
+    pub deadline: Instant,
+}
+
+/// Does one task. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    options: Arc<Options>,
+    library: Arc<RwLock<Arc<Library>>>,
+    figures: Figures,
+    blocks: Arc<RwLock<HashSet<Block>>>,
+    cache: Cache,
+    llm: Client,
+}
+
+impl Agent {
+    pub fn new(options: Options, library: Library, cache: Cache, llm: Client) -> Self {
+        Self {
+            options: Arc::new(options),
+            library: Arc::new(RwLock::new(Arc::new(library))),
+            figures: Figures::default(),
+            blocks: Arc::default(),
+            cache,
+            llm,
+        }
+    }
+
+    /// Rules, then what was done before, then a model; where nothing can do it, an answer that says why.
+    pub async fn process(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
+        match self.by_rules(goal, &bounds.tenant, now) {
+            Ok(answer) => answer,
+            Err(declined) => self.beyond_rules(goal, bounds, &declined, "", now).await,
+        }
+    }
+
+    /// A template's output, or why no template will do.
+    pub fn by_rules(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Result<Answer, Declined> {
+        let started = Instant::now();
+        let library = self.library();
+        let selected = self.select_in(&library, goal, tenant, now);
+        let task_type = selected.task_type;
+        let Some(chosen) = selected.chosen else {
+            return Err(selected.declined.unwrap_or(Declined::NoTemplate));
+        };
+        let template = chosen.template;
+        match render(&library, &chosen, goal) {
+            Ok((text, file)) => Ok(by_template(template, task_type, goal, text, file, started, now)),
+            Err(error) => {
+                tracing::error!(template.id = %template.id, %error, "a template failed");
+                Err(Declined::NoTemplate)
+            }
+        }
+    }
+
+    /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
+    /// `earlier` is what the parts that this one depends on came to.
+    pub async fn beyond_rules(
+        &self,
+        goal: &Goal,
+        bounds: &Bounds,
+        declined: &Declined,
+        earlier: &str,
+        now: Timestamp,
+    ) -> Answer {
+        tracing::info!(why = %declined, "the rules declined");
+        let key = self.cache.key(&bounds.tenant, EntryKind::Task, goal);
+        // With other parts' output at hand the answer depends on more than its own words.
+        let may_recall = bounds.cache == CacheMode::Use && earlier.is_empty();
+        if may_recall && let Some(answer) = self.recall(&key, now).await {
+            return answer;
+        }
+        match self.ask(goal, bounds, earlier, now).await {
+            Ok(answer) => {
+                if bounds.cache != CacheMode::Off && earlier.is_empty() && answer.cacheable() {
+                    self.cache.put(&key, Arc::new(answer.clone()), bounds.correlation_id.clone(), now);
+                }
+                answer
+            }
+            Err(why) => fallback(goal, format!("{why}; {declined}"), now),
+        }
+    }
+
+    /// What the rules would do, for people who want to know.
+    pub fn explain<T>(&self, goal: &Goal, tenant: &Tenant, now: Timestamp, read: impl FnOnce(Selected<'_>) -> T) -> T {
+        let library = self.library();
+        read(self.select_in(&library, goal, tenant, now))
+    }
+
+    pub fn library(&self) -> Arc<Library> {
+        self.library.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the templates anew. Those that can't be used are named; the rest serves.
+    pub fn reload(&self, folder: Option<&Path>) -> Vec<TemplateError> {
+        let (library, errors) = Library::load(folder);
+        *self.library.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(library);
+        errors
+    }
+
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    pub fn llm(&self) -> &Client {
+        &self.llm
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Puts the database's blocks in place of what was known.
+    pub fn replace_blocks(&self, blocks: Vec<Block>) {
+        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = blocks.into_iter().collect();
+    }
+
+    fn select_in<'a>(&self, library: &'a Library, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Selected<'a> {
+        let figures = self.figures.snapshot();
+        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+        let task_key = task_key(tenant, goal);
+        let is_blocked = |template: &TemplateId| {
+            !blocks.is_empty()
+                && blocks.contains(&Block { tenant: tenant.clone(), task_key, template: template.clone() })
+        };
+        let knowledge = Knowledge {
+            library,
+            figures: &figures,
+            options: &self.options.choice,
+            max_unknown_share: self.options.max_unknown_share,
+            now,
+        };
+        select(&goal.description, &goal.language, is_blocked, &knowledge, &mut rand::rng())
+    }
+
+    async fn recall(&self, key: &Key, now: Timestamp) -> Option<Answer> {
+        if let Some(found) = self.cache.exact(key, now) {
+            return Some(found.as_answer());
+        }
+        match self.cache.semantic(key, now).await {
+            Ok(found) => found.map(|f| f.as_answer()),
+            Err(error) => {
+                tracing::warn!(%error, "the semantic tier can't be asked");
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, String> {
+        if !self.llm.is_configured() {
+            return Err(
+                "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned()
+            );
+        }
+        let prompt = prompt(goal, &self.cache.options().context_fields, earlier);
+        if let Some(max) = bounds.max_cost {
+            let worst = self.llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
+            if worst > max {
+                return Err(format!("a model call may cost {worst}, and max_cost_usd allows {max}"));
+            }
+        }
+        let deadline = tokio::time::Instant::from_std(bounds.deadline);
+        let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
+        let evaluation = evaluate(&completion.text, Kind::Unknown(&goal.language));
+        let text = evaluate::unfence(&completion.text).map_or(completion.text.as_str(), |fenced| fenced.code);
+        let complete = matches!(completion.finish, Finish::Stop);
+        let reason = if !complete {
+            Some(format!("the model stopped early ({:?}); the answer is not complete", completion.finish))
+        } else if text.trim().is_empty() {
+            Some("the model's answer is empty".to_owned())
+        } else if !evaluation.parses {
+            Some("the model's code has a syntax error".to_owned())
+        } else {
+            None
+        };
+        let usage = completion.usage();
+        let answer = Answer {
+            model: Some(completion.model),
+            usage,
+            cost: completion.cost,
+            evaluation: Some(evaluation),
+            time: completion.time,
+            ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, text.to_owned(), now)
+        };
+        Ok(match reason {
+            Some(reason) => answer.failed(reason),
+            None => answer,
+        })
+    }
+}
+
+/// What a template makes of its own example, or why it can't be used for it.
+pub fn try_template(library: &Library, template: &Template, language: &Language) -> Result<Answer, String> {
+    let goal = Goal {
+        description: template.example.clone(),
+        language: language.clone(),
+        complexity: Complexity::default(),
+        acceptance_criteria: vec![],
+        context: Context::default(),
+    };
+    let (words, started) = (super::words::words(&goal.description), Instant::now());
+    let reading = super::reading::read(template, &words, language).map_err(|mismatch| match mismatch {
+        Mismatch::Trigger => "its example lacks one of its triggers".to_owned(),
+        Mismatch::Slot(slot) => format!("its example does not fill the slot `{slot}`, which has no default"),
+    })?;
+    if !reading.unknown.is_empty() {
+        return Err(format!("its example has words that it does not account for: {}", reading.unknown.join(", ")));
+    }
+    let variables = variables(&reading, &goal);
+    let (text, file) = library.render(template, &variables).map_err(|e| e.message)?;
+    Ok(by_template(template, template.task_type, &goal, text, file, started, Timestamp(0)))
+}
+
+/// Same for the same task of one tenant in one language, however it is spaced and capitalised.
+pub fn task_key(tenant: &Tenant, goal: &Goal) -> Digest {
+    use sha2::{Digest as _, Sha256};
+    let words: Vec<String> = super::words::words(&goal.description).into_iter().map(|w| w.lower).collect();
+    let mut hash = Sha256::new();
+    for part in [tenant.as_str(), goal.language.as_str(), &words.join(" ")] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn render(library: &Library, chosen: &Candidate<'_>, goal: &Goal) -> Result<(String, Option<String>), TemplateError> {
+    library.render(chosen.template, &variables(&chosen.reading, goal))
+}
+
+fn variables(reading: &Reading, goal: &Goal) -> Filled {
+    let mut variables = reading.filled.clone();
+    variables.set("task", Value::Text(one_line(&goal.description)));
+    variables.set("language", Value::Text(goal.language.to_string()));
+    variables.set("complexity", Value::Text(goal.complexity.to_string()));
+    variables
+}
+
+fn by_template(
+    template: &Template,
+    task_type: TaskType,
+    goal: &Goal,
+    text: String,
+    file: Option<String>,
+    started: Instant,
+    now: Timestamp,
+) -> Answer {
+    let language = file.as_deref().map(|file| evaluate::language_of(file, &goal.language));
+    let kind = if template.prose { Kind::Prose } else { Kind::Code(language.as_ref().unwrap_or(&goal.language)) };
+    let evaluation = evaluate(&text, kind);
+    let answer = Answer {
+        file,
+        template: Some(template.id.clone()),
+        evaluation: Some(evaluation),
+        time: started.elapsed(),
+        ..Answer::new(Method::Autonomous, task_type, &goal.language, text, now)
+    };
+    if evaluation.parses { answer } else { answer.failed("the template's output has a syntax error".to_owned()) }
+}
+
+fn fallback(goal: &Goal, reason: String, now: Timestamp) -> Answer {
+    let text = format!("This task was not done: {reason}.");
+    Answer::new(Method::Fallback, likeliest_type(goal), &goal.language, text, now).failed(reason)
+}
+
+fn likeliest_type(goal: &Goal) -> TaskType {
+    let words = super::words::words(&goal.description);
+    super::classify::classify(&words).first().map_or(TaskType::General, |c| c.task_type)
+}
+
+/// The task where a comment or a string holds it: one line, and nothing that ends either or starts a template.
+fn one_line(task: &str) -> String {
+    let clean: String = task
+        .chars()
+        .take(200)
+        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{85}') { ' ' } else { c })
+        .filter(|c| !matches!(c, '"' | '\'' | '`' | '\\' | '$' | '#'))
+        .collect();
+    let clean = clean
+        .replace("*/", "* /")
+        .replace("/*", "/ *")
+        .replace("--", "- -")
+        .replace("<!", "< !")
+        .replace("{{", "{ {")
+        .replace("}}", "} }")
+        .replace("{%", "{ %")
+        .replace("%}", "% }");
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
+    let system = format!(
+        "You write {} for developers. Answer with one fenced code block and nothing else, unless the task asks for \
+         prose. Handle errors. Write no placeholders. Use the names that the task uses.",
+        goal.language
+    );
+    let mut text =
+        format!("Task: {}\nLanguage: {}\nComplexity: {}\n", goal.description, goal.language, goal.complexity);
+    if !goal.acceptance_criteria.is_empty() {
+        text.push_str("It is accepted if:\n");
+        goal.acceptance_criteria.iter().for_each(|c| text.push_str(&format!("- {c}\n")));
+    }
+    let shown = goal.context.fields.iter().filter(|(name, _)| context_fields.contains(name));
+    shown.for_each(|(name, value)| text.push_str(&format!("Context, {name}: {value}\n")));
+    if !earlier.is_empty() {
+        text.push_str("It must fit what was made before:\n");
+        text.push_str(earlier);
+    }
+    let mut messages = goal.context.messages.clone();
+    messages.push(Message { role: "user".to_owned(), content: text });
+    let max_output_tokens = match goal.complexity {
+        Complexity::Simple => Some(1_024),
+        Complexity::Medium | Complexity::Complex => None,
+    };
+    Prompt { system, messages, max_output_tokens }
+}
+
+/// The language that a task names, else the given default.
+pub fn language_of(task: &str) -> Option<Language> {
+    super::words::language_of(&super::words::words(task))
+}
+
+fn describe(error: &llm::Error) -> String {
+    use std::error::Error as _;
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_can_end_no_comment_and_start_no_template() {
+        let hostile = "a */ b \"\"\" c -- d \n e {{ 7*7 }} {% x %} \u{2028} ${boom} #{x}";
+        let line = one_line(hostile);
+        for bad in ["*/", "\"", "--", "\n", "{{", "{%", "\u{2028}", "${", "#{"] {
+            assert!(!line.contains(bad), "{bad:?} in {line:?}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The templates: read from the binary and from the user's folder, checked, compiled.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use include_dir::{Dir, include_dir};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Deserialize;
+
+use super::slots::{Filled, Slot};
+use super::words::stem;
+use crate::domain::{Language, TaskType, TemplateId};
+
+static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config/templates");
+
+/// The front matter of a template file. See `docs/templates.md`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FrontMatter {
+    id: TemplateId,
+    task_type: TaskType,
+    language: String,
+    description: String,
+    example: String,
+    triggers: Vec<String>,
+    #[serde(default)]
+    words: Vec<String>,
+    #[serde(default)]
+    slots: Vec<Slot>,
+    #[serde(default)]
+    file: Option<String>,
+    #[serde(default)]
+    defaults: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    prose: bool,
+}
+
+/// One template, ready to match and to render.
+#[derive(Debug, Clone)]
+pub struct Template {
+    pub id: TemplateId,
+    pub task_type: TaskType,
+    /// `None`: for any language.
+    pub language: Option<Language>,
+    pub description: String,
+    pub example: String,
+    /// Every group must be found; within a group any alternative, as stems in a row.
+    pub(super) triggers: Vec<Vec<Vec<String>>>,
+    /// Stems that the template honours beyond its triggers.
+    pub(super) words: Vec<Vec<String>>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) defaults: Filled,
+    pub prose: bool,
+    has_file: bool,
+    /// The whole file, for `templates show`.
+    pub source: String,
+    /// Where it was read from; `None` for one in the binary.
+    pub path: Option<PathBuf>,
+}
+
+/// Why a template file can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("template {path}: {message}")]
+pub struct TemplateError {
+    pub path: String,
+    pub message: String,
+}
+
+/// All templates of this worker.
+#[derive(Debug)]
+pub struct Library {
+    templates: BTreeMap<TemplateId, Template>,
+    environment: Environment<'static>,
+}
+
+impl Library {
+    /// The templates in the binary, and those in `folder`, of which one with the same id replaces a built-in.
+    /// A broken file is reported and left out; the rest serves.
+    pub fn load(folder: Option<&Path>) -> (Self, Vec<TemplateError>) {
+        let mut environment = Environment::new();
+        // Building fails only where delimiters clash, and none are set.
+        if let Ok(syntax) =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()
+        {
+            environment.set_syntax(syntax);
+        }
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        let mut library = Self { templates: BTreeMap::new(), environment };
+        let mut errors = vec![];
+        for (path, source) in built_in() {
+            library.add(&path, None, &source, &mut errors);
+        }
+        for path in folder.map(files_under).unwrap_or_default() {
+            let shown = path.display().to_string();
+            match std::fs::read_to_string(&path) {
+                Ok(source) => library.add(&shown, Some(path), &source, &mut errors),
+                Err(error) => errors.push(TemplateError { path: shown, message: format!("can't be read: {error}") }),
+            }
+        }
+        (library, errors)
+    }
+
+    pub fn get(&self, id: &TemplateId) -> Option<&Template> {
+        self.templates.get(id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Template> {
+        self.templates.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.templates.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.templates.is_empty()
+    }
+
+    /// The text, and the path that the template gives it.
+    pub fn render(&self, template: &Template, slots: &Filled) -> Result<(String, Option<String>), TemplateError> {
+        let render = |name: &str| {
+            let compiled = self.environment.get_template(name)?;
+            compiled.render(Serde(slots))
+        };
+        let failed = |error: minijinja::Error| TemplateError {
+            path: template.id.to_string(),
+            message: format!("can't be rendered: {}", describe(&error)),
+        };
+        let text = render(template.id.as_str()).map_err(failed)?;
+        let file = template.has_file.then(|| render(&file_name(&template.id)).map_err(failed)).transpose()?;
+        Ok((text, file))
+    }
+
+    fn add(&mut self, shown: &str, path: Option<PathBuf>, source: &str, errors: &mut Vec<TemplateError>) {
+        match self.parse(path, source) {
+            Ok(template) => {
+                self.templates.insert(template.id.clone(), template);
+            }
+            Err(message) => errors.push(TemplateError { path: shown.to_owned(), message }),
+        }
+    }
+
+    fn parse(&mut self, path: Option<PathBuf>, source: &str) -> Result<Template, String> {
+        let (front, body) = split(source)?;
+        let front: FrontMatter =
+            toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
+        let language = match front.language.as_str() {
+            "any" => None,
+            name => Some(Language::named(name).ok_or_else(|| {
+                let known: Vec<String> = Language::known().map(String::from).collect();
+                format!("front matter: no language {name:?}; there are: any, {}", known.join(", "))
+            })?),
+        };
+        if front.triggers.is_empty() {
+            return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
+        }
+        let body_line = source[..source.len() - body.len()].lines().count();
+        let compile = |environment: &mut Environment<'static>, name: String, text: String, offset: usize| {
+            environment.add_template_owned(name, text).map_err(|e| {
+                let line = e.line().map_or(String::new(), |l| format!("line {}: ", l + offset));
+                format!("{line}{}", describe(&e))
+            })
+        };
+        compile(&mut self.environment, front.id.to_string(), body.to_owned(), body_line)?;
+        let has_file = front.file.is_some();
+        if let Some(file) = front.file {
+            compile(&mut self.environment, file_name(&front.id), file, 0)
+                .map_err(|e| format!("front matter: file: {e}"))?;
+        }
+        let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+        Ok(Template {
+            triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
+            words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
+            slots: front.slots,
+            defaults,
+            prose: front.prose,
+            has_file,
+            source: source.to_owned(),
+            path,
+            id: front.id,
+            task_type: front.task_type,
+            language,
+            description: front.description,
+            example: front.example,
+        })
+    }
+}
+
+fn built_in() -> Vec<(String, String)> {
+    fn collect(dir: &Dir<'_>, found: &mut Vec<(String, String)>) {
+        for file in dir.files().filter(|f| f.path().extension().is_some_and(|e| e == "jinja")) {
+            if let Some(text) = file.contents_utf8() {
+                found.push((file.path().display().to_string(), text.to_owned()));
+            }
+        }
+        dir.dirs().for_each(|dir| collect(dir, found));
+    }
+    let mut found = vec![];
+    collect(&BUILT_IN, &mut found);
+    found
+}
+
+/// Every `.jinja` file below a folder, in a fixed order. A folder that is not there holds none.
+pub fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(path),
+                _ if path.extension().is_some_and(|e| e == "jinja") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn file_name(id: &TemplateId) -> String {
+    format!("{id}#file")
+}
+
+fn split(source: &str) -> Result<(&str, &str), String> {
+    let rest =
+        source.strip_prefix("+++\n").ok_or("line 1: a template begins with a line `+++` and its front matter")?;
+    rest.split_once("\n+++\n").ok_or_else(|| "the front matter has no closing line `+++`".to_owned())
+}
+
+fn alternatives(group: &str) -> Vec<Vec<String>> {
+    group.split('|').map(|a| a.split_whitespace().map(|w| stem(&w.to_lowercase())).collect()).collect()
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+}

@@ -1,0 +1,129 @@
+//! A name from a task in every spelling that code needs.
+
+use serde::Serialize;
+
+/// The spellings of one name. `one` and `many` are its singular and plural.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Noun {
+    #[serde(flatten)]
+    forms: Forms,
+    one: Forms,
+    many: Forms,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Forms {
+    words: String,
+    title: String,
+    snake: String,
+    kebab: String,
+    pascal: String,
+    camel: String,
+    r#const: String,
+    dotted: String,
+}
+
+impl Noun {
+    /// From a phrase as people write it: "user events", "UserEvents", "user_events", "API keys".
+    /// `None` where nothing of it can stand in an identifier.
+    pub fn new(phrase: &str) -> Option<Self> {
+        let words = split(phrase);
+        let last = words.last()?;
+        let with_last = |last: String| {
+            let mut words = words.clone();
+            if let Some(end) = words.last_mut() {
+                *end = last;
+            }
+            Forms::new(&words)
+        };
+        let one = with_last(pluralizer::pluralize(last, 1, false));
+        let many = with_last(pluralizer::pluralize(last, 2, false));
+        Some(Self { forms: Forms::new(&words), one, many })
+    }
+
+    pub fn dotted(&self) -> &str {
+        &self.forms.dotted
+    }
+
+    pub fn kebab(&self) -> &str {
+        &self.forms.kebab
+    }
+
+    pub fn words(&self) -> &str {
+        &self.forms.words
+    }
+
+    pub fn many_kebab(&self) -> &str {
+        &self.many.kebab
+    }
+}
+
+impl Forms {
+    fn new(words: &[String]) -> Self {
+        let pascal: String = words.iter().map(|w| capital(w)).collect();
+        let camel = words.iter().enumerate().map(|(i, w)| if i == 0 { w.clone() } else { capital(w) }).collect();
+        let spaced = words.join(" ");
+        Self {
+            title: capital(&spaced),
+            snake: words.join("_"),
+            kebab: words.join("-"),
+            r#const: words.join("_").to_uppercase(),
+            dotted: words.join("."),
+            words: spaced,
+            pascal,
+            camel,
+        }
+    }
+}
+
+/// Lower-case ASCII words, the first of which begins with a letter, as identifiers in all seven languages need.
+fn split(phrase: &str) -> Vec<String> {
+    let mut words: Vec<String> = vec![];
+    let mut previous = ' ';
+    for c in phrase.chars().take(120) {
+        let begins = !previous.is_ascii_alphanumeric() || (previous.is_ascii_lowercase() && c.is_ascii_uppercase());
+        if c.is_ascii_alphanumeric() {
+            if begins || words.is_empty() {
+                words.push(String::new());
+            }
+            if let Some(word) = words.last_mut() {
+                word.push(c.to_ascii_lowercase());
+            }
+        }
+        previous = c;
+    }
+    if words.first().is_some_and(|w| w.starts_with(|c: char| c.is_ascii_digit())) {
+        words.insert(0, "n".to_owned());
+    }
+    words
+}
+
+fn capital(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_phrase_has_every_spelling() {
+        let noun = Noun::new("user events").unwrap();
+        assert_eq!(
+            (noun.forms.pascal.as_str(), noun.forms.r#const.as_str(), noun.dotted()),
+            ("UserEvents", "USER_EVENTS", "user.events")
+        );
+        assert_eq!(noun.one.pascal, "UserEvent");
+        assert_eq!(Noun::new("category").unwrap().many_kebab(), "categories");
+        assert_eq!(Noun::new("people").unwrap().one.snake, "person");
+        assert_eq!(Noun::new("OrderItems").unwrap().forms.snake, "order_items");
+        assert_eq!(Noun::new("3d models").unwrap().forms.snake, "n_3d_models");
+    }
+
+    #[test]
+    fn what_is_no_identifier_never_gets_into_one() {
+        assert_eq!(Noun::new("{{ 7*7 }}; DROP").unwrap().forms.snake, "n_7_7_drop");
+        assert_eq!(Noun::new("🦀 — …"), None);
+    }
+}

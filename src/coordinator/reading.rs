@@ -1,0 +1,84 @@
+//! How far a template understands a task: every word is accounted for, or counted as not understood.
+
+use super::library::Template;
+use super::slots::{self, Filled, Slot};
+use super::words::{Form, LIMITERS, Word};
+use crate::domain::Language;
+
+/// A task as a template reads it.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    pub filled: Filled,
+    /// Words that carry meaning.
+    pub content: usize,
+    /// Those of them that neither trigger, word, slot nor language accounts for.
+    pub unknown: Vec<String>,
+    /// One of the unknown words weighs more than its share: it turns the meaning of the whole ("without", "only"), or
+    /// it names something in particular (Redis, 500, "a.b").
+    pub limited: bool,
+}
+
+impl Reading {
+    /// The share of the words that the template does not understand, 0 to 1.
+    pub fn unknown_share(&self) -> f64 {
+        self.unknown.len() as f64 / self.content.max(1) as f64
+    }
+
+    /// Whether the rules may answer with this template.
+    pub fn is_sure(&self, max_unknown_share: f64) -> bool {
+        !self.limited && self.unknown_share() <= max_unknown_share
+    }
+}
+
+/// Why a template has no reading of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// A group of triggers was not found.
+    Trigger,
+    /// The task does not fill a slot that has no default.
+    Slot(Slot),
+}
+
+/// Reads a task with a template, in the language that the answer will be in.
+pub fn read(template: &Template, words: &[Word], language: &Language) -> Result<Reading, Mismatch> {
+    let mut triggers = vec![false; words.len()];
+    for group in &template.triggers {
+        let mut found = false;
+        for alternative in group {
+            found |= mark(words, alternative, &mut triggers);
+        }
+        if !found {
+            return Err(Mismatch::Trigger);
+        }
+    }
+    let mut taken = triggers.clone();
+    for row in &template.words {
+        mark(words, row, &mut taken);
+    }
+    for (word, taken) in words.iter().zip(&mut taken) {
+        *taken |= word.form == Form::Plain && Language::named(&word.lower).as_ref() == Some(language);
+    }
+    let mut filled = slots::fill(words, &template.slots, &mut taken, &triggers);
+    filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
+
+    let content = words.iter().filter(|w| !w.is_filler()).count();
+    let left: Vec<&Word> =
+        words.iter().zip(&taken).filter(|(w, taken)| !**taken && !w.is_filler()).map(|(w, _)| w).collect();
+    let shouted = words.iter().filter(|w| w.is_capitalised()).count() * 2 > words.len();
+    let particular = |w: &Word| w.form != Form::Plain || (w.at > 0 && w.is_capitalised() && !shouted);
+    let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()) || particular(w));
+    Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited })
+}
+
+/// Marks every place where the stems stand in a row. True if there is one.
+fn mark(words: &[Word], row: &[String], marks: &mut [bool]) -> bool {
+    let mut found = false;
+    for at in 0..(words.len() + 1).saturating_sub(row.len().max(1)) {
+        let here = words[at..at + row.len()].iter().zip(row).all(|(w, stem)| w.form == Form::Plain && w.stem == *stem);
+        if here && !row.is_empty() {
+            marks[at..at + row.len()].fill(true);
+            found = true;
+        }
+    }
+    found
+}

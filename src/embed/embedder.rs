@@ -1,0 +1,220 @@
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use tokio::sync::oneshot;
+
+use super::{Embed, Error, FastEmbed, Options};
+
+/// A text longer than this is embedded by its beginning: the model reads 256 tokens, and cutting first keeps the
+/// tokenizer from working through a megabyte for them.
+const LONGEST: usize = 8 * 1024;
+
+type Vector = Arc<[f32]>;
+type Recent = moka::sync::Cache<Arc<str>, Vector>;
+
+/// The shared handle to the embedding thread; cheap to clone. The thread ends with its last handle.
+#[derive(Clone)]
+pub struct Embedder {
+    jobs: SyncSender<Job>,
+    recent: Recent,
+    version: Arc<str>,
+}
+
+struct Job {
+    text: Arc<str>,
+    reply: oneshot::Sender<Result<Vector, Error>>,
+}
+
+impl Embedder {
+    /// Loads the model that ships from `assets` (`onnxruntime/libonnxruntime.so`, `embedding/model.onnx`,
+    /// `embedding/tokenizer.json`). Blocks until it is ready or has failed.
+    pub fn load(assets: &Path, options: Options) -> Result<Self, Error> {
+        let (assets, threads) = (assets.to_owned(), options.threads);
+        Self::start(move || FastEmbed::load(&assets, threads), &options)
+    }
+
+    /// Puts any model behind the handle.
+    pub fn new(model: impl Embed + 'static, options: Options) -> Result<Self, Error> {
+        Self::start(move || Ok(model), &options)
+    }
+
+    /// See [`Embed::version`].
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The text's unit vector. The work is queued by the call itself, so texts are embedded in the order of the calls.
+    pub fn embed(&self, text: &str) -> impl Future<Output = Result<Vector, Error>> + Send + use<> {
+        let text = beginning(text);
+        let queued = match self.recent.get(text) {
+            Some(vector) => Ok(Err(vector)),
+            None => self.queue(text.into()).map(Ok),
+        };
+        async move {
+            match queued? {
+                Ok(reply) => reply.await.unwrap_or(Err(Error::Stopped)),
+                Err(known) => Ok(known),
+            }
+        }
+    }
+
+    fn queue(&self, text: Arc<str>) -> Result<oneshot::Receiver<Result<Vector, Error>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        match self.jobs.try_send(Job { text, reply }) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(Error::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
+        }
+    }
+
+    fn start<M: Embed>(
+        load: impl FnOnce() -> Result<M, Error> + Send + 'static,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let (jobs, waiting) = sync_channel(options.queue.max(1));
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let recent = Recent::new(options.recent);
+        let (known, batch) = (recent.clone(), options.batch.max(1));
+        let run = move || match catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(Error::Panicked)) {
+            Ok(model) => {
+                // A loader that no longer waits has dropped the queue too: the loop then ends by itself.
+                let _ = ready.send(Ok(Arc::from(model.version())));
+                serve(model, &waiting, &known, batch);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        };
+        std::thread::Builder::new()
+            .name("embed".into())
+            .spawn(run)
+            .map_err(|source| Error::Start { source: Arc::new(source) })?;
+        let version = is_ready.recv().unwrap_or(Err(Error::Stopped))?;
+        Ok(Self { jobs, recent, version })
+    }
+}
+
+fn serve(mut model: impl Embed, jobs: &Receiver<Job>, recent: &Recent, batch: usize) {
+    while let Ok(first) = jobs.recv() {
+        let mut jobs: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).take(batch).collect();
+        jobs.retain(|job| !job.reply.is_closed());
+        let texts: Vec<&str> = jobs.iter().map(|job| &*job.text).collect();
+        let results = match embed(&mut model, &texts) {
+            Ok(vectors) => vectors.into_iter().map(Ok).collect(),
+            // One bad text must not spoil its neighbours.
+            Err(_) if texts.len() > 1 => {
+                texts.iter().map(|text| embed(&mut model, &[text]).and_then(only)).collect::<Vec<_>>()
+            }
+            Err(error) => vec![Err(error)],
+        };
+        for (job, result) in jobs.into_iter().zip(results) {
+            if let Ok(vector) = &result {
+                recent.insert(job.text, vector.clone());
+            }
+            // Whoever asked may have given up.
+            let _ = job.reply.send(result);
+        }
+    }
+}
+
+fn embed(model: &mut impl Embed, texts: &[&str]) -> Result<Vec<Vector>, Error> {
+    if texts.is_empty() {
+        return Ok(vec![]);
+    }
+    let vectors = catch_unwind(AssertUnwindSafe(|| model.embed(texts))).unwrap_or(Err(Error::Panicked))?;
+    if vectors.len() != texts.len() {
+        return Err(Error::Unusable("another number of vectors than texts"));
+    }
+    vectors.into_iter().map(unit).collect()
+}
+
+fn unit(mut vector: Vec<f32>) -> Result<Vector, Error> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if !length.is_finite() || length <= f32::EPSILON {
+        return Err(Error::Unusable("a vector without direction"));
+    }
+    vector.iter_mut().for_each(|x| *x /= length);
+    Ok(vector.into())
+}
+
+fn only(vectors: Vec<Vector>) -> Result<Vector, Error> {
+    vectors.into_iter().next().ok_or(Error::Unusable("no vector"))
+}
+
+fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::Hashed;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_text_has_the_same_unit_vector_alone_in_a_batch_and_from_memory() {
+        let embedder = Embedder::new(Hashed::default(), Options::default()).unwrap();
+        let texts: Vec<String> = (0..40).map(|i| format!("text number {i}")).collect();
+        let together = futures::future::join_all(texts.iter().map(|t| embedder.embed(t))).await;
+        for (text, vector) in texts.iter().zip(together) {
+            let vector = vector.unwrap();
+            assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+            assert_eq!(vector, embedder.embed(text).await.unwrap());
+        }
+    }
+
+    /// Panics on the word "panic"; otherwise waits until it may go on.
+    struct Gated(Arc<Mutex<()>>);
+
+    impl Embed for Gated {
+        fn version(&self) -> &'static str {
+            "gated"
+        }
+
+        fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+            drop(self.0.lock().unwrap());
+            assert!(!texts.contains(&"panic"), "asked to");
+            Ok(texts.iter().map(|_| vec![3.0, 4.0]).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_the_text_that_caused_it_and_nothing_else() {
+        let gate = Arc::new(Mutex::new(()));
+        let embedder = Embedder::new(Gated(gate.clone()), Options::default()).unwrap();
+        let closed = gate.lock().unwrap();
+        let first = embedder.embed("first");
+        let (bad, good) = (embedder.embed("panic"), embedder.embed("good"));
+        drop(closed);
+        assert_eq!(first.await.unwrap()[..], [0.6, 0.8]);
+        assert!(matches!(bad.await, Err(Error::Panicked)));
+        assert!(good.await.is_ok(), "it waited in the same batch");
+        assert!(embedder.embed("later").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let gate = Arc::new(Mutex::new(()));
+        let options = Options { queue: 2, batch: 1, ..Options::default() };
+        let embedder = Embedder::new(Gated(gate.clone()), options).unwrap();
+        let closed = gate.lock().unwrap();
+        let waiting: Vec<_> = (0..8).map(|i| embedder.embed(&format!("text {i}"))).collect();
+        drop(closed);
+        let answers = futures::future::join_all(waiting).await;
+        let busy = answers.iter().filter(|a| matches!(a, Err(Error::Busy))).count();
+        // Two wait, and one more may have been taken out of the queue.
+        assert!((5..=6).contains(&busy), "{busy} of 8 were refused");
+        assert!(embedder.embed("after").await.is_ok());
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let long = "€".repeat(10_000);
+        assert!(beginning(&long).len() <= LONGEST);
+        assert_eq!(beginning("short"), "short");
+    }
+}

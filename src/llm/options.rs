@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// How models are called. Keys and addresses are no part of it: see [`Credentials`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The models to ask, as `provider/model`, the preferred one first; providers are `anthropic`, `openai` and
+    /// `google`. `openai` stands for every OpenAI-compatible address too, `OPENAI_BASE_URL` names it. A model whose
+    /// provider has no key is left out. Empty: `anthropic/claude-sonnet-4-5`, `openai/gpt-5-mini` and
+    /// `google/gemini-2.5-flash`, as far as there are keys.
+    pub route: Vec<String>,
+    /// The longest that one call may take, in milliseconds, connecting and reading included. A request's own deadline
+    /// can only shorten it.
+    pub timeout_ms: u64,
+    /// The most tokens that one answer may have; with a model that thinks first, its thoughts count too.
+    pub max_output_tokens: u32,
+    /// Sampling temperature, 0 to 2. Left out of the request unless set: some models refuse it.
+    pub temperature: Option<f32>,
+    /// Prices by `provider/model`, instead of the built-in table (genai-prices). A model that neither of the two
+    /// knows is refused. A model that costs nothing (one of your own) is listed with zeros. Only in the file:
+    /// `[llm.prices."openai/my-model"]`.
+    pub prices: BTreeMap<String, PriceOverride>,
+    /// The `provider/model` that says what answers would have cost, had a model written them all. Empty: no such
+    /// figure.
+    pub reference_model: String,
+}
+
+/// What a model costs, in US dollars per million tokens. Cached input and thoughts cost what input and output cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceOverride {
+    /// US dollars per million input tokens.
+    pub input_usd_per_mtok: f64,
+    /// US dollars per million output tokens.
+    pub output_usd_per_mtok: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            route: Vec::new(),
+            // A long answer of a thinking model takes a minute and more; requests bring their own, shorter deadline.
+            timeout_ms: 120_000,
+            max_output_tokens: 8_192,
+            temperature: None,
+            prices: BTreeMap::new(),
+            reference_model: "anthropic/claude-sonnet-4-5".to_owned(),
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let wrong = |key: &'static str, problem: &str| Err(Error::Option { key, problem: problem.to_owned() });
+        if self.timeout_ms == 0 {
+            return wrong("timeout_ms", "must be more than 0");
+        }
+        if self.max_output_tokens == 0 {
+            return wrong("max_output_tokens", "must be more than 0");
+        }
+        if self.temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
+            return wrong("temperature", "must be from 0 to 2");
+        }
+        Ok(())
+    }
+}
+
+/// Where each provider is reached and what opens it. `None`: the provider can't be asked.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    pub anthropic: Option<Key>,
+    /// OpenAI, or any address that speaks its format.
+    pub openai: Option<Key>,
+    pub google: Option<Key>,
+}
+
+/// A provider's key and address. `Debug` shows the address only.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Sent in a header, never in a URL. Empty: no such header is sent (a local server).
+    pub secret: SecretString,
+    /// With or without a trailing slash; with or without the version (`/v1`, `/v1beta`). Empty: the provider's own.
+    pub base_url: String,
+}

@@ -1,0 +1,408 @@
+//! One request from start to end: cache → coordinator → record.
+
+mod figures;
+mod queries;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
+use tracing::{Instrument, warn};
+
+pub use crate::coordinator::analyze::Analysis;
+pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status};
+pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
+
+use crate::cache::{Cache, Found, Key, Order};
+use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
+use crate::domain::record::{EntryId, EntryKind, Execution, Verdict};
+use crate::domain::{
+    Answer, CacheMode, CorrelationId, Goal, Language, Method, Request, RequestId, TemplateId, Tenant, Timestamp,
+};
+use crate::embed::Embedder;
+use crate::store::{Claim, Recorder, Store, Write};
+
+/// What holds for every request.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The language of a task that names none. `elixir`, as in the source.
+    pub default_language: Language,
+    /// How many of the newest executions percentiles and trends look at.
+    pub sample: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { default_language: Language::Elixir, sample: 10_000 }
+    }
+}
+
+/// Why a request has no answer. A task that nothing could do has one: a fallback.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("the id '{id}' was used for another request; take a new id, or send the same body")]
+    IdConflict { id: RequestId },
+    #[error("the time allowed is over; allow more with timeout_ms")]
+    DeadlineExceeded,
+    #[error("no answer with the correlation id '{id}' is known to this tenant")]
+    UnknownCorrelationId { id: CorrelationId },
+    #[error("the database can't be asked now; try again")]
+    Unavailable(#[source] crate::store::Error),
+    #[error("the embedding model is needed for this and is not there")]
+    NoEmbedding(#[source] crate::cache::Error),
+    #[error("a stored answer can't be read")]
+    Damaged(#[source] serde_json::Error),
+}
+
+/// An answer with what its sender is told beside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reply {
+    /// Of the request that the answer was made for: a repeated `id` gets the first one's.
+    pub correlation_id: CorrelationId,
+    pub answer: Answer,
+}
+
+/// What a verdict changed.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct Judged {
+    /// False where the same verdict was given before.
+    pub changed: bool,
+    /// Cache entries that no longer serve.
+    #[schemars(with = "Vec<String>")]
+    pub withdrawn: Vec<EntryId>,
+    /// Templates that no longer answer this task for this tenant.
+    pub blocked: Vec<TemplateId>,
+}
+
+/// The rooms that a request passes through. Cheap to clone.
+#[derive(Clone)]
+pub struct Pipeline {
+    options: Arc<Options>,
+    cache: Cache,
+    coordinator: Coordinator,
+    store: Store,
+    recorder: Recorder,
+    embedder: Option<Embedder>,
+    /// Why there is no embedder, for health.
+    embedding_problem: Option<Arc<str>>,
+    running: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Pipeline {
+    pub fn new(
+        options: Options,
+        coordinator: Coordinator,
+        store: Store,
+        recorder: Recorder,
+        embedder: Result<Embedder, String>,
+    ) -> Self {
+        let (embedder, problem) = match embedder {
+            Ok(embedder) => (Some(embedder), None),
+            Err(problem) => (None, Some(problem.into())),
+        };
+        Self {
+            options: Arc::new(options),
+            cache: coordinator.agent().cache().clone(),
+            coordinator,
+            store,
+            recorder,
+            embedder,
+            embedding_problem: problem,
+            running: Arc::default(),
+        }
+    }
+
+    /// The language of a task: as written, by any of its names; a misspelt one by its nearest name; else the one that
+    /// the task's words name; else the configured one. What was read otherwise than written is noted.
+    pub fn read_language(&self, written: Option<&str>, task: &str, notes: &mut Vec<String>) -> Language {
+        let Some(written) = written.map(str::trim).filter(|w| !w.is_empty()) else {
+            return language_of(task).unwrap_or_else(|| self.options.default_language.clone());
+        };
+        if let Some(known) = Language::named(written) {
+            return known;
+        }
+        if let Some(nearest) = Language::nearest(written) {
+            notes.push(format!("language '{}' was read as {nearest}", shown(written)));
+            return nearest;
+        }
+        notes.push(format!(
+            "there are no rules for language '{}'; only universal templates, the cache and a model can serve it",
+            shown(written)
+        ));
+        Language::from(shown(written))
+    }
+
+    /// The answer if it is known without waiting for anything: an exact hit.
+    pub fn known(&self, request: &Request, now: Timestamp) -> Option<Reply> {
+        if request.id.is_some() || request.cache != CacheMode::Use {
+            return None;
+        }
+        let started = Instant::now();
+        let found = self.cache.known(&self.key(request), now)?;
+        Some(self.hit(request, &found, started, now))
+    }
+
+    /// One request from start to end. Always ends by the request's deadline.
+    pub async fn run(&self, request: Request, now: Timestamp) -> Result<Reply, Error> {
+        let deadline = Instant::now() + request.timeout;
+        let _running = Running::count(&self.running);
+        let work = async {
+            match request.id.clone() {
+                Some(id) => self.once(&id, &request, deadline, now).await,
+                None => self.answer(&request, deadline, now).await,
+            }
+        };
+        timeout_at(deadline.into(), work).await.unwrap_or(Err(Error::DeadlineExceeded))
+    }
+
+    /// A user's verdict on an answer. When this returns, this worker no longer serves what was found wrong;
+    /// `bus::Sync` makes the others follow before the verdict is acknowledged.
+    pub async fn feedback(
+        &self,
+        tenant: &Tenant,
+        correlation_id: &CorrelationId,
+        verdict: Verdict,
+        comment: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Judged, Error> {
+        // The verdict may come before the answer's own record is written.
+        self.recorder.flush().await.map_err(Error::Unavailable)?;
+        let begun = Instant::now();
+        let judgement = loop {
+            let judged = self.store.judge(tenant, correlation_id, verdict, comment, now).await;
+            match judged.map_err(Error::Unavailable)? {
+                Some(judgement) => break judgement,
+                // Another worker may have answered just now: its record comes with its next batch.
+                None if begun.elapsed() < ELSEWHERE => tokio::time::sleep(ELSEWHERE / 10).await,
+                None => return Err(Error::UnknownCorrelationId { id: correlation_id.clone() }),
+            }
+        };
+        self.cache.remove(&judgement.withdrawn);
+        self.reload_figures().await?;
+        self.reload_blocks().await?;
+        Ok(Judged {
+            changed: judgement.changed,
+            withdrawn: judgement.withdrawn,
+            blocked: judgement.blocked.into_iter().map(|b| b.template).collect(),
+        })
+    }
+
+    /// Takes over what all workers learnt of the templates.
+    pub async fn reload_figures(&self) -> Result<(), Error> {
+        let edges = self.store.edges().await.map_err(Error::Unavailable)?;
+        self.coordinator.agent().figures().replace(edges);
+        Ok(())
+    }
+
+    /// Takes over what all tenants found wrong.
+    pub async fn reload_blocks(&self) -> Result<(), Error> {
+        let blocks = self.store.blocks().await.map_err(Error::Unavailable)?;
+        self.coordinator.agent().replace_blocks(blocks);
+        Ok(())
+    }
+
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Once means once: the database's key on (tenant, id) decides which of several equal requests does the work.
+    async fn once(&self, id: &RequestId, request: &Request, deadline: Instant, now: Timestamp) -> Result<Reply, Error> {
+        let holder = &request.correlation_id;
+        let tenant = &request.tenant;
+        let mut at = now;
+        loop {
+            let claim = self.store.claim(tenant, id, &request.body_hash, holder, at, request.timeout).await;
+            match claim.map_err(Error::Unavailable)? {
+                Claim::Won => break,
+                Claim::Answered(reply) => return serde_json::from_str(&reply).map_err(Error::Damaged),
+                Claim::Conflict => return Err(Error::IdConflict { id: id.clone() }),
+                Claim::Running { .. } => {
+                    // Another worker is at it: its answer is this one's too. It is asked for until the deadline.
+                    let pause = Duration::from_millis(25);
+                    tokio::time::sleep(pause).await;
+                    at = at.plus(pause);
+                }
+            }
+        }
+        let outcome = self.answer(request, deadline, now).await;
+        // A fallback or an error leaves the id free: the next try may fare better.
+        let kept = match &outcome {
+            Ok(reply) if reply.answer.success => serde_json::to_string(reply).ok(),
+            _ => None,
+        };
+        let settled = match kept {
+            Some(reply) => self.store.settle(tenant, id, holder, &reply).await.map(|_| ()),
+            None => self.store.release(tenant, id, holder).await.map(|_| ()),
+        };
+        if let Err(error) = settled {
+            warn!(%error, "an id could not be settled; its lease will lapse");
+        }
+        outcome
+    }
+
+    async fn answer(&self, request: &Request, deadline: Instant, now: Timestamp) -> Result<Reply, Error> {
+        let started = Instant::now();
+        let key = self.key(request);
+        if request.cache == CacheMode::Use
+            && let Some(found) = self.cache.exact(&key, now)
+        {
+            return Ok(self.hit(request, &found, started, now));
+        }
+        let bounds = Bounds {
+            tenant: request.tenant.clone(),
+            correlation_id: request.correlation_id.clone(),
+            cache: request.cache,
+            max_cost: request.max_cost,
+            deadline,
+        };
+        let (plan, found) = self.look_up_and_plan(request, &key, now).await;
+        if let Some(found) = found {
+            return Ok(self.hit(request, &found, started, now));
+        }
+        let mut answer = self.coordinator.carry_out(&request.goal, plan, &bounds, now).await;
+        answer.notes.splice(0..0, request.notes.iter().cloned());
+        answer.time = started.elapsed();
+        let entry = if request.cache != CacheMode::Off && answer.cacheable() {
+            // Notes are about how this request was written, not about the answer.
+            let stored = Answer { notes: vec![], ..answer.clone() };
+            self.cache.put(&key, Arc::new(stored), request.correlation_id.clone(), now)
+        } else {
+            None
+        };
+        self.record(request, &answer, entry, now).await;
+        Ok(Reply { correlation_id: request.correlation_id.clone(), answer })
+    }
+
+    /// The semantic tier and the rules side by side: the embedding has its own thread, the rules use this one.
+    /// A scope without entries needs no embedding; nor does a sure rule where the order says `rules_first`.
+    async fn look_up_and_plan(&self, request: &Request, key: &Key, now: Timestamp) -> (Plan, Option<Found>) {
+        let plan = || self.coordinator.plan(&request.goal, &request.tenant, now);
+        if request.cache != CacheMode::Use || !self.cache.has_neighbours(key) {
+            return (plan(), None);
+        }
+        let look_up = |key: Key| {
+            let cache = self.cache.clone();
+            async move { cache.semantic(&key, now).await }.in_current_span()
+        };
+        let (plan, found) = match self.cache.options().order {
+            Order::CacheFirst => {
+                let looking = tokio::spawn(look_up(key.clone()));
+                let plan = plan();
+                let found = looking.await.unwrap_or_else(|error| {
+                    warn!(%error, "a lookup ended badly");
+                    Ok(None)
+                });
+                (plan, found)
+            }
+            Order::RulesFirst => {
+                let plan = plan();
+                if plan.is_complete() {
+                    return (plan, None);
+                }
+                (plan, look_up(key.clone()).await)
+            }
+        };
+        match found {
+            Ok(found) => (plan, found),
+            Err(error) => {
+                warn!(%error, "the semantic tier can't be asked; the rest serves");
+                (plan, None)
+            }
+        }
+    }
+
+    fn key(&self, request: &Request) -> Key {
+        self.cache.key(&request.tenant, EntryKind::Request, &request.goal)
+    }
+
+    fn hit(&self, request: &Request, found: &Found, started: Instant, now: Timestamp) -> Reply {
+        let mut answer = found.as_answer();
+        answer.notes.clone_from(&request.notes);
+        answer.time = started.elapsed();
+        let execution = self.execution(request, "", &request.goal, &answer, Some(found.entry.id), now);
+        self.recorder.record(Write::Execution(execution));
+        Reply { correlation_id: request.correlation_id.clone(), answer }
+    }
+
+    /// The request and each of its parts. Where money was spent, the record is written before the answer leaves.
+    async fn record(&self, request: &Request, answer: &Answer, entry: Option<EntryId>, now: Timestamp) {
+        for part in &answer.parts {
+            let goal = Goal { description: part.description.clone(), ..request.goal.clone() };
+            let execution = self.execution(request, &part.id, &goal, &part.answer, None, now);
+            self.recorder.record(Write::Execution(execution));
+        }
+        let whole = self.execution(request, "", &request.goal, answer, entry, now);
+        if answer.cost.0 == 0 {
+            self.recorder.record(Write::Execution(whole));
+        } else if let Err(error) = self.recorder.record_durably(whole).await {
+            warn!(%error, cost = %answer.cost, "what a model call cost could not be written down");
+        }
+    }
+
+    fn execution(
+        &self,
+        request: &Request,
+        part: &str,
+        goal: &Goal,
+        answer: &Answer,
+        entry: Option<EntryId>,
+        now: Timestamp,
+    ) -> Execution {
+        let llm = self.coordinator.agent().llm();
+        Execution {
+            correlation_id: request.correlation_id.clone(),
+            part: part.to_owned(),
+            tenant: request.tenant.clone(),
+            at: now,
+            task_key: task_key(&request.tenant, goal),
+            task_type: answer.task_type,
+            language: answer.language.clone(),
+            method: answer.method,
+            template: answer.template.clone(),
+            model: answer.model.clone(),
+            usage: answer.usage,
+            cost: answer.cost,
+            all_model_cost: (answer.method != Method::Fallback)
+                .then(|| llm.estimate(goal.description.len() + PROMPT_CHARS, answer.text.len(), now))
+                .flatten(),
+            quality: answer.evaluation.map(|e| e.quality),
+            success: answer.success,
+            time: answer.time,
+            tier: answer.hit.as_ref().map(|h| h.tier),
+            entry,
+        }
+    }
+}
+
+/// How long a verdict waits for the record of its answer: ten times the default interval of another worker's recorder.
+const ELSEWHERE: Duration = Duration::from_millis(500);
+
+/// The agent's own words around a task in a prompt, for estimates.
+const PROMPT_CHARS: usize = 260;
+
+/// Counts what is being executed, whichever way it ends.
+struct Running(Arc<std::sync::atomic::AtomicU64>);
+
+impl Running {
+    fn count(counter: &Arc<std::sync::atomic::AtomicU64>) -> Self {
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(counter.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
+}

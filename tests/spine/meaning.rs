@@ -1,0 +1,66 @@
+//! Answers found by what a task means, with the real model.
+
+use serde_json::json;
+use tandem::cache::Order;
+use tandem::llm::Credentials;
+
+use crate::nats::Nats;
+use crate::worker::Place;
+use crate::{Asker, example, with};
+
+const PARAPHRASE: &str = "Create a NATS consumer that processes user events";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paraphrase_hits_and_another_thing_said_alike_does_not() {
+    let nats = Nats::start().await;
+    let _worker = Place::with_model().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    let first = asker.request(&example()).await;
+    assert_eq!(first["method"], "autonomous");
+
+    let paraphrase = with(&example(), json!({ "task": PARAPHRASE }));
+    let hit = asker.request(&paraphrase).await;
+    assert_eq!((&hit["method"], &hit["metrics"]["cache_hit"]), (&json!("cached"), &json!(true)), "{hit}");
+    assert_eq!(hit["cache"]["tier"], "semantic", "{hit}");
+    let similarity = hit["cache"]["similarity"].as_f64().unwrap();
+    assert!((0.8..1.0).contains(&similarity), "{similarity}");
+    assert_eq!(hit["cache"]["origin"], first["correlation_id"]);
+    assert_eq!(hit["metrics"]["cost_usd"].as_f64(), Some(0.0));
+    assert_eq!(hit["template_used"], first["template_used"]);
+
+    for trap in [
+        "Create a NATS consumer for processing order events",
+        "Create a NATS publisher for sending user events",
+        "Create a NATS consumer for processing user events without acknowledgement",
+        "Create a Kafka consumer for processing user events",
+    ] {
+        let answer = asker.request(&with(&example(), json!({ "task": trap }))).await;
+        assert_eq!(answer["metrics"]["cache_hit"], false, "{trap}: {answer}");
+    }
+    let other = asker.request(&with(&paraphrase, json!({"language": "rust"}))).await;
+    assert_eq!(other["metrics"]["cache_hit"], false, "{other}");
+
+    let why = with(&example(), json!({"task": "Create a NATS consumer for processing order events"}));
+    let explained = asker.ask("cache.explain", &why).await;
+    let neighbours = explained["neighbours"].as_array().unwrap();
+    let refused = neighbours.iter().find(|n| n["task"] == example()["task"]).unwrap();
+    assert_eq!(refused["served"], false, "{refused}");
+    assert!(refused["why"].is_string(), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_rules_first_a_paraphrase_is_answered_by_rules_without_a_lookup_by_meaning() {
+    let nats = Nats::start().await;
+    let place = Place::with_model();
+    let mut config = place.config(&nats);
+    config.cache.order = Order::RulesFirst;
+    let _worker = place.worker_with(config, Credentials::default()).await;
+    let asker = Asker::of(&nats).await;
+    asker.request(&example()).await;
+
+    let answer = asker.request(&with(&example(), json!({ "task": PARAPHRASE }))).await;
+    assert_eq!((&answer["method"], &answer["metrics"]["cache_hit"]), (&json!("autonomous"), &json!(false)), "{answer}");
+    assert_eq!(asker.request(&example()).await["cache"]["tier"], "exact");
+    let stats = asker.ask("cache.stats", &json!({})).await;
+    assert_eq!((&stats["semantic_hits"], &stats["refused"]), (&json!(0), &json!({})), "nobody looked: {stats}");
+}

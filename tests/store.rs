@@ -1,0 +1,835 @@
+//! What the store promises, on SQLite and on PostgreSQL alike.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tandem::domain::record::{CacheEntry, EdgeStats, EntryId, EntryKind, Execution, Verdict};
+use tandem::domain::{
+    Answer, CorrelationId, Language, Method, NanoUsd, RequestId, TaskType, TemplateId, Tenant, Tier, Timestamp, Usage,
+};
+use tandem::store::{
+    Backend, Changes, Claim, Durability, Error, Options, Recorder, RecorderOptions, Sequence, Store, Write,
+};
+
+/// A new, empty database.
+struct Place {
+    options: Options,
+    server: Option<postgres::Postgres>,
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("new/folder/tandem.db").display());
+        Self { options: Options { url, ..Options::default() }, server: None, folder }
+    }
+
+    fn postgres() -> Self {
+        let server = postgres::Postgres::start();
+        let options = Options { url: server.url(), ..Options::default() };
+        Self { options, server: Some(server), folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.options).await.unwrap()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("new/folder/tandem.db")
+    }
+}
+
+/// Runs each check as a test on either database.
+macro_rules! on_both {
+    ($($check:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                Box::pin(super::$check(super::Place::sqlite())).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                Box::pin(super::$check(super::Place::postgres())).await;
+            })*
+        }
+    };
+}
+
+on_both!(
+    an_execution_is_read_as_it_was_written_and_only_by_its_tenant,
+    an_execution_that_comes_twice_counts_once,
+    samples_of_all_workers_are_folded_once_each,
+    totals_are_of_requests_of_one_tenant,
+    an_absurd_cost_does_not_take_the_figures_away,
+    latencies_and_qualities_are_the_newest,
+    a_wrong_verdict_withdraws_blocks_and_moves_the_score_once,
+    a_block_stands_while_any_verdict_does,
+    a_verdict_on_a_hit_reaches_the_entry_and_the_template_behind_it,
+    another_tenant_can_not_judge_or_withdraw,
+    an_entry_replaces_the_one_with_its_key_unless_that_is_newer,
+    a_copy_of_the_cache_follows_by_sequence,
+    no_change_is_missed_while_workers_write_at_once,
+    what_expired_is_purged_and_a_withdrawal_is_not_forgotten_before,
+    of_twenty_claims_one_wins,
+    a_claim_is_answered_taken_over_or_refused,
+    texts_with_nul_and_worse_come_back_as_they_were,
+    three_workers_may_start_on_a_new_database_at_once,
+    a_reopened_database_knows_what_it_knew,
+    the_recorder_writes_what_it_accepted,
+    a_full_queue_drops_and_counts_without_waiting,
+    one_refused_record_does_not_stop_the_others,
+);
+
+fn tenant(name: &str) -> Tenant {
+    Tenant::parse(name).unwrap()
+}
+
+fn template(name: &str) -> TemplateId {
+    TemplateId::parse(name).unwrap()
+}
+
+fn correlation(name: &str) -> CorrelationId {
+    CorrelationId::parse(name).unwrap()
+}
+
+fn new_entry_id() -> EntryId {
+    EntryId(uuid::Uuid::now_v7())
+}
+
+fn execution(id: &str) -> Execution {
+    Execution {
+        correlation_id: correlation(id),
+        part: String::new(),
+        tenant: tenant("acme"),
+        at: Timestamp(1_000),
+        task_key: [7; 32],
+        task_type: TaskType::ApiEndpoint,
+        language: Language::Rust,
+        method: Method::Autonomous,
+        template: Some(template("rust-api")),
+        model: None,
+        usage: Usage::default(),
+        cost: NanoUsd::ZERO,
+        all_model_cost: None,
+        quality: Some(0.75),
+        success: true,
+        time: Duration::from_micros(1_234),
+        tier: None,
+        entry: None,
+    }
+}
+
+fn by_model(id: &str) -> Execution {
+    Execution {
+        method: Method::LlmAssisted,
+        template: None,
+        model: Some("some-model-1".to_owned()),
+        usage: Usage { input: 120, output: 45 },
+        cost: NanoUsd(1_234_567),
+        all_model_cost: Some(NanoUsd(9_000_000)),
+        ..execution(id)
+    }
+}
+
+fn answer(text: &str) -> Answer {
+    Answer {
+        text: text.to_owned(),
+        file: Some("src/main.rs".to_owned()),
+        method: Method::Autonomous,
+        task_type: TaskType::ApiEndpoint,
+        language: Language::Rust,
+        template: Some(template("rust-api")),
+        model: None,
+        usage: Usage::default(),
+        cost: NanoUsd::ZERO,
+        evaluation: None,
+        success: true,
+        reason: None,
+        parts: Vec::new(),
+        notes: vec!["read as Rust".to_owned()],
+        hit: None,
+        time: Duration::ZERO,
+        made_at: Timestamp(5),
+    }
+}
+
+/// An entry with a key of its own.
+fn entry(text: &str, created: i64) -> CacheEntry {
+    let id = new_entry_id();
+    let mut exact = [0; 32];
+    exact[..16].copy_from_slice(id.0.as_bytes());
+    CacheEntry {
+        id,
+        tenant: tenant("acme"),
+        kind: EntryKind::Request,
+        scope: [1; 32],
+        exact,
+        task: text.into(),
+        answer: Arc::new(answer(text)),
+        vector: None,
+        origin: correlation("exec_origin"),
+        created: Timestamp(created),
+        expires: Timestamp(created + 1_000_000),
+    }
+}
+
+async fn all_changes(store: &Store) -> Changes {
+    store.changes_since(Sequence::default(), Timestamp(0), u32::MAX).await.unwrap()
+}
+
+async fn an_execution_is_read_as_it_was_written_and_only_by_its_tenant(place: Place) {
+    let store = place.open().await;
+    let whole = by_model("exec_1");
+    let second = Execution {
+        part: "root.2".to_owned(),
+        method: Method::Cached,
+        tier: Some(Tier::Semantic),
+        entry: Some(new_entry_id()),
+        quality: None,
+        success: false,
+        language: Language::Other("kotlin".into()),
+        ..execution("exec_1")
+    };
+    let first = Execution { part: "root.1".to_owned(), ..execution("exec_1") };
+    store.record(&[second.clone(), whole.clone(), first.clone()]).await.unwrap();
+    assert_eq!(store.execution(&tenant("acme"), &correlation("exec_1")).await.unwrap(), [whole, first, second]);
+    assert_eq!(store.execution(&tenant("other"), &correlation("exec_1")).await.unwrap(), []);
+    store.ping().await.unwrap();
+    let expected = if place.server.is_some() { Backend::Postgres } else { Backend::Sqlite };
+    assert_eq!(store.backend(), expected);
+}
+
+async fn an_execution_that_comes_twice_counts_once(place: Place) {
+    let store = place.open().await;
+    let good = execution("exec_1");
+    let bad = Execution { at: Timestamp(2_000), success: false, quality: Some(0.25), ..execution("exec_2") };
+    // Twice within a batch, and again in another; the later one first.
+    store.record(&[bad.clone(), good.clone(), good.clone()]).await.unwrap();
+    store.record(&[good.clone(), bad.clone()]).await.unwrap();
+
+    let (key, sample) = good.sample().unwrap();
+    let mut expected = EdgeStats::first(&sample);
+    expected.learn(&bad.sample().unwrap().1);
+    assert_eq!(store.edges().await.unwrap(), [(key, expected)]);
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 2);
+}
+
+async fn samples_of_all_workers_are_folded_once_each(place: Place) {
+    let (one, two) = (place.open().await, place.open().await);
+    let templates = ["rust-a", "rust-b", "rust-c"];
+    let mut workers = Vec::new();
+    for worker in 0..4 {
+        let store = if worker % 2 == 0 { one.clone() } else { two.clone() };
+        workers.push(tokio::spawn(async move {
+            for batch in 0..20 {
+                let mut executions: Vec<Execution> = (0..6)
+                    .map(|n| Execution {
+                        template: Some(template(templates[n % 3])),
+                        ..execution(&format!("exec_{worker}_{batch}_{n}"))
+                    })
+                    .collect();
+                if worker > 1 {
+                    executions.reverse();
+                }
+                store.record(&executions).await.unwrap();
+            }
+        }));
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let edges = one.edges().await.unwrap();
+    assert_eq!(edges.iter().map(|(_, stats)| stats.uses).collect::<Vec<_>>(), [160, 160, 160]);
+    assert!(edges.iter().all(|(_, stats)| (stats.success - 1.0).abs() < 1e-9 && stats.quality.is_some()));
+}
+
+async fn totals_are_of_requests_of_one_tenant(place: Place) {
+    let store = place.open().await;
+    let none = store.totals(&tenant("acme")).await.unwrap();
+    assert_eq!((none.executions, none.mean_time, none.mean_quality), (0, None, None));
+
+    let hit = Execution { method: Method::Cached, quality: None, ..execution("exec_3") };
+    let failed =
+        Execution { method: Method::Fallback, template: None, success: false, quality: None, ..execution("exec_4") };
+    let part = Execution { part: "root.1".to_owned(), ..by_model("exec_2") };
+    let foreign = Execution { tenant: tenant("other"), ..by_model("exec_5") };
+    store.record(&[execution("exec_1"), by_model("exec_2"), hit, failed, part, foreign]).await.unwrap();
+
+    let totals = store.totals(&tenant("acme")).await.unwrap();
+    assert_eq!((totals.executions, totals.successes), (4, 3));
+    assert_eq!(
+        totals.by_method,
+        [(Method::Autonomous, 1), (Method::Cached, 1), (Method::LlmAssisted, 1), (Method::Fallback, 1)]
+    );
+    assert_eq!(totals.by_template, [(template("rust-api"), 2)]);
+    assert_eq!(totals.cost, NanoUsd(1_234_567));
+    assert_eq!((totals.all_model_cost, totals.all_model_priced), (NanoUsd(9_000_000), 1));
+    assert_eq!(totals.tokens, Usage { input: 120, output: 45 });
+    assert_eq!(totals.mean_time, Some(Duration::from_micros(1_234)));
+    assert_eq!(totals.mean_quality, Some(0.75));
+}
+
+async fn an_absurd_cost_does_not_take_the_figures_away(place: Place) {
+    let store = place.open().await;
+    let absurd = |id| Execution {
+        cost: NanoUsd(u64::MAX),
+        usage: Usage { input: u64::MAX, output: u64::MAX },
+        time: Duration::MAX,
+        quality: Some(f64::NAN),
+        ..by_model(id)
+    };
+    store.record(&[absurd("exec_1"), absurd("exec_2"), absurd("exec_3"), execution("exec_4")]).await.unwrap();
+    let unmeasured = Execution { quality: Some(f64::NAN), ..execution("exec_5") };
+    store.record(&[unmeasured]).await.unwrap();
+
+    let totals = store.totals(&tenant("acme")).await.unwrap();
+    assert_eq!(totals.executions, 5);
+    assert_eq!(totals.cost, NanoUsd(u64::MAX), "the sum of three at the limit stays there");
+    assert_eq!(totals.mean_quality, Some(0.75));
+    let (_, stats) = store.edges().await.unwrap().remove(0);
+    assert_eq!((stats.uses, stats.quality), (2, Some(0.75)), "what is no number is not learnt");
+}
+
+async fn latencies_and_qualities_are_the_newest(place: Place) {
+    let store = place.open().await;
+    let at = |n: i64| Execution {
+        at: Timestamp(n),
+        time: Duration::from_millis(n as u64),
+        quality: Some(n as f64 / 10.0),
+        ..execution(&format!("exec_{n}"))
+    };
+    let hit = Execution { method: Method::Cached, ..at(5) };
+    store.record(&[at(3), at(1), at(4), at(2), hit]).await.unwrap();
+    let newest = store.latencies(&tenant("acme"), 2).await.unwrap();
+    assert_eq!(newest, [Duration::from_millis(5), Duration::from_millis(4)]);
+    let trend = store.qualities(3).await.unwrap();
+    assert_eq!(trend, [(Timestamp(2), 0.2), (Timestamp(3), 0.3), (Timestamp(4), 0.4)], "a hit measures nothing");
+}
+
+async fn a_wrong_verdict_withdraws_blocks_and_moves_the_score_once(place: Place) {
+    let store = place.open().await;
+    let stored = CacheEntry { origin: correlation("exec_1"), ..entry("a task", 1_000) };
+    let bystander = entry("another task", 1_000);
+    store.put_entries(&[stored.clone(), bystander.clone()]).await.unwrap();
+    store.record(&[Execution { entry: Some(stored.id), ..execution("exec_1") }]).await.unwrap();
+    let judge = |verdict| {
+        let store = store.clone();
+        async move {
+            let comment = Some("not what I\0asked for");
+            store.judge(&tenant("acme"), &correlation("exec_1"), verdict, comment, Timestamp(2_000)).await.unwrap()
+        }
+    };
+    let success = || async { store.edges().await.unwrap()[0].1.success };
+
+    let first = judge(Verdict::Wrong).await.unwrap();
+    assert!(first.changed);
+    assert_eq!(first.withdrawn, [stored.id]);
+    assert_eq!(first.blocked, store.blocks().await.unwrap());
+    assert_eq!(first.blocked.len(), 1);
+    assert_eq!(first.blocked[0].template, template("rust-api"));
+    assert_eq!(first.edges.len(), 1);
+    assert!((success().await - 0.7).abs() < 1e-9);
+    assert!(store.entry(stored.id).await.unwrap().is_none());
+    assert!(store.entry(bystander.id).await.unwrap().is_some());
+
+    let again = judge(Verdict::Wrong).await.unwrap();
+    assert_eq!(again, tandem::store::Judgement { changed: false, ..first.clone() });
+    assert!((success().await - 0.7).abs() < 1e-9, "the same verdict moves the score once");
+
+    let good = judge(Verdict::Good).await.unwrap();
+    assert!(good.changed);
+    assert_eq!(good.unblocked, first.blocked);
+    assert_eq!(store.blocks().await.unwrap(), []);
+    assert!((success().await - 0.79).abs() < 1e-9);
+    assert!(store.entry(stored.id).await.unwrap().is_none(), "what is withdrawn stays withdrawn");
+    let none = store.judge(&tenant("acme"), &correlation("exec_0"), Verdict::Good, None, Timestamp(1)).await;
+    assert_eq!(none.unwrap(), None);
+}
+
+async fn a_block_stands_while_any_verdict_does(place: Place) {
+    let store = place.open().await;
+    store.record(&[execution("exec_1"), execution("exec_2")]).await.unwrap();
+    let judge = |id, verdict| {
+        let store = store.clone();
+        async move {
+            let now = Timestamp(2_000);
+            store.judge(&tenant("acme"), &correlation(id), verdict, None, now).await.unwrap().unwrap()
+        }
+    };
+    judge("exec_1", Verdict::Wrong).await;
+    judge("exec_2", Verdict::Wrong).await;
+    assert_eq!(store.blocks().await.unwrap().len(), 1);
+    assert_eq!(judge("exec_1", Verdict::Good).await.unblocked, []);
+    assert_eq!(store.blocks().await.unwrap().len(), 1);
+    assert_eq!(judge("exec_2", Verdict::Good).await.unblocked.len(), 1);
+    assert_eq!(store.blocks().await.unwrap(), []);
+}
+
+async fn a_verdict_on_a_hit_reaches_the_entry_and_the_template_behind_it(place: Place) {
+    let store = place.open().await;
+    let stored = CacheEntry { origin: correlation("exec_1"), ..entry("a task", 1_000) };
+    let part_entry = CacheEntry { kind: EntryKind::Task, ..entry("a part", 1_000) };
+    store.put_entries(&[stored.clone(), part_entry.clone()]).await.unwrap();
+    let hit = Execution {
+        method: Method::Cached,
+        tier: Some(Tier::Semantic),
+        entry: Some(stored.id),
+        task_key: [9; 32],
+        ..execution("exec_2")
+    };
+    let part = Execution {
+        part: "root.1".to_owned(),
+        entry: Some(part_entry.id),
+        template: None,
+        model: Some("some-model-1".to_owned()),
+        ..hit.clone()
+    };
+    store.record(&[execution("exec_1"), hit, part]).await.unwrap();
+    let judged = store.judge(&tenant("acme"), &correlation("exec_2"), Verdict::Wrong, None, Timestamp(2_000)).await;
+    let judged = judged.unwrap().unwrap();
+    let ids = |ids: &[EntryId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    assert_eq!(ids(&judged.withdrawn), ids(&[stored.id, part_entry.id]));
+    assert_eq!(judged.blocked.len(), 1, "what a model wrote blocks no template");
+    assert_eq!(judged.blocked[0].task_key, [9; 32], "blocked for the task that was asked");
+}
+
+async fn another_tenant_can_not_judge_or_withdraw(place: Place) {
+    let store = place.open().await;
+    let foreign = entry("a task", 1_000);
+    store.put_entries(std::slice::from_ref(&foreign)).await.unwrap();
+    store.record(&[execution("exec_1")]).await.unwrap();
+    let claiming = Execution { tenant: tenant("other"), entry: Some(foreign.id), ..execution("exec_2") };
+    store.record(&[claiming]).await.unwrap();
+    let now = Timestamp(2_000);
+    let none = store.judge(&tenant("other"), &correlation("exec_1"), Verdict::Wrong, None, now).await.unwrap();
+    assert_eq!(none, None);
+    let own = store.judge(&tenant("other"), &correlation("exec_2"), Verdict::Wrong, None, now).await.unwrap();
+    assert_eq!(own.unwrap().withdrawn, []);
+    assert!(store.entry(foreign.id).await.unwrap().is_some());
+}
+
+async fn an_entry_replaces_the_one_with_its_key_unless_that_is_newer(place: Place) {
+    let store = place.open().await;
+    let first = entry("a task", 1_000);
+    let second = CacheEntry { id: new_entry_id(), created: Timestamp(2_000), ..first.clone() };
+    let late = CacheEntry { id: new_entry_id(), created: Timestamp(1_500), ..first.clone() };
+    let for_parts = CacheEntry { id: new_entry_id(), kind: EntryKind::Task, ..first.clone() };
+    assert_eq!(store.put_entries(std::slice::from_ref(&first)).await.unwrap(), []);
+    assert_eq!(store.put_entries(&[second.clone(), for_parts.clone()]).await.unwrap(), [first.id]);
+    assert_eq!(store.put_entries(std::slice::from_ref(&late)).await.unwrap(), [late.id]);
+    // A put whose commit went unanswered is repeated: nothing happens, and what was replaced stays so.
+    assert_eq!(store.put_entries(std::slice::from_ref(&first)).await.unwrap(), []);
+
+    assert!(store.entry(first.id).await.unwrap().is_none());
+    assert!(store.entry(late.id).await.unwrap().is_none());
+    assert!(store.entry(for_parts.id).await.unwrap().is_some());
+    let read = store.entry(second.id).await.unwrap().unwrap();
+    assert_eq!((read.task, &read.answer, read.created), (second.task, &second.answer, second.created));
+    assert_eq!((read.scope, read.exact, read.origin), (second.scope, second.exact, second.origin));
+}
+
+async fn a_copy_of_the_cache_follows_by_sequence(place: Place) {
+    let store = place.open().await;
+    let entries: Vec<CacheEntry> = (0..5).map(|n| entry(&format!("task {n}"), 1_000)).collect();
+    store.put_entries(&entries).await.unwrap();
+
+    let mut loaded = Vec::new();
+    let mut seen = Sequence::default();
+    loop {
+        let page = store.changes_since(seen, Timestamp(1_000), 2).await.unwrap();
+        loaded.extend(page.put.iter().map(|e| e.id));
+        seen = page.seen;
+        if page.complete {
+            break;
+        }
+    }
+    assert_eq!(loaded, entries.iter().map(|e| e.id).collect::<Vec<_>>());
+    let quiet = store.changes_since(seen, Timestamp(1_000), 100).await.unwrap();
+    assert!(quiet.put.is_empty() && quiet.withdrawn.is_empty() && quiet.complete && quiet.seen == seen);
+
+    let vector: Arc<[f32]> = Arc::from([0.6_f32, -0.8, f32::MIN_POSITIVE]);
+    store.set_vectors(&[(entries[3].id, vector.clone()), (new_entry_id(), vector.clone())]).await.unwrap();
+    let now = Timestamp(2_000);
+    assert_eq!(store.withdraw(&[entries[1].id, new_entry_id()], now).await.unwrap(), [entries[1].id]);
+    assert_eq!(store.withdraw(&[entries[1].id], now).await.unwrap(), []);
+    store.set_vectors(&[(entries[1].id, vector.clone())]).await.unwrap();
+
+    let news = store.changes_since(seen, now, 100).await.unwrap();
+    assert_eq!(news.withdrawn, [entries[1].id]);
+    assert_eq!(news.put.len(), 1);
+    assert_eq!(news.put[0].id, entries[3].id);
+    assert_eq!(news.put[0].vector.as_deref(), Some(&vector[..]));
+    assert_eq!(news.seen, Sequence(seen.0 + 2), "what changed nothing takes no number");
+}
+
+async fn no_change_is_missed_while_workers_write_at_once(place: Place) {
+    let stores = [place.open().await, place.open().await];
+    // All workers write the same keys in different orders, each its own entries.
+    let keys: Vec<CacheEntry> = (0..8).map(|n| entry(&format!("task {n}"), 1_000)).collect();
+    let mut workers = Vec::new();
+    for worker in 0..4_usize {
+        let store = stores[worker % 2].clone();
+        let keys = keys.clone();
+        workers.push(tokio::spawn(async move {
+            let mut own = Vec::new();
+            for round in 0..10 {
+                let mut batch: Vec<CacheEntry> =
+                    keys.iter().map(|key| CacheEntry { id: new_entry_id(), ..key.clone() }).collect();
+                batch.rotate_left((worker * 2 + round) % keys.len());
+                own.extend(batch.iter().map(|e| e.id));
+                store.put_entries(&batch).await.unwrap();
+            }
+            own
+        }));
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let reader = tokio::spawn({
+        let store = stores[0].clone();
+        async move {
+            let (mut live, mut seen) = (BTreeSet::new(), Sequence::default());
+            loop {
+                let last = *stopped.borrow();
+                let news = store.changes_since(seen, Timestamp(0), 1_000).await.unwrap();
+                for id in &news.withdrawn {
+                    live.remove(id);
+                }
+                live.extend(news.put.iter().map(|e| e.id));
+                seen = news.seen;
+                if last && news.complete {
+                    return live;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let mut written = 0;
+    for worker in workers {
+        written += worker.await.unwrap().len();
+    }
+    stop.send(true).unwrap();
+    let followed = reader.await.unwrap();
+    let all = all_changes(&stores[1]).await;
+    assert_eq!(followed, all.put.iter().map(|e| e.id).collect());
+    assert_eq!((all.put.len(), all.withdrawn.len()), (8, written - 8), "one live entry per key");
+}
+
+async fn what_expired_is_purged_and_a_withdrawal_is_not_forgotten_before(place: Place) {
+    let store = place.open().await;
+    let entries: Vec<CacheEntry> =
+        [100, 200, 300].map(|end| CacheEntry { expires: Timestamp(end), ..entry(&format!("task {end}"), 0) }).to_vec();
+    store.put_entries(&entries).await.unwrap();
+    store.withdraw(&[entries[1].id], Timestamp(120)).await.unwrap();
+    let id = RequestId::parse("order-1").unwrap();
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let claim = |now| store.claim(&entries[0].tenant, &id, &[1; 32], &entries[0].origin, now, Duration::ZERO);
+    claim(Timestamp(150)).await.unwrap();
+
+    assert_eq!(store.purge_expired(Timestamp(150)).await.unwrap(), (1, 0));
+    let left = all_changes(&store).await;
+    assert_eq!((left.put.len(), left.withdrawn), (1, vec![entries[1].id]));
+    let unexpired = store.changes_since(Sequence::default(), Timestamp(250), 10).await.unwrap();
+    assert_eq!((unexpired.put.len(), unexpired.withdrawn.len()), (1, 0));
+    assert_eq!(store.purge_expired(Timestamp(150).plus(week)).await.unwrap(), (2, 1));
+}
+
+async fn of_twenty_claims_one_wins(place: Place) {
+    let stores = [place.open().await, place.open().await];
+    let id = RequestId::parse("order-1").unwrap();
+    let mut tasks = Vec::new();
+    for n in 0..20_usize {
+        let (store, id) = (stores[n % 2].clone(), id.clone());
+        tasks.push(tokio::spawn(async move {
+            let holder = correlation(&format!("exec_{n}"));
+            let lease = Duration::from_secs(60);
+            store.claim(&tenant("acme"), &id, &[1; 32], &holder, Timestamp(1_000), lease).await.unwrap()
+        }));
+    }
+    let mut won = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Claim::Won => won += 1,
+            Claim::Running { until } => assert_eq!(until, Timestamp(61_000)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(won, 1);
+}
+
+async fn a_claim_is_answered_taken_over_or_refused(place: Place) {
+    let store = place.open().await;
+    let id = RequestId::parse("order-1").unwrap();
+    let (acme, ann, bob) = (tenant("acme"), correlation("exec_ann"), correlation("exec_bob"));
+    let claim = |holder: &CorrelationId, body: u8, now: i64| {
+        let (store, id, acme, holder) = (store.clone(), id.clone(), acme.clone(), holder.clone());
+        async move {
+            let lease = Duration::from_millis(100);
+            store.claim(&acme, &id, &[body; 32], &holder, Timestamp(now), lease).await.unwrap()
+        }
+    };
+    assert_eq!(claim(&ann, 1, 0).await, Claim::Won);
+    assert_eq!(claim(&bob, 1, 99).await, Claim::Running { until: Timestamp(100) });
+    assert_eq!(claim(&bob, 2, 500).await, Claim::Conflict, "even an expired lease is for its body");
+    assert_eq!(claim(&bob, 1, 100).await, Claim::Won, "an expired lease is taken over");
+    assert!(!store.settle(&acme, &id, &ann, "{}").await.unwrap(), "ann lost the lease");
+    store.release(&acme, &id, &ann).await.unwrap();
+    assert_eq!(claim(&ann, 1, 101).await, Claim::Running { until: Timestamp(200) }, "only the holder releases");
+
+    store.release(&acme, &id, &bob).await.unwrap();
+    assert_eq!(claim(&ann, 2, 102).await, Claim::Won, "a released id is free for any body");
+    let reply = "{\"result\":\"a\0b\"}";
+    assert!(store.settle(&acme, &id, &ann, reply).await.unwrap());
+    assert!(store.settle(&acme, &id, &ann, reply).await.unwrap(), "settling again is fine");
+    assert!(!store.settle(&acme, &id, &ann, "{}").await.unwrap(), "but not with another reply");
+    store.release(&acme, &id, &ann).await.unwrap();
+    assert_eq!(claim(&bob, 2, 9_999).await, Claim::Answered(reply.to_owned()));
+    assert_eq!(claim(&bob, 1, 9_999).await, Claim::Conflict);
+    let other = store.claim(&tenant("other"), &id, &[1; 32], &bob, Timestamp(0), Duration::ZERO).await;
+    assert_eq!(other.unwrap(), Claim::Won, "ids of another tenant are others");
+}
+
+async fn texts_with_nul_and_worse_come_back_as_they_were(place: Place) {
+    let store = place.open().await;
+    let long = "x".repeat(100_000);
+    let texts =
+        ["a\0b", "'; DROP TABLE executions; --", "\u{feff}\u{202e}\u{10ffff}\r\n\t\u{7f}", "$1 ?1 {{ x }}", &long];
+    for text in texts {
+        let stored = entry(text, 1_000);
+        store.put_entries(std::slice::from_ref(&stored)).await.unwrap();
+        let read = store.entry(stored.id).await.unwrap().unwrap();
+        assert_eq!((&*read.task, read.answer), (text, stored.answer));
+    }
+    let languages = ["a\0b", "'; --", &long];
+    for (n, language) in languages.iter().enumerate() {
+        let odd = Execution {
+            language: Language::Other((*language).into()),
+            model: Some((*language).to_owned()),
+            method: Method::Autonomous,
+            ..execution(&format!("exec_{n}"))
+        };
+        store.record(&[odd]).await.unwrap();
+    }
+    // Names are labels: NUL is replaced and the end cut, on both databases alike.
+    let read: BTreeSet<String> = store.edges().await.unwrap().iter().map(|(k, _)| k.language.to_string()).collect();
+    assert_eq!(read, BTreeSet::from(["a\u{fffd}b".to_owned(), "'; --".to_owned(), "x".repeat(200)]));
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 3);
+}
+
+async fn three_workers_may_start_on_a_new_database_at_once(place: Place) {
+    let options = Arc::new(place.options.clone());
+    let starting: Vec<_> = (0..3)
+        .map(|n| {
+            let options = options.clone();
+            tokio::spawn(async move {
+                let store = Store::open(&options).await.unwrap();
+                store.record(&[execution(&format!("exec_{n}"))]).await.unwrap();
+            })
+        })
+        .collect();
+    for worker in starting {
+        worker.await.unwrap();
+    }
+    assert_eq!(place.open().await.edges().await.unwrap()[0].1.uses, 3);
+}
+
+async fn a_reopened_database_knows_what_it_knew(mut place: Place) {
+    place.options.durability = Durability::Power;
+    let store = place.open().await;
+    store.record(&[execution("exec_1")]).await.unwrap();
+    let known = store.edges().await.unwrap();
+    match &mut place.server {
+        // The server dies without a word and comes back.
+        Some(server) => {
+            server.pause();
+            let error = store.record(&[execution("exec_2")]).await.unwrap_err();
+            assert!(error.is_transient(), "{error:?}");
+            assert!(server.resume());
+            assert_eq!(store.edges().await.unwrap(), known, "the same pool finds the server again");
+        }
+        // What lies on the disk at this moment is what a killed worker leaves.
+        None => {
+            let (file, copy) = (place.file(), place.folder.path().join("copy.db"));
+            std::fs::copy(&file, &copy).unwrap();
+            std::fs::copy(file.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
+            place.options.url = format!("sqlite:{}", copy.display());
+        }
+    }
+    assert_eq!(place.open().await.edges().await.unwrap(), known);
+    store.close().await;
+    assert!(store.ping().await.is_err());
+}
+
+async fn the_recorder_writes_what_it_accepted(place: Place) {
+    let store = place.open().await;
+    let slow = RecorderOptions { flush_interval_ms: 3_600_000, max_batch: 10, ..RecorderOptions::default() };
+    let recorder = Recorder::start(store.clone(), &slow);
+    let mut commits = recorder.commits();
+
+    let stored = entry("a task", 1_000);
+    recorder.record(Write::Entry(stored.clone()));
+    recorder.record(Write::Vector(stored.id, Arc::from([1.0_f32])));
+    recorder.record(Write::Execution(execution("exec_0")));
+    recorder.flush().await.unwrap();
+    assert_eq!(*commits.borrow_and_update(), 1, "three writes, one transaction");
+    assert!(store.entry(stored.id).await.unwrap().unwrap().vector.is_some());
+
+    recorder.record_durably(by_model("exec_1")).await.unwrap();
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 2);
+    assert_eq!(*commits.borrow_and_update(), 2);
+
+    for n in 2..12 {
+        recorder.record(Write::Execution(execution(&format!("exec_{n}"))));
+    }
+    commits.changed().await.unwrap();
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 12, "a full batch does not wait");
+
+    recorder.record(Write::Execution(execution("exec_12")));
+    assert_eq!(recorder.waiting(), 1);
+    assert_eq!(recorder.stop(Duration::from_secs(10)).await, 0);
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 13, "stopping drains");
+    recorder.record(Write::Execution(execution("exec_13")));
+    assert_eq!(recorder.dropped(), 1);
+    assert!(matches!(recorder.record_durably(execution("exec_14")).await, Err(Error::Stopped)));
+}
+
+async fn a_full_queue_drops_and_counts_without_waiting(place: Place) {
+    let store = place.open().await;
+    // One write is held by the writer at most, for an hour; three wait.
+    let small = RecorderOptions { flush_interval_ms: 3_600_000, max_batch: 1_000, queue: 3 };
+    let recorder = Recorder::start(store.clone(), &small);
+    let executions = 100_000;
+    let begun = Instant::now();
+    let one = execution("exec_1");
+    for _ in 0..executions {
+        recorder.record(Write::Execution(one.clone()));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let (dropped, waiting) = (recorder.dropped(), recorder.waiting());
+    assert!(dropped > 0);
+    assert!(dropped + waiting <= executions, "{dropped} dropped, {waiting} waiting");
+    recorder.flush().await.unwrap();
+    assert_eq!(recorder.waiting(), 0);
+}
+
+async fn one_refused_record_does_not_stop_the_others(place: Place) {
+    let store = place.open().await;
+    // A rule of the database's own that a record can break.
+    let rule = "CREATE UNIQUE INDEX of_the_test ON cache_entries (task)";
+    match place.server {
+        Some(_) => sqlx::query(rule).execute(&sqlx::PgPool::connect(&place.options.url).await.unwrap()).await.map(drop),
+        None => {
+            sqlx::query(rule).execute(&sqlx::SqlitePool::connect(&place.options.url).await.unwrap()).await.map(drop)
+        }
+    }
+    .unwrap();
+    let recorder = Recorder::start(store.clone(), &RecorderOptions::default());
+    let (good, bad) = (entry("a task", 1_000), entry("a task", 1_000));
+    recorder.record(Write::Entry(good.clone()));
+    recorder.record(Write::Entry(bad));
+    recorder.record_durably(execution("exec_1")).await.unwrap();
+    assert_eq!((recorder.refused(), recorder.waiting()), (1, 0));
+    assert!(store.entry(good.id).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_wait_for_a_database_that_went_away() {
+    let mut place = Place::postgres();
+    place.options.connect_timeout_ms = 1_000;
+    let store = place.open().await;
+    let recorder = Recorder::start(store.clone(), &RecorderOptions::default());
+    place.server.as_mut().unwrap().pause();
+    for n in 0..50 {
+        recorder.record(Write::Execution(execution(&format!("exec_{n}"))));
+    }
+    let spent = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.record_durably(by_model("exec_50")).await }
+    });
+    while recorder.failures() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!spent.is_finished(), "what is not committed is not acknowledged");
+    assert!(place.server.as_mut().unwrap().resume());
+    spent.await.unwrap().unwrap();
+    recorder.flush().await.unwrap();
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 51);
+    assert_eq!((recorder.dropped(), recorder.refused(), recorder.waiting()), (0, 0, 0));
+
+    place.server.as_mut().unwrap().pause();
+    recorder.record(Write::Execution(execution("exec_51")));
+    assert_eq!(recorder.stop(Duration::from_millis(300)).await, 1, "what could not be written is counted");
+}
+
+/// The whole chain of causes, as a person would see it.
+async fn refusal(url: &str, limit_ms: u64) -> (Error, String) {
+    let options = Options { url: url.to_owned(), connect_timeout_ms: limit_ms, ..Options::default() };
+    let begun = Instant::now();
+    let error = Store::open(&options).await.expect_err(url);
+    assert!(begun.elapsed() < Duration::from_millis(limit_ms + 1_000), "{url} took {:?}", begun.elapsed());
+    let mut text = format!("{error}\n{error:?}");
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    while let Some(source) = cause {
+        text = format!("{text}\n{source}");
+        cause = source.source();
+    }
+    (error, text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_can_not_be_opened_says_what_to_do_and_no_password() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let (error, text) = refusal(&format!("postgres://ann:hunter2@127.0.0.1:{port}/tandem"), 500).await;
+    assert!(matches!(error, Error::ConnectTimeout { .. }) && error.is_transient(), "{text}");
+    assert!(text.contains(&format!("postgres://ann@127.0.0.1:{port}/tandem")) && !text.contains("hunter2"), "{text}");
+
+    drop(silent);
+    let (error, text) = refusal(&format!("postgres://ann:hunter2@127.0.0.1:{port}/tandem"), 5_000).await;
+    assert!(error.is_transient() && text.contains("start the server") && !text.contains("hunter2"), "{text}");
+
+    let place = Place::postgres();
+    let wrong = place.options.url.replace(postgres::PASSWORD, "hunter2");
+    let (error, text) = refusal(&wrong, 5_000).await;
+    assert!(!error.is_transient() && text.contains("check user and password") && !text.contains("hunter2"), "{text}");
+    let absent = place.options.url.replace("/postgres", "/absent").replace("postgres://", "postgresql://");
+    let (error, text) = refusal(&absent, 5_000).await;
+    assert!(!error.is_transient() && text.contains("createdb") && !text.contains(postgres::PASSWORD), "{text}");
+
+    for url in ["", "mysql://ann:hunter2@localhost/x", "postgres://ann:hunter2@localhost:port/x", "sqlite::memory:"] {
+        let (error, text) = refusal(url, 5_000).await;
+        assert!(matches!(error, Error::Address { .. }) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_can_not_be_a_database_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    std::fs::write(&file, "not a database, but long enough to be looked at as one, which SQLite does".repeat(20))
+        .unwrap();
+    let (error, text) = refusal(&format!("sqlite:{}", file.display()), 5_000).await;
+    assert!(!error.is_transient() && text.contains("notes.txt") && text.contains("no SQLite database"), "{text}");
+    let (error, text) = refusal(&format!("sqlite:{}/below/tandem.db", file.display()), 5_000).await;
+    assert!(matches!(error, Error::Folder { .. }) && text.contains("notes.txt"), "{text}");
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_tandem_is_left_alone() {
+    let place = Place::sqlite();
+    place.open().await.close().await;
+    let newer = sqlx::SqlitePool::connect(&place.options.url).await.unwrap();
+    let sql = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+               VALUES (9999, 'from the future', TRUE, x'00', 0)";
+    sqlx::query(sql).execute(&newer).await.unwrap();
+    newer.close().await;
+    let (error, text) = refusal(&place.options.url, 5_000).await;
+    assert!(matches!(error, Error::Migrate { .. }) && text.contains("newer tandem"), "{text}");
+}
