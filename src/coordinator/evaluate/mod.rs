@@ -1,9 +1,9 @@
 //! How good a text is, read from the text itself.
 //!
-//! Code is parsed and its tree walked once ([`code`]); the weights are the source's: 0.5 for being there, and up to 0.1
+//! Code is parsed and its tree walked once (`code.rs`); the weights are the source's: 0.5 for being there, and up to 0.1
 //! for error handling, 0.2 for structure, 0.2 for a reasonable length, each by degrees. A parse error leaves three
 //! tenths of all that, so at most 0.3. Code in a language without a grammar is judged by its length and the shape of
-//! its lines: it can't earn what nobody read. Prose is judged as prose ([`prose`]).
+//! its lines: it can't earn what nobody read. Prose is judged as prose (`prose.rs`).
 
 mod code;
 mod grammar;

@@ -65,7 +65,7 @@ fn routine(body: &Token, text: &str, language: &str) -> Result<(), Fault> {
         return Err(Fault { at, what: "unclosed quote or comment".to_owned() });
     }
     match language {
-        "SQL" => statements(&found.tokens).into_iter().try_for_each(|inner| check_plain(inner)),
+        "SQL" => statements(&found.tokens).into_iter().try_for_each(check_plain),
         "PLPGSQL" => {
             brackets(&found.tokens)?;
             if !found.tokens.iter().any(|token| token.is("BEGIN")) {
