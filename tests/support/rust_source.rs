@@ -40,11 +40,7 @@ impl Source {
                     }
                     braces.push(named);
                 }
-                "}" => {
-                    if braces.pop() == Some(true) {
-                        module.pop();
-                    }
-                }
+                "}" if braces.pop() == Some(true) => _ = module.pop(),
                 "crate" | "tandem" if self.begins_path(at) => {
                     for path in self.paths(at) {
                         found.push(Import { line: path.line, path: path.words[1..].to_vec() });
