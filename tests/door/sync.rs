@@ -68,6 +68,7 @@ async fn a_withdrawal_waits_for_those_who_live_and_names_who_was_silent() {
     let impatient = Options { confirm_timeout_ms: 50, ..nats.options() };
     let (c, _heard_c, _) = member(&nats, &impatient).await;
     until_live(&b, 2).await;
+    until_live(&c, 2).await;
     a.stop().await;
     until_live(&c, 1).await;
     let done = c.withdraw(&[entry(2)]).await.unwrap();

@@ -53,9 +53,9 @@ impl Served {
             while let Ok(Some(line)) = stderr.next_line().await {
                 // What is no JSON is kept as a text: it must not get lost.
                 let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                let mut lines = kept.lock().unwrap();
-                lines.push(line);
-                counted.send_replace(lines.len());
+                kept.lock().unwrap().push(line);
+                // Not under the lock: whoever is told looks at the lines.
+                counted.send_modify(|count| *count += 1);
             }
         });
         Self { child, lines, count }
