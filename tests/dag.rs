@@ -30,7 +30,8 @@ fn what_is_no_graph_is_refused_by_name() {
     assert!(refused(vec![task("a", Some("nobody"), &[])]).to_string().contains("'nobody'"));
     let many: Vec<Task> = (0..11).map(|i| task(&i.to_string(), None, &[])).collect();
     assert_eq!(refused(many), DagError::TooLarge { found: 11, limit: 10 });
-    let deep = vec![task("1", None, &[]), task("2", Some("1"), &[]), task("3", Some("2"), &[]), task("4", Some("3"), &[])];
+    let deep =
+        vec![task("1", None, &[]), task("2", Some("1"), &[]), task("3", Some("2"), &[]), task("4", Some("3"), &[])];
     assert_eq!(refused(deep), DagError::TooDeep { task: TaskId::new("4"), limit: 3 });
 }
 
@@ -42,7 +43,8 @@ fn a_cycle_names_those_that_wait_for_each_other_and_nobody_else() {
     };
     let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<HashSet<_>>();
     assert_eq!(cycle(vec![task("a", None, &["a"])]), set(&["a"]));
-    let ring = vec![task("x", None, &[]), task("a", None, &["c", "x"]), task("b", None, &["a"]), task("c", None, &["b"])];
+    let ring =
+        vec![task("x", None, &[]), task("a", None, &["c", "x"]), task("b", None, &["a"]), task("c", None, &["b"])];
     assert_eq!(cycle(ring), set(&["a", "b", "c"]));
     assert_eq!(cycle(vec![task("p", Some("q"), &[]), task("q", Some("p"), &[])]), set(&["p", "q"]));
     // A child that waits for its own group waits for itself.
@@ -104,7 +106,10 @@ fn a_chain_of_a_hundred_thousand_does_not_overflow() {
 
 /// Random tasks whose edges only point backwards, in groups or not: always a graph.
 fn graphs() -> impl Strategy<Value = Vec<Task>> {
-    let edges = prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<prop::sample::Index>(), 0..4)), 1..40);
+    let edges = prop::collection::vec(
+        (any::<prop::sample::Index>(), prop::collection::vec(any::<prop::sample::Index>(), 0..4)),
+        1..40,
+    );
     (edges, any::<bool>()).prop_map(|(edges, grouped)| {
         let mut tasks: Vec<Task> = vec![];
         for (i, (parent, depends_on)) in edges.into_iter().enumerate() {

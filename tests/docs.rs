@@ -367,7 +367,7 @@ mod subjects {
         assert_eq!(headings(), served);
     }
 
-    /// The fenced JSON blocks below each heading: a request, then its answer; what was cut is marked `…`.
+    /// The fenced JSON blocks below each heading: a request, its answer, then more answers and errors.
     #[test]
     fn the_examples_are_what_the_schemas_say() {
         let text = read("subjects.md");
@@ -376,7 +376,7 @@ mod subjects {
         for endpoint in TABLE {
             let chapter = text.split("\n## ").find(|c| c.starts_with(&format!("`{}`\n", endpoint.subject))).unwrap();
             let blocks: Vec<&str> =
-                chapter.split("```json\n").skip(1).map(|b| b.split("```").next().unwrap()).collect();
+                chapter.split("```json\n").skip(1).map(|b| b.split("\n```").next().unwrap()).collect();
             let [request, answer, ..] = blocks[..] else {
                 panic!("{}: an example of a request and of its answer are needed", endpoint.subject)
             };
@@ -389,7 +389,8 @@ mod subjects {
             for more in &blocks[2..] {
                 let value: Value =
                     serde_json::from_str(more).unwrap_or_else(|e| panic!("{}: {e}\n{more}", endpoint.subject));
-                valid("Error", &value);
+                let is_error = value.get("error").is_some();
+                valid(if is_error { "Error".to_owned() } else { title(endpoint.gives) }.as_str(), &value);
             }
         }
     }

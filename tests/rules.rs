@@ -37,8 +37,10 @@ fn labelled_tasks_are_answered_by_the_right_template_under_the_right_name_or_dec
 fn every_template_renders_its_own_example_and_parses() {
     let (library, broken) = Library::load(None);
     assert!(broken.is_empty(), "{broken:?}");
-    let wrong: Vec<String> =
-        check(&library).into_iter().filter_map(|c| c.problem.map(|problem| format!("{}: {problem}", c.template))).collect();
+    let wrong: Vec<String> = check(&library)
+        .into_iter()
+        .filter_map(|c| c.problem.map(|problem| format!("{}: {problem}", c.template)))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

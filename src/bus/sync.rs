@@ -16,6 +16,7 @@ use async_nats::{Client, Message, Subject};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -82,6 +83,7 @@ struct Shared {
     confirm_timeout: Duration,
     alive: Mutex<BTreeMap<Instance, Instant>>,
     stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// As it crosses the bus; `from` lets a worker pass over its own words.
@@ -122,6 +124,7 @@ impl Sync {
             confirm_timeout: options.confirm_timeout(),
             alive: Mutex::default(),
             stop: CancellationToken::new(),
+            task: Mutex::default(),
         });
         let subject = format!("{SUBJECT}.*");
         let words = shared.client.subscribe(subject.clone()).await;
@@ -134,13 +137,17 @@ impl Sync {
         shared.tell(Word::Hello).await?;
 
         let ear = shared.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let mut beat = tokio::time::interval(BEAT);
             beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
             let mut lost = false;
             loop {
                 tokio::select! {
-                    () = ear.stop.cancelled() => break,
+                    () = ear.stop.cancelled() => {
+                        // From the task that gives signs of life: none may follow the goodbye.
+                        ear.tell_or_log(Word::Bye).await;
+                        break;
+                    }
                     _ = beat.tick() => ear.tell_or_log(Word::Alive).await,
                     _ = connected.changed() => {}
                     word = words.next() => {
@@ -163,6 +170,7 @@ impl Sync {
                 }
             }
         });
+        *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok((Self { shared }, heard))
     }
 
@@ -206,7 +214,10 @@ impl Sync {
     /// Says goodbye, so that nobody waits for this worker any more.
     pub async fn stop(&self) {
         self.shared.stop.cancel();
-        self.shared.tell_or_log(Word::Bye).await;
+        let task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
     }
 }
 

@@ -21,8 +21,8 @@ pub struct Options {
     pub ttl_ms: u64,
     /// Cosine from which a near entry is considered at all; the guards then decide. Calibrated together with them on
     /// 1,834 labelled pairs of coding requests: from 0 to 0.85 all 775 paraphrases and none of the 1,059 traps are
-    /// served, at 0.95 only 91 % of the paraphrases (without guards, 0.80 serves 68 % of the traps). On questions
-    /// of all kinds 0.80 is where wrong hits stay well below 1 %.
+    /// served, at 0.95 only 91 % of the paraphrases (without guards, 0.80 serves 68 % of the traps). Of 3,708
+    /// pairs of questions of all kinds that are no duplicates, 0.9 % are served at 0.80.
     pub similarity_threshold: f32,
     /// Nearest entries that the guards are asked about, per lookup. The nearest is often a near miss (another
     /// number), the right one a few places behind it.

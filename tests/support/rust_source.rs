@@ -40,11 +40,7 @@ impl Source {
                     }
                     braces.push(named);
                 }
-                "}" => {
-                    if braces.pop() == Some(true) {
-                        module.pop();
-                    }
-                }
+                "}" if braces.pop() == Some(true) => _ = module.pop(),
                 "crate" | "tandem" if self.begins_path(at) => {
                     for path in self.paths(at) {
                         found.push(Import { line: path.line, path: path.words[1..].to_vec() });
@@ -64,14 +60,14 @@ impl Source {
         found
     }
 
-    /// Where a path begins with this one: `std::env` is in `std::env::var` and in `use std::{env::var, fs}`.
-    pub fn lines_naming(&self, wanted: &str) -> Vec<usize> {
-        let wanted: Vec<&str> = wanted.split("::").collect();
-        let starts = (0..self.tokens.len()).filter(|&at| self.text(at) == wanted[0] && self.begins_path(at));
+    /// Where a path begins with `wanted` and with none of `exempt`: `std::env` is in `std::env::var` and in
+    /// `use std::{env::var, fs}`.
+    pub fn lines_naming(&self, wanted: &str, exempt: &[&str]) -> Vec<usize> {
+        let first = wanted.split("::").next().unwrap_or(wanted);
+        let starts = (0..self.tokens.len()).filter(|&at| self.text(at) == first && self.begins_path(at));
         let paths = starts.flat_map(|at| self.paths(at));
-        let names =
-            |path: &Path| path.words.len() >= wanted.len() && path.words.iter().zip(&wanted).all(|(a, b)| a == b);
-        paths.filter(names).map(|path| path.line).collect()
+        let named = |path: &Path| path.begins_with(wanted) && !exempt.iter().any(|exempt| path.begins_with(exempt));
+        paths.filter(named).map(|path| path.line).collect()
     }
 
     /// Where these tokens stand in a row: `.unwrap(`, `panic!`.
@@ -146,6 +142,13 @@ impl Source {
 struct Path {
     line: usize,
     words: Vec<String>,
+}
+
+impl Path {
+    fn begins_with(&self, path: &str) -> bool {
+        let mut words = self.words.iter();
+        path.split("::").all(|word| words.next().is_some_and(|own| own == word))
+    }
 }
 
 fn is_word(text: &str) -> bool {

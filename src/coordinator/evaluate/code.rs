@@ -25,6 +25,8 @@ pub(super) struct Counts {
     pub(super) longest: usize,
     /// Up to this byte a failure may end the program: it is a test.
     pub(super) lenient_until: usize,
+    /// The next item is one.
+    pub(super) test_follows: bool,
     /// An error that the grammar is too lax to see.
     pub(super) fault: Option<(Point, &'static str)>,
 }
@@ -103,8 +105,8 @@ pub(super) fn count(tree: &Tree, grammar: Grammar, source: &str) -> Counts {
     // First row that was not counted yet.
     let mut fresh = 0;
     // Depth of each function that the cursor is in, lines of code before it, lines of functions within it.
-    let mut functions: Vec<(u32, usize, usize)> = Vec::new();
-    let mut depth = 0;
+    let mut functions: Vec<(usize, usize, usize)> = Vec::new();
+    let mut parents = Vec::new();
     let mut cursor = tree.walk();
     loop {
         let node = cursor.node();
@@ -124,14 +126,14 @@ pub(super) fn count(tree: &Tree, grammar: Grammar, source: &str) -> Counts {
                 counts.decisions -= i64::from(node.named_child_count() > 0);
                 Seen::Nothing
             }
-            Role::Look => (rules.look)(node, source, &mut counts),
+            Role::Look => (rules.look)(node, &parents, source, &mut counts),
         };
         if seen == Seen::Function {
-            functions.push((depth, counts.lines, 0));
+            functions.push((parents.len(), counts.lines, 0));
         }
         if seen != Seen::Comment {
             if cursor.goto_first_child() {
-                depth += 1;
+                parents.push(node);
                 continue;
             }
             let (start, end) = (node.start_position(), node.end_position());
@@ -144,7 +146,7 @@ pub(super) fn count(tree: &Tree, grammar: Grammar, source: &str) -> Counts {
             }
         }
         loop {
-            if functions.last().is_some_and(|(at, ..)| *at == depth) {
+            if functions.last().is_some_and(|(at, ..)| *at == parents.len()) {
                 close(&mut functions, &mut counts);
             }
             if cursor.goto_next_sibling() {
@@ -153,12 +155,12 @@ pub(super) fn count(tree: &Tree, grammar: Grammar, source: &str) -> Counts {
             if !cursor.goto_parent() {
                 return counts;
             }
-            depth -= 1;
+            parents.pop();
         }
     }
 }
 
-fn close(functions: &mut Vec<(u32, usize, usize)>, counts: &mut Counts) {
+fn close(functions: &mut Vec<(usize, usize, usize)>, counts: &mut Counts) {
     let Some((_, before, within)) = functions.pop() else { return };
     let lines = counts.lines - before;
     counts.longest = counts.longest.max(lines.saturating_sub(within));

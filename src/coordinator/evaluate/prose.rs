@@ -55,7 +55,8 @@ pub(super) fn is_code(text: &str, parsed: Option<(&Counts, bool)>, words_are_cal
             let built = counts.solid + counts.hollow + counts.types > 0.0;
             // `if needed restart and wait` is a sentence, and branches in Elixir.
             let branches = counts.decisions > 0 && !words_are_calls;
-            prose < 0.5 || built || branches && prose < 0.9
+            let marked = text.contains(|c: char| "()[]{}=;<>|&@$`\"'+*/%".contains(c));
+            built || branches && prose < 0.9 || marked && prose < 0.5
         }
         Some((_, false)) | None => prose < 0.5 && marks(text) >= 0.3,
     }

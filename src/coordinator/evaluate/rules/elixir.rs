@@ -2,7 +2,7 @@
 
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, is_placeholder, text};
+use super::{Body, Role, Rules, Seen, is_placeholder, kind_of, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -18,9 +18,9 @@ fn role(kind: &str) -> Role {
     }
 }
 
-fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> Seen {
     match node.kind() {
-        "call" => return call(node, source, counts),
+        "call" => return call(node, kind_of(parents), source, counts),
         "unary_operator" => return attribute(node, source, counts),
         "tuple" => {
             let tag = node.named_child(0).map_or("", |n| text(n, source));
@@ -52,7 +52,7 @@ fn has_arms(block: Node<'_>) -> bool {
     block.named_children(&mut cursor).any(|child| child.kind() == "stab_clause")
 }
 
-fn call(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn call(node: Node<'_>, parent: &str, source: &str, counts: &mut Counts) -> Seen {
     let Some(target) = node.child_by_field_name("target") else { return Seen::Nothing };
     match text(target, source) {
         "def" | "defp" | "defmacro" | "defmacrop" | "test" | "setup" | "setup_all" | "property" => {
@@ -83,7 +83,7 @@ fn call(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
         "validate_required" | "unique_constraint" | "foreign_key_constraint" | "check_constraint" => {
             counts.handled += 0.5
         }
-        _ if node.parent().is_some_and(|p| p.kind() == "source") => counts.statements += 1,
+        _ if parent == "source" => counts.statements += 1,
         _ => {}
     }
     Seen::Nothing

@@ -1,6 +1,6 @@
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, body_of, is_placeholder, text};
+use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -27,7 +27,7 @@ fn role(kind: &str) -> Role {
     }
 }
 
-fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> Seen {
     match node.kind() {
         "function_declaration" | "method_declaration" | "func_literal" => {
             if let Some(body) = node.child_by_field_name("body") {
@@ -38,8 +38,7 @@ fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
         }
         "type_spec" | "type_alias" => counts.types += 1.0,
         "const_declaration" | "var_declaration" => {
-            let top = node.parent().is_some_and(|p| p.kind() == "source_file");
-            counts.statements += usize::from(top);
+            counts.statements += usize::from(kind_of(parents) == "source_file");
         }
         "if_statement" => {
             counts.decisions += 1;

@@ -2,7 +2,7 @@
 
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, body_of, is_placeholder, text};
+use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -37,14 +37,14 @@ fn role(kind: &str) -> Role {
     }
 }
 
-fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> Seen {
     match node.kind() {
         "function_declaration"
         | "generator_function_declaration"
         | "method_definition"
         | "function_expression"
         | "generator_function"
-        | "arrow_function" => return function(node, source, counts),
+        | "arrow_function" => return function(node, kind_of(parents), source, counts),
         "class_declaration" | "abstract_class_declaration" | "class" => {
             let empty = node.child_by_field_name("body").is_some_and(|body| body.named_child_count() == 0);
             let extends = || {
@@ -76,29 +76,26 @@ fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
         "throw_statement" if !is_placeholder(text(node, source)) => counts.handled += 1.0,
         "call_expression" => call(node, source, counts),
         "lexical_declaration" | "expression_statement" => {
-            let place = node.parent().map(|p| p.kind());
-            counts.statements += usize::from(matches!(place, Some("program" | "export_statement")));
+            counts.statements += usize::from(matches!(kind_of(parents), "program" | "export_statement"));
         }
         _ => {}
     }
     Seen::Nothing
 }
 
-fn function(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn function(node: Node<'_>, parent: &str, source: &str, counts: &mut Counts) -> Seen {
     let Some(body) = node.child_by_field_name("body") else { return Seen::Nothing };
     let expression = matches!(node.kind(), "function_expression" | "generator_function" | "arrow_function");
     let named = !expression
-        || node.parent().is_some_and(|p| {
-            matches!(
-                p.kind(),
-                "variable_declarator"
-                    | "public_field_definition"
-                    | "field_definition"
-                    | "pair"
-                    | "assignment_expression"
-                    | "export_statement"
-            )
-        });
+        || matches!(
+            parent,
+            "variable_declarator"
+                | "public_field_definition"
+                | "field_definition"
+                | "pair"
+                | "assignment_expression"
+                | "export_statement"
+        );
     let worth = if body.kind() == "statement_block" {
         body_of(body, |only| alone(only, source))
     } else if named {

@@ -27,7 +27,9 @@ pub(super) enum Role {
 
 pub(super) struct Rules {
     pub(super) role: fn(&str) -> Role,
-    pub(super) look: fn(Node<'_>, &str, &mut Counts) -> Seen,
+    /// Takes the node, the nodes around it (the nearest last: `Node::parent` searches from the root each time), and
+    /// the source.
+    pub(super) look: fn(Node<'_>, &[Node<'_>], &str, &mut Counts) -> Seen,
 }
 
 /// What the walk should know of a node that was looked at.
@@ -48,7 +50,7 @@ pub(super) fn of(grammar: Grammar) -> &'static Rules {
         Grammar::JavaScript | Grammar::TypeScript | Grammar::Tsx => &javascript::RULES,
         Grammar::Elixir => &elixir::RULES,
         // Judged by its words, see `sql`.
-        Grammar::Sql => &Rules { role: |_| Role::Plain, look: |_, _, _| Seen::Nothing },
+        Grammar::Sql => &Rules { role: |_| Role::Plain, look: |_, _, _, _| Seen::Nothing },
     }
 }
 
@@ -77,8 +79,14 @@ fn body_of(body: Node<'_>, judge: impl Fn(Node<'_>) -> Body) -> Body {
     only.map_or(Body::Hollow, judge)
 }
 
+/// A node's text, at most half a KiB of it: deep nodes are asked too, and all their texts together have no bound.
 fn text<'a>(node: Node<'_>, source: &'a str) -> &'a str {
-    source.get(node.byte_range()).unwrap_or_default()
+    let text = source.get(node.byte_range()).unwrap_or_default();
+    &text[..text.floor_char_boundary(512)]
+}
+
+fn kind_of<'t>(parents: &[Node<'t>]) -> &'t str {
+    parents.last().map_or("", Node::kind)
 }
 
 /// The words with which people and models leave a thing undone.

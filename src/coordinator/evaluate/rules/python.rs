@@ -1,6 +1,6 @@
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, is_placeholder, text};
+use super::{Body, Role, Rules, Seen, is_placeholder, kind_of, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -31,10 +31,10 @@ fn role(kind: &str) -> Role {
     }
 }
 
-fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> Seen {
     match node.kind() {
         "function_definition" => {
-            if let Some(body) = node.child_by_field_name("body").filter(|_| !is_abstract(node, source)) {
+            if let Some(body) = node.child_by_field_name("body").filter(|_| !is_abstract(node, parents, source)) {
                 counts.function(read(body, source), 1.0);
             }
             return Seen::Function;
@@ -81,9 +81,7 @@ fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
                 }
                 return Seen::Comment;
             }
-            if node.parent().is_some_and(|p| p.kind() == "module") {
-                counts.statements += 1;
-            }
+            counts.statements += usize::from(kind_of(parents) == "module");
         }
         _ => {}
     }
@@ -117,16 +115,16 @@ fn alone(statement: Node<'_>, source: &str) -> Body {
 }
 
 /// Declared for others to write: an abstract method, an overload, a member of a protocol.
-fn is_abstract(function: Node<'_>, source: &str) -> bool {
-    let decorated = function.parent().filter(|p| p.kind() == "decorated_definition");
-    if let Some(outer) = decorated {
+fn is_abstract(function: Node<'_>, parents: &[Node<'_>], source: &str) -> bool {
+    let mut around = parents.iter().rev().peekable();
+    if let Some(outer) = around.next_if(|p| p.kind() == "decorated_definition") {
         let decorators = source.get(outer.start_byte()..function.start_byte()).unwrap_or_default();
         if decorators.contains("abstract") || decorators.contains("overload") {
             return true;
         }
     }
-    let class = decorated.unwrap_or(function).parent().and_then(|block| block.parent());
-    class
+    around
+        .nth(1)
         .filter(|class| class.kind() == "class_definition")
         .and_then(|class| class.child_by_field_name("superclasses"))
         .is_some_and(|bases| text(bases, source).contains("Protocol"))

@@ -1,6 +1,6 @@
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, body_of, is_placeholder, text};
+use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -19,7 +19,10 @@ fn role(kind: &str) -> Role {
     }
 }
 
-fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
+fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> Seen {
+    if matches!(node.kind(), "function_item" | "mod_item") && std::mem::take(&mut counts.test_follows) {
+        counts.lenient_until = counts.lenient_until.max(node.end_byte());
+    }
     match node.kind() {
         "function_item" => {
             if let Some(body) = node.child_by_field_name("body") {
@@ -39,7 +42,7 @@ fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
         },
         "const_item" | "static_item" => counts.statements += 1,
         "&&" | "||" => {
-            let binary = node.parent().is_some_and(|p| matches!(p.kind(), "binary_expression" | "let_chain"));
+            let binary = matches!(kind_of(parents), "binary_expression" | "let_chain");
             counts.decisions += i64::from(binary);
         }
         "try_expression" => {
@@ -62,7 +65,7 @@ fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
             }
         }
         "let_declaration" => let_declaration(node, source, counts),
-        "call_expression" => call(node, source, counts),
+        "call_expression" => call(node, kind_of(parents), source, counts),
         "macro_invocation" => {
             let name = node.child_by_field_name("macro").map_or("", |n| text(n, source));
             match name.rsplit("::").next().unwrap_or_default() {
@@ -73,15 +76,7 @@ fn look(node: Node<'_>, source: &str, counts: &mut Counts) -> Seen {
             }
         }
         // In a test `unwrap` is how a failure is told.
-        "attribute_item" if text(node, source).contains("test") => {
-            let mut next = node.next_named_sibling();
-            while let Some(item) = next.filter(|n| n.kind() == "attribute_item" || n.is_extra()) {
-                next = item.next_named_sibling();
-            }
-            if let Some(item) = next {
-                counts.lenient_until = counts.lenient_until.max(item.end_byte());
-            }
-        }
+        "attribute_item" if text(node, source).contains("test") => counts.test_follows = true,
         "attribute_item" if text(node, source).contains("Error") => counts.handled += 1.0,
         _ => {}
     }
@@ -112,7 +107,7 @@ fn let_declaration(node: Node<'_>, source: &str, counts: &mut Counts) {
     }
 }
 
-fn call(node: Node<'_>, source: &str, counts: &mut Counts) {
+fn call(node: Node<'_>, parent: &str, source: &str, counts: &mut Counts) {
     let Some(function) = node.child_by_field_name("function") else { return };
     let Some(field) = function.child_by_field_name("field") else {
         if matches!(text(function, source), "Err" | "Result::Err") {
@@ -126,7 +121,7 @@ fn call(node: Node<'_>, source: &str, counts: &mut Counts) {
         "unwrap" | "expect" | "unwrap_unchecked" if node.start_byte() >= counts.lenient_until => {
             counts.swallowed += 1.0
         }
-        "ok" if node.parent().is_some_and(|p| p.kind() == "expression_statement") => counts.swallowed += 1.0,
+        "ok" if parent == "expression_statement" => counts.swallowed += 1.0,
         _ => {}
     }
 }

@@ -6,6 +6,7 @@
 //! dangling, no more than two names in a row.
 
 use super::tokens::{Kind, Token, statements, tokens};
+use super::words::{CLAUSES, MODIFIERS, OBJECTS, VERBS, is_keyword};
 
 pub(super) struct Fault {
     pub(super) at: usize,
@@ -26,8 +27,16 @@ pub(super) fn check(statement: &[Token], text: &str) -> Result<(), Fault> {
     if statement.iter().any(|token| token.is("BEGIN")) && statement[0].is("CREATE") {
         return blocks(statement);
     }
-    neighbours(statement)?;
-    cases(statement)
+    if is_free(statement) { Ok(()) } else { neighbours(statement).and_then(|()| cases(statement)) }
+}
+
+/// Definitions that are lists of options, each with words of its own.
+fn is_free(statement: &[Token]) -> bool {
+    let verb = statement.first().is_some_and(|t| matches!(t.word.as_str(), "CREATE" | "ALTER" | "DROP"));
+    let object = statement.iter().skip(1).find(|t| !MODIFIERS.contains(t.word.as_str()));
+    const PLAIN: &[&str] =
+        &["TABLE", "VIEW", "MATERIALIZED", "INDEX", "TYPE", "DOMAIN", "SCHEMA", "SEQUENCE", "POLICY", "TRIGGER"];
+    verb && object.is_some_and(|t| !PLAIN.contains(&t.word.as_str()))
 }
 
 /// The text of a routine: between dollar quotes.
@@ -56,7 +65,7 @@ fn routine(body: &Token, text: &str, language: &str) -> Result<(), Fault> {
         return Err(Fault { at, what: "unclosed quote or comment".to_owned() });
     }
     match language {
-        "SQL" => statements(&found.tokens).into_iter().try_for_each(|inner| check_plain(inner)),
+        "SQL" => statements(&found.tokens).into_iter().try_for_each(check_plain),
         "PLPGSQL" => {
             brackets(&found.tokens)?;
             if !found.tokens.iter().any(|token| token.is("BEGIN")) {
@@ -71,7 +80,7 @@ fn routine(body: &Token, text: &str, language: &str) -> Result<(), Fault> {
 fn check_plain(statement: &[Token]) -> Result<(), Fault> {
     brackets(statement)?;
     head(statement)?;
-    neighbours(statement)
+    if is_free(statement) { Ok(()) } else { neighbours(statement) }
 }
 
 fn brackets(statement: &[Token]) -> Result<(), Fault> {
@@ -87,126 +96,6 @@ fn brackets(statement: &[Token]) -> Result<(), Fault> {
     open.last().map_or(Ok(()), |token| Err(fault(token, "unclosed `(`")))
 }
 
-const VERBS: &[&str] = &[
-    "ABORT",
-    "ALTER",
-    "ANALYZE",
-    "ATTACH",
-    "BEGIN",
-    "CALL",
-    "CHECKPOINT",
-    "CLOSE",
-    "CLUSTER",
-    "COMMENT",
-    "COMMIT",
-    "COPY",
-    "CREATE",
-    "DEALLOCATE",
-    "DECLARE",
-    "DELETE",
-    "DELIMITER",
-    "DETACH",
-    "DISCARD",
-    "DO",
-    "DROP",
-    "END",
-    "EXECUTE",
-    "EXPLAIN",
-    "FETCH",
-    "GRANT",
-    "IMPORT",
-    "INSERT",
-    "LISTEN",
-    "LOCK",
-    "MERGE",
-    "NOTIFY",
-    "PRAGMA",
-    "PREPARE",
-    "REASSIGN",
-    "REFRESH",
-    "REINDEX",
-    "RELEASE",
-    "REPLACE",
-    "RESET",
-    "REVOKE",
-    "ROLLBACK",
-    "SAVEPOINT",
-    "SECURITY",
-    "SELECT",
-    "SET",
-    "SHOW",
-    "START",
-    "TABLE",
-    "TRUNCATE",
-    "UNLISTEN",
-    "UPDATE",
-    "USE",
-    "VACUUM",
-    "VALUES",
-    "WITH",
-];
-
-const OBJECTS: &[&str] = &[
-    "ACCESS",
-    "AGGREGATE",
-    "CAST",
-    "COLLATION",
-    "CONVERSION",
-    "DATABASE",
-    "DEFAULT",
-    "DOMAIN",
-    "EVENT",
-    "EXTENSION",
-    "FOREIGN",
-    "FUNCTION",
-    "GROUP",
-    "INDEX",
-    "LANGUAGE",
-    "LARGE",
-    "MATERIALIZED",
-    "OPERATOR",
-    "OWNED",
-    "POLICY",
-    "PROCEDURE",
-    "PUBLICATION",
-    "ROLE",
-    "ROUTINE",
-    "RULE",
-    "SCHEMA",
-    "SEQUENCE",
-    "SERVER",
-    "STATISTICS",
-    "SUBSCRIPTION",
-    "SYSTEM",
-    "TABLE",
-    "TABLESPACE",
-    "TEXT",
-    "TRANSFORM",
-    "TRIGGER",
-    "TYPE",
-    "USER",
-    "VIEW",
-];
-
-const MODIFIERS: &[&str] = &[
-    "OR",
-    "REPLACE",
-    "TEMP",
-    "TEMPORARY",
-    "GLOBAL",
-    "LOCAL",
-    "UNLOGGED",
-    "UNIQUE",
-    "VIRTUAL",
-    "RECURSIVE",
-    "CONSTRAINT",
-    "TRUSTED",
-    "PROCEDURAL",
-    "CLUSTERED",
-    "NONCLUSTERED",
-    "FULLTEXT",
-];
-
 /// The verb, and what it acts on.
 fn head(statement: &[Token]) -> Result<(), Fault> {
     let Some(first) = statement.first() else { return Ok(()) };
@@ -214,15 +103,15 @@ fn head(statement: &[Token]) -> Result<(), Fault> {
         return Ok(());
     }
     let verb = first.word.as_str();
-    if !VERBS.contains(&verb) {
+    if !VERBS.contains(verb) {
         return Err(fault(first, "unknown statement"));
     }
     let rest = &statement[1..];
     let next = rest.first();
     let wanted: &[&str] = match verb {
         "CREATE" | "DROP" | "ALTER" => {
-            let object = rest.iter().find(|token| !MODIFIERS.contains(&token.word.as_str()));
-            let Some(object) = object.filter(|token| OBJECTS.contains(&token.word.as_str())) else {
+            let object = rest.iter().find(|token| !MODIFIERS.contains(token.word.as_str()));
+            let Some(object) = object.filter(|token| OBJECTS.contains(token.word.as_str())) else {
                 return Err(fault(object.unwrap_or(first), format!("unknown object of `{verb}`")));
             };
             let named = rest.iter().any(|token| token.at.start > object.at.start);
@@ -245,225 +134,6 @@ fn head(statement: &[Token]) -> Result<(), Fault> {
     }
 }
 
-/// Words that ask for something after them, and can't be what a comma, an operator or one another asks for.
-const CLAUSES: &[&str] = &[
-    "FROM",
-    "WHERE",
-    "GROUP",
-    "ORDER",
-    "HAVING",
-    "LIMIT",
-    "OFFSET",
-    "VALUES",
-    "JOIN",
-    "AND",
-    "OR",
-    "THEN",
-    "ELSE",
-    "WHEN",
-    "AS",
-    "BY",
-    "UNION",
-    "INTERSECT",
-    "EXCEPT",
-    "RETURNING",
-    "INTO",
-    "SET",
-    "USING",
-    "LIKE",
-    "ILIKE",
-    "BETWEEN",
-    "IN",
-    "REFERENCES",
-];
-
-/// Further words that are no names: types of several words, constraints, modifiers, verbs.
-const OTHERS: &[&str] = &[
-    "ACCESS",
-    "ACTION",
-    "ADD",
-    "AFTER",
-    "ALL",
-    "ALTER",
-    "ALWAYS",
-    "ANALYZE",
-    "ANY",
-    "ARRAY",
-    "ASC",
-    "AT",
-    "ATOMIC",
-    "AUTHORIZATION",
-    "AUTOINCREMENT",
-    "AUTO_INCREMENT",
-    "BEFORE",
-    "BEGIN",
-    "BUFFERS",
-    "CASCADE",
-    "CASE",
-    "CHECK",
-    "COLLATE",
-    "COLUMN",
-    "COMMENT",
-    "COMMIT",
-    "COMMITTED",
-    "CONCURRENTLY",
-    "CONFLICT",
-    "CONSTRAINT",
-    "CREATE",
-    "CROSS",
-    "CURRENT",
-    "CYCLE",
-    "DATA",
-    "DATE",
-    "DEFAULT",
-    "DEFERRABLE",
-    "DEFERRED",
-    "DEFINER",
-    "DELETE",
-    "DESC",
-    "DISABLE",
-    "DISTINCT",
-    "DO",
-    "DOUBLE",
-    "DROP",
-    "EACH",
-    "ENABLE",
-    "END",
-    "ENUM",
-    "ESCAPE",
-    "EXCLUDE",
-    "EXCLUSIVE",
-    "EXECUTE",
-    "EXISTS",
-    "FALSE",
-    "FETCH",
-    "FILTER",
-    "FIRST",
-    "FOLLOWING",
-    "FOR",
-    "FORCE",
-    "FOREIGN",
-    "FULL",
-    "FUNCTION",
-    "GENERATED",
-    "GROUPING",
-    "IDENTITY",
-    "IF",
-    "IGNORE",
-    "IMMEDIATE",
-    "IMMUTABLE",
-    "INCLUDE",
-    "INCREMENT",
-    "INHERITS",
-    "INITIALLY",
-    "INNER",
-    "INSERT",
-    "INSTEAD",
-    "INTERVAL",
-    "INVOKER",
-    "IS",
-    "ISNULL",
-    "ISOLATION",
-    "KEY",
-    "LANGUAGE",
-    "LAST",
-    "LATERAL",
-    "LEFT",
-    "LEVEL",
-    "LOCKED",
-    "LOGIN",
-    "MATCHED",
-    "MATERIALIZED",
-    "MAXVALUE",
-    "MINVALUE",
-    "MODE",
-    "NATURAL",
-    "NO",
-    "NOT",
-    "NOTHING",
-    "NOTNULL",
-    "NOWAIT",
-    "NULL",
-    "NULLS",
-    "OF",
-    "OFF",
-    "ON",
-    "ONLY",
-    "OUTER",
-    "OVER",
-    "OVERLAPS",
-    "OVERRIDING",
-    "OWNER",
-    "PARALLEL",
-    "PARTITION",
-    "PASSWORD",
-    "PRECEDING",
-    "PRECISION",
-    "PRIMARY",
-    "PRIVILEGES",
-    "PROCEDURE",
-    "PUBLIC",
-    "RANGE",
-    "READ",
-    "RECURSIVE",
-    "RENAME",
-    "REPEATABLE",
-    "REPLACE",
-    "RESTART",
-    "RESTRICT",
-    "RETURN",
-    "RETURNS",
-    "RIGHT",
-    "ROLLUP",
-    "ROW",
-    "ROWS",
-    "SAFE",
-    "SCHEMA",
-    "SECURITY",
-    "SELECT",
-    "SEQUENCE",
-    "SERIALIZABLE",
-    "SETS",
-    "SHARE",
-    "SIMILAR",
-    "SKIP",
-    "SOME",
-    "STABLE",
-    "START",
-    "STORED",
-    "STRICT",
-    "TABLE",
-    "TABLES",
-    "TABLESAMPLE",
-    "TEMP",
-    "TEMPORARY",
-    "TIES",
-    "TIME",
-    "TIMESTAMP",
-    "TO",
-    "TRANSACTION",
-    "TRIGGER",
-    "TRUE",
-    "TYPE",
-    "UNBOUNDED",
-    "UNIQUE",
-    "UNLOGGED",
-    "UNSIGNED",
-    "UPDATE",
-    "VALID",
-    "VALIDATE",
-    "VARYING",
-    "VIEW",
-    "VIRTUAL",
-    "VOLATILE",
-    "WINDOW",
-    "WITH",
-    "WITHIN",
-    "WITHOUT",
-    "WRITE",
-    "ZONE",
-];
-
 /// Which word must come after one of these.
 fn followed_by(word: &str) -> &'static [&'static str] {
     match word {
@@ -474,10 +144,6 @@ fn followed_by(word: &str) -> &'static [&'static str] {
         "CROSS" => &["JOIN", "APPLY"],
         _ => &[],
     }
-}
-
-pub(super) fn is_keyword(word: &str) -> bool {
-    CLAUSES.contains(&word) || OTHERS.contains(&word)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -498,7 +164,7 @@ fn neighbours(statement: &[Token]) -> Result<(), Fault> {
         let (previous, next) = (i.checked_sub(1).and_then(|i| statement.get(i)), statement.get(i + 1));
         let name = previous.is_some_and(|p| p.kind == Kind::Dot);
         let word = if name { "" } else { token.word.as_str() };
-        let clause = CLAUSES.contains(&word) && !is_exception(word, previous, next);
+        let clause = CLAUSES.contains(word) && !is_exception(word, previous, next);
         if before == Before::Needs && (clause || matches!(token.kind, Kind::Close | Kind::Comma | Kind::End)) {
             return Err(fault(token, "unexpected"));
         }
@@ -525,7 +191,7 @@ fn neighbours(statement: &[Token]) -> Result<(), Fault> {
                 Some(Before::Operands(count)) => Before::Operands(count),
                 _ => Before::Operands(1),
             },
-            Kind::Word if clause => Before::Needs,
+            Kind::Word if clause && wanted.is_empty() => Before::Needs,
             Kind::Word if !name && is_keyword(word) => Before::Free,
             Kind::Word | Kind::Operand | Kind::Dollar => match before {
                 Before::Operands(2) => return Err(fault(token, "unexpected")),
@@ -544,7 +210,7 @@ fn neighbours(statement: &[Token]) -> Result<(), Fault> {
 fn is_exception(word: &str, previous: Option<&Token>, next: Option<&Token>) -> bool {
     let after = |words: &[&str]| previous.is_some_and(|p| words.contains(&p.word.as_str()));
     match word {
-        "VALUES" => after(&["DEFAULT", "FOR"]) || next.is_some_and(|n| n.kind == Kind::Open),
+        "VALUES" => after(&["DEFAULT", "FOR"]) || next.is_some_and(|n| matches!(n.kind, Kind::Open | Kind::Close)),
         "FROM" => after(&["VALUES", "SELECT"]),
         "GROUP" => after(&["WITHIN"]),
         _ => false,

@@ -58,6 +58,13 @@ pub(super) fn tokens(text: &str, within: Range<usize>) -> Tokens {
                 at = end;
                 continue;
             }
+            // MySQL's comments; elsewhere `#` stands between operands.
+            b'#' if rest.starts_with(b"# ") && (at == 0 || bytes[at - 1] == b'\n') => {
+                let end = at + rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+                found.comments.push(at..end);
+                at = end;
+                continue;
+            }
             b'/' if rest.starts_with(b"/*") => {
                 let end = find(rest, 2, b"*/").map(|end| at + end + 2);
                 if end.is_none() {
