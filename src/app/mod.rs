@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::bus::{self, Connection, Door, Instance, Sync, endpoints};
+use crate::bus::{self, Change, Connection, Door, Instance, Sync, endpoints};
 use crate::cache::Cache;
 use crate::config::{Config, Paths};
 use crate::coordinator::library::{Library, files_under};
@@ -168,11 +168,15 @@ impl Worker {
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
         }
-        self.sync.stop().await;
         let lost = self.recorder.stop(grace).await;
         if lost > 0 {
             error!(lost, "records could not be written before the end");
         }
+        // The follower may not live to tell it.
+        if let Err(error) = self.sync.publish(&Change::Committed).await {
+            warn!(%error, "the other workers were not told of the last commit");
+        }
+        self.sync.stop().await;
         self.tasks.shutdown().await;
         self.store.close().await;
         let _ = self.connection.client.flush().await;

@@ -133,6 +133,27 @@ async fn on_postgres_three_workers_share_load_and_learning_and_a_restart_forgets
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_learnt_last_is_told_to_the_others_when_it_stops() {
+    let town = Town::on_sqlite().await;
+    let mut config = town.place.config(&town.nats);
+    // It writes nothing down by itself before it stops.
+    config.recording.flush_interval_ms = 60_000;
+    let leaving = town.place.worker_with(config, Credentials::default()).await;
+    let asker = Asker::of(&town.nats).await;
+    let answer = asker.request(&example()).await;
+    let staying = town.worker().await;
+    assert_eq!(uses(&staying), 0);
+    leaving.stop().await;
+    let told = async || (uses(&staying) == 1).then_some(());
+    within(Duration::from_secs(1), "the other worker knows the use", told).await;
+    let served = async || {
+        let hit = asker.request(&with(&example(), json!({"cache": "use"}))).await;
+        (hit["cache"]["origin"] == answer["correlation_id"]).then_some(())
+    };
+    within(Duration::from_secs(1), "the other worker serves the answer", served).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_database_is_away_rules_and_memory_serve_and_nothing_is_lost_when_it_is_back() {
     let mut town = Town::on_postgres().await;
     let worker = town.worker().await;

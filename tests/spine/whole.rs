@@ -132,6 +132,44 @@ async fn a_killed_worker_takes_its_nats_server_along() {
     worker.ended().await;
 }
 
+#[tokio::test]
+async fn what_was_paid_for_is_there_after_a_kill() {
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = "```rust\npub fn least() -> u32 {\n    0\n}\n```";
+    let reply = json!({
+        "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-5-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200}
+    });
+    let provider = Server::start(Reply::json(200, reply.to_string())).await;
+    let database = format!("sqlite:{}", folder.path().join("tandem.db").display());
+    let none = folder.path().join("none").display().to_string();
+    let variables = [
+        ("NATS_URL", nats.server.url()),
+        ("DATABASE_URL", &database),
+        ("OPENAI_API_KEY", CANARY),
+        ("OPENAI_BASE_URL", &provider.url()),
+        ("TANDEM_ASSETS", &none),
+    ];
+    let asker = Asker::of(&nats).await;
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve"]));
+    worker.ready().await;
+    let answer = asker.request(&declined()).await;
+    worker.signal("KILL");
+    worker.ended().await;
+    let cost = answer["metrics"]["cost_usd"].as_f64().unwrap();
+    assert!(cost > 0.0, "{answer}");
+
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve"]));
+    worker.ready().await;
+    let stats = asker.ask("execution.stats", &json!({})).await;
+    assert_eq!((stats["cost"]["spent_usd"].as_f64(), &stats["total_executions"]), (Some(cost), &json!(1)), "{stats}");
+    let again = asker.request(&declined()).await;
+    assert_eq!(again["metrics"]["cache_hit"], true, "it was paid for once: {again}");
+    assert_eq!(provider.received().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_told_to_stop_under_load_loses_no_request() {
     let nats = Nats::start().await;

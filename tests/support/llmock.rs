@@ -20,7 +20,8 @@ impl Llmock {
         // Somebody else may take the free port first: the server then ends at once.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-            let mut command = Command::new(&program);
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL"]).arg(&program);
             command.args(["serve", "--host", "127.0.0.1", "--log-level", "error", "--port", &port.to_string()]);
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let mut llmock = Self { child, port };

@@ -22,7 +22,9 @@ pub fn tandem(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> 
 }
 
 pub fn program(program: &Path, folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    // A test that is killed takes its workers along: else they would come back to whichever server gets the port next.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
     let path = std::env::vars_os().find(|(name, _)| name == "PATH").map(|(_, path)| path).unwrap();
     command.env_clear().env("PATH", path).env("HOME", folder).envs(variables.iter().copied());
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
