@@ -120,16 +120,15 @@ impl Follower {
 }
 
 /// Writes down what the cache hands out, in its order.
-pub async fn keep(mut made: mpsc::Receiver<cache::Change>, store: Store, recorder: Recorder) {
+///
+/// Without waiting: an entry must be in the recorder's queue before the execution that it comes from, or a verdict on
+/// that execution does not find it.
+pub async fn keep(mut made: mpsc::Receiver<cache::Change>, recorder: Recorder) {
     while let Some(change) = made.recv().await {
         match change {
             cache::Change::Put(entry) => recorder.record(Write::Entry(entry.as_ref().clone())),
             cache::Change::Vector(id, vector) => recorder.record(Write::Vector(id, vector)),
-            cache::Change::Removed(ids) => {
-                if let Err(error) = store.withdraw(&ids, Timestamp::now()).await {
-                    warn!(%error, entries = ids.len(), "withdrawn answers are still in the database");
-                }
-            }
+            cache::Change::Removed(ids) => recorder.record(Write::Withdrawal(ids, Timestamp::now())),
         }
     }
 }

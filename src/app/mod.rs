@@ -4,9 +4,9 @@ mod assets;
 pub mod follower;
 pub mod nats_server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -131,6 +131,8 @@ impl Worker {
 
         let (changes, made) = mpsc::channel(CHANGES);
         let cache = Cache::new(config.cache.clone(), embedder.clone().ok(), changes);
+        // Before they are read: what changes meanwhile is read again.
+        let seen = config.templates.folder().map(look);
         let (library, broken) = Library::load(config.templates.folder());
         broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
         let recorder = Recorder::start(store.clone(), &config.recording);
@@ -144,11 +146,11 @@ impl Worker {
         follower.take_over_blocks().await.map_err(Error::Load)?;
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(follower::keep(made, store.clone(), recorder.clone()));
+        tasks.spawn(follower::keep(made, recorder.clone()));
         tasks.spawn(follower.run(heard, recorder.commits()));
         tasks.spawn(expire(cache, store.clone()));
-        if config.templates.reload_ms > 0 && config.templates.folder().is_some() {
-            tasks.spawn(reload(pipeline.clone(), config.templates.clone()));
+        if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
+            tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
         let endpoints = endpoints::all(&pipeline, &sync, &config.nats);
         let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
@@ -214,27 +216,30 @@ async fn expire(cache: Cache, store: Store) {
     }
 }
 
-/// Reads the user's templates anew when one was added, changed or removed.
-async fn reload(pipeline: Pipeline, options: crate::config::Templates) {
+/// The user's templates with the time and length of each: another list means that one was added, changed or removed.
+type Seen = Vec<(PathBuf, Option<SystemTime>, Option<u64>)>;
+
+fn look(folder: &Path) -> Seen {
+    let stamp = |path: PathBuf| {
+        let meta = std::fs::metadata(&path).ok();
+        (path, meta.as_ref().and_then(|m| m.modified().ok()), meta.map(|m| m.len()))
+    };
+    files_under(folder).into_iter().map(stamp).collect()
+}
+
+/// Reads the user's templates anew when they are no longer those that were `seen`.
+async fn reload(pipeline: Pipeline, options: crate::config::Templates, mut seen: Seen) {
     let mut tick = tokio::time::interval(Duration::from_millis(options.reload_ms));
-    let Some(folder) = options.folder().map(Arc::<std::path::Path>::from) else { return };
-    let mut seen = None;
+    let Some(folder) = options.folder().map(Arc::<Path>::from) else { return };
     loop {
         tick.tick().await;
         let looked = folder.clone();
-        let state = tokio::task::spawn_blocking(move || {
-            let stamp = |path: PathBuf| {
-                let meta = std::fs::metadata(&path).ok();
-                (path, meta.as_ref().and_then(|m| m.modified().ok()), meta.map(|m| m.len()))
-            };
-            files_under(&looked).into_iter().map(stamp).collect::<Vec<_>>()
-        });
-        let Ok(state) = state.await else { continue };
-        if seen.as_ref().is_some_and(|seen| *seen != state) {
+        let Ok(state) = tokio::task::spawn_blocking(move || look(&looked)).await else { continue };
+        if seen != state {
             let broken = pipeline.coordinator().agent().reload(Some(&folder));
             broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
             info!(templates = pipeline.coordinator().agent().library().len(), "read the templates anew");
+            seen = state;
         }
-        seen = Some(state);
     }
 }

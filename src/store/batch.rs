@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::domain::Timestamp;
 use crate::domain::record::{CacheEntry, EntryId, Execution};
 
 use super::{Error, Store, entries, learning};
@@ -11,6 +12,8 @@ pub enum Write {
     Entry(CacheEntry),
     /// The vector of an entry that was put without one.
     Vector(EntryId, Arc<[f32]>),
+    /// Entries that are not to be served any more. Ids that are unknown are passed over.
+    Withdrawal(Vec<EntryId>, Timestamp),
 }
 
 impl Store {
@@ -23,6 +26,7 @@ impl Store {
             Write::Execution(_) => None,
             Write::Entry(entry) => Some(entries::Put::Entry(entry)),
             Write::Vector(id, vector) => Some(entries::Put::Vector(*id, vector)),
+            Write::Withdrawal(ids, now) => Some(entries::Put::Withdrawal(ids, *now)),
         });
         self.write_both("write a batch", executions.collect(), puts.collect()).await
     }

@@ -128,6 +128,7 @@ struct ChangeRow {
 pub(super) enum Put<'a> {
     Entry(&'a CacheEntry),
     Vector(EntryId, &'a [f32]),
+    Withdrawal(&'a [EntryId], Timestamp),
 }
 
 pub(super) async fn put(tx: &mut Tx, puts: &[Put<'_>]) -> Result<Vec<EntryId>, sqlx::Error> {
@@ -146,6 +147,11 @@ pub(super) async fn put(tx: &mut Tx, puts: &[Put<'_>]) -> Result<Vec<EntryId>, s
                     query.execute(&mut **tx).await?.rows_affected()
                 })
                 .min(1) as i64;
+            }
+            Put::Withdrawal(ids, now) => {
+                for id in *ids {
+                    seq += i64::from(withdraw_one(tx, *id, *now, seq + 1).await?);
+                }
             }
         }
     }

@@ -197,11 +197,12 @@ async fn entries_of(
         ids.insert(entry_id(&id)?);
     }
     for entry in executions.iter().filter_map(|e| e.entry) {
-        let sql = "SELECT COUNT(*) FROM cache_entries WHERE id = $1 AND tenant = $2";
-        let (own,): (i64,) = on!(&mut *tx, tx => {
+        // Its row may come after the execution's, and must not be served then either.
+        let sql = "SELECT COUNT(*) FROM cache_entries WHERE id = $1 AND tenant <> $2";
+        let (foreign,): (i64,) = on!(&mut *tx, tx => {
             sqlx::query_as(sql).bind(entry_bytes(entry)).bind(tenant.as_str()).fetch_one(&mut **tx).await
         })?;
-        if own > 0 {
+        if foreign == 0 {
             ids.insert(entry);
         }
     }

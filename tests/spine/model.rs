@@ -242,10 +242,14 @@ async fn llmock_as_each_provider_is_asked_and_finds_nothing_wrong_with_us() {
     let llmock = Llmock::start().await;
     llmock.says("fn main() {}").await;
     let nats = Nats::start().await;
-    for (format, at) in [(Anthropic, "anthropic"), (OpenAi, "v1"), (Gemini, "gemini")] {
+    for (key, base_url, at) in [
+        ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic"),
+        ("OPENAI_API_KEY", "OPENAI_BASE_URL", "v1"),
+        ("GOOGLE_AI_STUDIO_API_KEY", "GOOGLE_GEMINI_BASE_URL", "gemini"),
+    ] {
+        let variables = [(key.to_owned(), CANARY.to_owned()), (base_url.to_owned(), llmock.url(at))].into();
         let place = Place::new();
-        let config = place.config(&nats);
-        let worker = place.worker_with(config, format.credentials(llmock.url(at))).await;
+        let worker = place.worker_with(place.config(&nats), tandem::config::credentials(&variables)).await;
         let asker = Asker::of(&nats).await;
         let answer = asker.request(&declined()).await;
         assert_eq!(

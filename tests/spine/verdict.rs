@@ -1,5 +1,8 @@
 //! A user's verdict changes what is served next, on every worker, for that tenant.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 use tandem::domain::{TemplateId, Tenant, Timestamp};
 
@@ -142,4 +145,42 @@ async fn what_a_hit_was_served_from_and_a_fallback_can_be_judged_too() {
     let fallback = asker.request(&declined()).await;
     let judged = asker.judge("execution.feedback", &fallback, "wrong").await;
     assert_eq!((&judged["withdrawn"], &judged["blocked"]), (&json!(0), &json!([])), "{judged}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_busy_a_worker_is_what_was_found_wrong_a_moment_after_it_was_stored_never_comes_back() {
+    let nats = Nats::start().await;
+    let place = Place::new();
+    let worker = place.worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let busy: Vec<_> = (0..4)
+        .map(|_| {
+            let (asker, stop, done) = (asker.clone(), stop.clone(), done.clone());
+            let body = with(&example(), json!({"language": "rust", "cache": "refresh"}));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    asker.request(&body).await;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    until("the worker is busy", async || (done.load(Ordering::Relaxed) > 300).then_some(())).await;
+    for i in 0..6 {
+        let answer = asker.request(&with(&example(), json!({"cache": "refresh"}))).await;
+        assert_eq!(answer["template_used"], "elixir-nats-consumer", "{answer}");
+        let judged = asker.judge("execution.feedback", &answer, "wrong").await;
+        assert_eq!(judged["withdrawn"], 1, "the {i}th: {judged}");
+        assert_eq!(asker.request(&example()).await["metrics"]["cache_hit"], false, "the {i}th");
+        // Takes the block back, so that the template serves the next round.
+        asker.judge("execution.feedback", &answer, "good").await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for busy in busy {
+        busy.await.unwrap();
+    }
+    worker.stop().await;
+    let _again = place.worker(&nats).await;
+    assert_eq!(asker.request(&example()).await["metrics"]["cache_hit"], false, "it came back with a restart");
 }
