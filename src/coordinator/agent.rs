@@ -207,7 +207,10 @@ impl Agent {
         }
         let deadline = tokio::time::Instant::from_std(bounds.deadline);
         let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
-        let evaluation = evaluate(&completion.text, Kind::Unknown(&goal.language));
+        // A hostile text may take the parser a second.
+        let (answered, language) = (completion.text.clone(), goal.language.clone());
+        let evaluation = tokio::task::spawn_blocking(move || evaluate(&answered, Kind::Unknown(&language)));
+        let evaluation = evaluation.await.map_err(|e| format!("the answer could not be evaluated: {e}"))?;
         let text = evaluate::unfence(&completion.text).map_or(completion.text.as_str(), |fenced| fenced.code);
         let complete = matches!(completion.finish, Finish::Stop);
         let reason = if !complete {
@@ -351,7 +354,9 @@ fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
         text.push_str("It must fit what was made before:\n");
         text.push_str(earlier);
     }
-    let mut messages = goal.context.messages.clone();
+    // What the key leaves out, a model must not see: its answer may be served to whoever has the same key.
+    let conversation = context_fields.iter().any(|field| field == "messages");
+    let mut messages = if conversation { goal.context.messages.clone() } else { vec![] };
     messages.push(Message { role: "user".to_owned(), content: text });
     let max_output_tokens = match goal.complexity {
         Complexity::Simple => Some(1_024),

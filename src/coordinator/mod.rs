@@ -206,12 +206,17 @@ fn part_goal(goal: &Goal, task: &Task) -> Goal {
     Goal { description: task.description.clone(), ..goal.clone() }
 }
 
+/// The parts that a task waits for; a group stands for all in it.
+fn waited_for<'a>(dag: &'a Dag, task: &Task) -> Vec<&'a Task> {
+    let inside = |leaf: &Task, group: &TaskId| leaf.id == *group || leaf.parent.as_ref() == Some(group);
+    dag.leaves().filter(|leaf| task.depends_on.iter().any(|d| inside(leaf, d))).collect()
+}
+
 /// What a part's dependencies came to, for a model that has to make it fit. Bounded: 8,000 characters.
 fn earlier_work(dag: &Dag, task: &Task, done: &HashMap<TaskId, Answer>) -> String {
     let mut text = String::new();
-    for leaf in dag.leaves() {
-        let waited_for = task.depends_on.iter().any(|d| leaf.id == *d || leaf.parent.as_ref() == Some(d));
-        if let Some(answer) = done.get(&leaf.id).filter(|a| waited_for && a.success) {
+    for leaf in waited_for(dag, task) {
+        if let Some(answer) = done.get(&leaf.id).filter(|answer| answer.success) {
             text.push_str(&format!("## {}\n{}\n", leaf.description, answer.text));
         }
     }
@@ -224,7 +229,7 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Time
         .leaves()
         .filter_map(|task| {
             let answer = done.remove(&task.id)?;
-            let depends_on = task.depends_on.iter().map(TaskId::to_string).collect();
+            let depends_on = waited_for(dag, task).into_iter().map(|leaf| leaf.id.to_string()).collect();
             Some(Part { id: task.id.to_string(), depends_on, description: task.description.clone(), answer })
         })
         .collect();
