@@ -5,6 +5,7 @@ pub mod follower;
 pub mod nats_server;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +40,8 @@ pub enum Error {
     Bus(#[from] bus::Error),
     #[error(transparent)]
     NatsServer(#[from] nats_server::Error),
+    #[error("the nats-server that this worker had started has ended ({0}); its log is in the state folder")]
+    ServerEnded(ExitStatus),
     #[error("write {}", path.display())]
     Write {
         path: PathBuf,
@@ -64,6 +67,8 @@ pub struct Serve {
 
 /// Most changes of the cache that wait for the recorder. Each is small; the texts are shared.
 const CHANGES: usize = 4_096;
+/// For the last words to leave.
+const FLUSH: Duration = Duration::from_secs(1);
 /// How often expired answers are dropped.
 const EXPIRY: Duration = Duration::from_secs(30);
 
@@ -71,21 +76,30 @@ const EXPIRY: Duration = Duration::from_secs(30);
 pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, options: Serve) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-    let server = if options.with_nats {
+    let mut server = if options.with_nats {
         let server =
             NatsServer::start(&assets::nats_server(&paths), &paths.state.join("nats"), options.nats_port).await?;
         config.nats.urls = vec![server.url().to_owned()];
-        write_address(&paths, server.url())?;
         Some(server)
     } else {
         None
     };
     let worker = Worker::start(config, &paths, credentials).await?;
-    info!("ready {}", worker.urls.join(","));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    if let Some(server) = &server {
+        write_address(&paths, server.url())?;
     }
+    info!("ready {}", worker.urls.join(","));
+    let server_ended = async {
+        match &mut server {
+            Some(server) => server.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        status = server_ended => Some(status?),
+    };
     info!("stopping: answering what was taken; a second signal ends at once");
     tokio::select! {
         () = worker.stop(options.grace) => {}
@@ -95,6 +109,9 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
     if let Some(server) = server {
         let _ = std::fs::remove_file(paths.nats_url());
         server.stop().await?;
+    }
+    if let Some(status) = ended {
+        return Err(Error::ServerEnded(status));
     }
     info!("stopped");
     Ok(())
@@ -179,7 +196,8 @@ impl Worker {
         self.sync.stop().await;
         self.tasks.shutdown().await;
         self.store.close().await;
-        let _ = self.connection.client.flush().await;
+        // Without a connection this would wait for one.
+        let _ = tokio::time::timeout(FLUSH, self.connection.client.flush()).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -49,6 +50,10 @@ impl Connection {
         mut from: Subscriber,
         each: impl Fn(async_nats::Message) -> F,
     ) {
+        // Without a connection nothing is under way, and there is nobody to tell.
+        if self.client.connection_state() != State::Connected {
+            return;
+        }
         if let Err(error) = from.unsubscribe_after(NOW_AND_NEVER).await {
             warn!("end a subscription: {error}");
         }
@@ -63,6 +68,7 @@ impl Connection {
                     echoed = &mut echo => {
                         if let Err(error) = echoed {
                             warn!("what was under way may be lost: {error}");
+                            return;
                         }
                         break;
                     }

@@ -161,6 +161,23 @@ impl Agent {
         *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = blocks.into_iter().collect();
     }
 
+    /// Whether this tenant found what made this answer wrong for this task, or for one of its parts. Such an answer can
+    /// be stored still, or again, for a task that is worded otherwise; it must not come back from there.
+    pub fn is_found_wrong(&self, answer: &Answer, goal: &Goal, tenant: &Tenant) -> bool {
+        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+        if blocks.is_empty() {
+            return false;
+        }
+        let is_blocked = |answer: &Answer, goal: &Goal| {
+            answer.template.as_ref().is_some_and(|template| {
+                let (tenant, template) = (tenant.clone(), template.clone());
+                blocks.contains(&Block { task_key: task_key(&tenant, goal), tenant, template })
+            })
+        };
+        let part_goal = |description: &str| Goal { description: description.to_owned(), ..goal.clone() };
+        is_blocked(answer, goal) || answer.parts.iter().any(|p| is_blocked(&p.answer, &part_goal(&p.description)))
+    }
+
     fn select_in<'a>(&self, library: &'a Library, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Selected<'a> {
         let figures = self.figures.snapshot();
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);

@@ -141,7 +141,7 @@ impl Pipeline {
             return None;
         }
         let started = Instant::now();
-        let found = self.cache.known(&self.key(request), now)?;
+        let found = self.cache.known(&self.key(request), now).filter(|found| self.may_serve(request, found))?;
         Some(self.hit(request, &found, started, now))
     }
 
@@ -251,7 +251,7 @@ impl Pipeline {
         let started = Instant::now();
         let key = self.key(request);
         if request.cache == CacheMode::Use
-            && let Some(found) = self.cache.exact(&key, now)
+            && let Some(found) = self.cache.exact(&key, now).filter(|found| self.may_serve(request, found))
         {
             return Ok(self.hit(request, &found, started, now));
         }
@@ -263,7 +263,7 @@ impl Pipeline {
             deadline,
         };
         let (plan, found) = self.look_up_and_plan(request, &key, now).await;
-        if let Some(found) = found {
+        if let Some(found) = found.filter(|found| self.may_serve(request, found)) {
             return Ok(self.hit(request, &found, started, now));
         }
         let mut answer = self.coordinator.carry_out(&request.goal, plan, &bounds, now).await;
@@ -316,6 +316,10 @@ impl Pipeline {
                 (plan, None)
             }
         }
+    }
+
+    fn may_serve(&self, request: &Request, found: &Found) -> bool {
+        !self.coordinator.agent().is_found_wrong(&found.answer, &request.goal, &request.tenant)
     }
 
     fn key(&self, request: &Request) -> Key {

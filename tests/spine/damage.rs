@@ -114,6 +114,11 @@ async fn a_database_that_can_t_be_reached_at_start_ends_the_worker_with_the_mend
             [("NATS_URL", nats.server.url()), ("DATABASE_URL", &url), ("TANDEM__DATABASE__CONNECT_TIMEOUT_MS", "500")];
         ends(folder.path(), &variables, &["serve"], 1, &says).await;
     }
+    let (url, assets) = (at("file"), assets().display().to_string());
+    let variables = [("DATABASE_URL", url.as_str()), ("TANDEM_ASSETS", &assets)];
+    ends(folder.path(), &variables, &["serve", "--with-nats"], 1, &["no SQLite database"]).await;
+    let told = folder.path().join(".local/state/tandem/nats.url");
+    assert!(!told.exists(), "the address of a server that nobody serves on");
 }
 
 #[tokio::test]

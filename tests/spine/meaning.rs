@@ -49,6 +49,31 @@ async fn a_paraphrase_hits_and_another_thing_said_alike_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_worker_stored_another_finds_by_meaning_and_a_restarted_one_too() {
+    let nats = Nats::start().await;
+    let place = Place::with_model();
+    let asker = Asker::of(&nats).await;
+    let first = place.worker(&nats).await;
+    let origin = asker.request(&example()).await["correlation_id"].clone();
+    let second = place.worker(&nats).await;
+    first.stop().await;
+    let paraphrase = with(&example(), json!({"task": PARAPHRASE, "cache": "use"}));
+    let hit = asker.request(&paraphrase).await;
+    assert_eq!((&hit["cache"]["tier"], &hit["cache"]["origin"]), (&json!("semantic"), &origin), "{hit}");
+    // A user who finds it wrong by a paraphrase has it withdrawn, not only what was asked.
+    assert_eq!(asker.judge("execution.feedback", &hit, "wrong").await["withdrawn"], 1);
+    second.stop().await;
+
+    let _third = place.worker(&nats).await;
+    let anew = asker.request(&example()).await;
+    assert_eq!((&anew["method"], &anew["template_used"]), (&json!("autonomous"), &json!("elixir-nats-consumer")));
+    // Nor does what was found wrong come back by way of the other wording, which nobody complained of.
+    let answer = asker.request(&paraphrase).await;
+    assert_ne!(answer["template_used"], "elixir-nats-consumer", "{answer}");
+    assert_eq!(asker.request(&example()).await["metrics"]["cache_hit"], true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_rules_first_a_paraphrase_is_answered_by_rules_without_a_lookup_by_meaning() {
     let nats = Nats::start().await;
     let place = Place::with_model();

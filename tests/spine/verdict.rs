@@ -114,6 +114,32 @@ async fn a_verdict_given_at_once_is_taken_by_whichever_worker_gets_it() {
 }
 
 #[tokio::test]
+async fn what_was_found_wrong_for_a_task_is_not_served_for_it_in_another_complexity_either() {
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    let simple = with(&example(), json!({"complexity": "simple"}));
+    asker.request(&simple).await;
+    let wrong = asker.request(&example()).await;
+    assert_eq!(wrong["template_used"], "elixir-nats-consumer");
+    asker.judge("execution.feedback", &wrong, "wrong").await;
+    let answer = asker.request(&simple).await;
+    assert_ne!(answer["template_used"], "elixir-nats-consumer", "{answer}");
+
+    // The same of a compound goal: the whole is withdrawn, and each of its parts is made otherwise.
+    let goal = json!({"task": "REST endpoint for orders and a consumer for order events", "language": "rust"});
+    let compound = asker.request(&goal).await;
+    assert_eq!(compound["metrics"]["success"], true, "{compound}");
+    let judged = asker.judge("execution.feedback", &compound, "wrong").await;
+    assert_eq!((&judged["withdrawn"], judged["blocked"].as_array().unwrap().len()), (&json!(1), 2), "{judged}");
+    let again = asker.request(&with(&goal, json!({"complexity": "simple"}))).await;
+    let old: Vec<_> = compound["parts"].as_array().unwrap().iter().map(|p| &p["template_used"]).collect();
+    for part in again["parts"].as_array().unwrap() {
+        assert!(part["template_used"].is_null() || !old.contains(&&part["template_used"]), "{part}");
+    }
+}
+
+#[tokio::test]
 async fn only_an_answer_s_own_tenant_may_judge_it() {
     let nats = Nats::start().await;
     let _worker = Place::new().worker(&nats).await;

@@ -133,6 +133,59 @@ async fn a_killed_worker_takes_its_nats_server_along() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_nats_server_is_killed_writes_down_what_it_did_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let assets = assets().display().to_string();
+    let variables = [("TANDEM_ASSETS", assets.as_str()), ("TANDEM__RECORDING__FLUSH_INTERVAL_MS", "60000")];
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve", "--with-nats"]));
+    worker.ready().await;
+    let told = folder.path().join(".local/state/tandem/nats.url");
+    let task = text(&example(), "task").to_owned();
+    let asked = output(tandem(folder.path(), &[], &["request", &task, "--language", "elixir"])).await;
+    assert!(asked.status.success(), "{asked:?}");
+    let pid = worker.says("nats-server runs").await["nats.pid"].to_string();
+    assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    assert_eq!(worker.ended().await.code(), Some(1));
+    let last = worker.log().pop().unwrap().to_string();
+    assert!(last.contains("nats-server") && last.contains("has ended"), "{last}");
+    assert!(!told.exists(), "the address of a server that is gone");
+
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve", "--with-nats"]));
+    worker.ready().await;
+    let stats = output(tandem(folder.path(), &[], &["stats", "--json"])).await;
+    let stats: Value = serde_json::from_slice(&stats.stdout).unwrap();
+    assert_eq!(stats["total_executions"], 1, "{stats}");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_while_nats_is_away_ends_soon_and_writes_down_what_it_did() {
+    let nats = Nats::start().await;
+    let place = crate::worker::Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (database, none) = (place.database(), folder.path().join("none").display().to_string());
+    let variables = [
+        ("NATS_URL", nats.server.url()),
+        ("DATABASE_URL", &database),
+        ("TANDEM_ASSETS", &none),
+        ("TANDEM__RECORDING__FLUSH_INTERVAL_MS", "60000"),
+    ];
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve"]));
+    worker.ready().await;
+    Asker::of(&nats).await.request(&example()).await;
+    nats.server.stop().await.unwrap();
+    worker.says("lost the connection to NATS").await;
+    let begun = std::time::Instant::now();
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "it took {:?}", begun.elapsed());
+
+    let nats = Nats::start().await;
+    let _next = place.worker(&nats).await;
+    let stats = Asker::of(&nats).await.ask("execution.stats", &json!({})).await;
+    assert_eq!(stats["total_executions"], 1, "{stats}");
+}
+
+#[tokio::test]
 async fn what_was_paid_for_is_there_after_a_kill() {
     let nats = Nats::start().await;
     let folder = tempfile::tempdir().unwrap();
