@@ -27,7 +27,14 @@ impl Noun {
     /// From a phrase as people write it: "user events", "UserEvents", "user_events", "API keys".
     /// `None` where nothing of it can stand in an identifier.
     pub fn new(phrase: &str) -> Option<Self> {
-        let words = split(phrase);
+        let mut words = split(phrase);
+        if let [only] = words.as_slice() {
+            let forms = [only.clone(), pluralizer::pluralize(only, 1, false), pluralizer::pluralize(only, 2, false)];
+            // "unit tests for type": no language takes that as a name, "type item" all do.
+            if forms.iter().any(|form| RESERVED.contains(&form.as_str())) {
+                words.push("item".to_owned());
+            }
+        }
         let last = words.last()?;
         let with_last = |last: String| {
             let mut words = words.clone();
@@ -75,6 +82,116 @@ impl Forms {
         }
     }
 }
+
+/// Words that one of the seven languages keeps for itself, or that its libraries make unusable as a name.
+const RESERVED: [&str; 106] = [
+    "abstract",
+    "after",
+    "and",
+    "any",
+    "array",
+    "as",
+    "assert",
+    "async",
+    "await",
+    "base",
+    "bool",
+    "boolean",
+    "box",
+    "break",
+    "case",
+    "catch",
+    "chan",
+    "class",
+    "const",
+    "continue",
+    "crate",
+    "create",
+    "def",
+    "default",
+    "defer",
+    "del",
+    "delete",
+    "desc",
+    "do",
+    "dyn",
+    "elif",
+    "else",
+    "end",
+    "enum",
+    "error",
+    "except",
+    "export",
+    "extends",
+    "extern",
+    "fallthrough",
+    "false",
+    "final",
+    "finally",
+    "float",
+    "fn",
+    "for",
+    "from",
+    "func",
+    "function",
+    "global",
+    "go",
+    "goto",
+    "grant",
+    "group",
+    "if",
+    "impl",
+    "import",
+    "in",
+    "index",
+    "insert",
+    "int",
+    "integer",
+    "interface",
+    "is",
+    "lambda",
+    "let",
+    "list",
+    "loop",
+    "map",
+    "match",
+    "mod",
+    "mut",
+    "nil",
+    "none",
+    "not",
+    "null",
+    "option",
+    "or",
+    "order",
+    "package",
+    "pass",
+    "print",
+    "pub",
+    "raise",
+    "range",
+    "rescue",
+    "result",
+    "return",
+    "select",
+    "self",
+    "static",
+    "string",
+    "struct",
+    "super",
+    "switch",
+    "table",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "union",
+    "user",
+    "var",
+    "while",
+    "with",
+    "yield",
+];
 
 /// Lower-case ASCII words, the first of which begins with a letter, as identifiers in all seven languages need.
 fn split(phrase: &str) -> Vec<String> {

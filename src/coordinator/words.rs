@@ -79,6 +79,9 @@ pub const LIMITERS: [&str; 16] = [
     "neither", "nor", "avoid", "exclude",
 ];
 
+/// More words than this are a description that rules can't be sure of, and taking it apart would take too long.
+pub const MOST: usize = 400;
+
 /// Words that ask for an explanation, not for code.
 const QUESTIONS: [&str; 12] =
     ["how", "why", "what", "explain", "compare", "difference", "whats", "describe", "which", "should", "is", "does"];
