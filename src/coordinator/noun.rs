@@ -84,17 +84,15 @@ impl Forms {
 }
 
 /// Words that one of the seven languages keeps for itself, or that its libraries make unusable as a name.
-const RESERVED: [&str; 106] = [
+const RESERVED: [&str; 91] = [
     "abstract",
     "after",
     "and",
     "any",
-    "array",
     "as",
     "assert",
     "async",
     "await",
-    "base",
     "bool",
     "boolean",
     "box",
@@ -112,14 +110,12 @@ const RESERVED: [&str; 106] = [
     "defer",
     "del",
     "delete",
-    "desc",
     "do",
     "dyn",
     "elif",
     "else",
     "end",
     "enum",
-    "error",
     "except",
     "export",
     "extends",
@@ -137,21 +133,15 @@ const RESERVED: [&str; 106] = [
     "global",
     "go",
     "goto",
-    "grant",
-    "group",
     "if",
     "impl",
     "import",
     "in",
-    "index",
-    "insert",
     "int",
-    "integer",
     "interface",
     "is",
     "lambda",
     "let",
-    "list",
     "loop",
     "map",
     "match",
@@ -161,9 +151,7 @@ const RESERVED: [&str; 106] = [
     "none",
     "not",
     "null",
-    "option",
     "or",
-    "order",
     "package",
     "pass",
     "print",
@@ -171,7 +159,6 @@ const RESERVED: [&str; 106] = [
     "raise",
     "range",
     "rescue",
-    "result",
     "return",
     "select",
     "self",
@@ -180,13 +167,11 @@ const RESERVED: [&str; 106] = [
     "struct",
     "super",
     "switch",
-    "table",
     "trait",
     "true",
     "try",
     "type",
     "union",
-    "user",
     "var",
     "while",
     "with",
@@ -235,6 +220,7 @@ mod tests {
         assert_eq!(Noun::new("category").unwrap().many_kebab(), "categories");
         assert_eq!(Noun::new("people").unwrap().one.snake, "person");
         assert_eq!(Noun::new("OrderItems").unwrap().forms.snake, "order_items");
+        assert_eq!(Noun::new("types").unwrap().one.snake, "types_item", "`type` is no name in Rust");
         assert_eq!(Noun::new("3d models").unwrap().forms.snake, "n_3d_models");
     }
 

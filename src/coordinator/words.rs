@@ -63,7 +63,7 @@ pub fn stem(lower: &str) -> String {
     STEMMER.stem(lower).into_owned()
 }
 
-const FILLER_WORDS: &str = "a an the this that these those it its i we you me my our your their some any one each \
+const FILLER_WORDS: &str = "a an the this that these those every each it its i we you me my our your their some any one each \
     to for of in on at by as from into via using use used with and or plus also then which who whose where when be is are was \
     will should can could would must need needs want wants like please kindly lets let us \
     create creates write writes build builds implement implements make makes add adds generate generates develop \
