@@ -65,7 +65,7 @@ fn answer(library: &Library, language: &str, task: &str) -> Result<(String, Stri
     let (figures, options) = (HashMap::new(), Options { explore: 0.0, near: 0.0 });
     let knowledge =
         Knowledge { library, figures: &figures, options: &options, max_unknown_share: 0.15, now: Timestamp(0) };
-    let selected = select(task, &Language::from(language.to_owned()), |_| false, &knowledge, &mut rand::rng());
+    let selected = select(task, &[], &Language::from(language.to_owned()), |_| false, &knowledge, &mut rand::rng());
     let chosen = selected.chosen.ok_or_else(|| selected.declined.map_or_else(String::new, |d| d.to_string()))?;
     let slots = serde_json::to_value(&chosen.reading.filled).unwrap();
     let name = slots["name"]["words"].as_str().unwrap_or_default().to_owned();

@@ -83,6 +83,9 @@ impl Agent {
     /// A template's output, or why no template will do.
     pub fn by_rules(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Result<Answer, Declined> {
         let started = Instant::now();
+        if !goal.context.messages.is_empty() && self.shows("messages") {
+            return Err(Declined::Conversation);
+        }
         let library = self.library();
         let selected = self.select_in(&library, goal, tenant, now);
         let task_type = selected.task_type;
@@ -91,7 +94,14 @@ impl Agent {
         };
         let template = chosen.template;
         match render(&library, &chosen, goal) {
-            Ok((text, file)) => Ok(by_template(template, task_type, goal, text, file, started, now)),
+            Ok((text, file)) => {
+                let answer = by_template(template, task_type, goal, text, file, started, now);
+                if answer.success {
+                    return Ok(answer);
+                }
+                tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
+                Err(Declined::DoesNotParse { template: template.id.clone() })
+            }
             Err(error) => {
                 tracing::error!(template.id = %template.id, %error, "a template failed");
                 Err(Declined::NoTemplate)
@@ -114,7 +124,7 @@ impl Agent {
         // With other parts' output at hand the answer depends on more than its own words.
         let may_recall = bounds.cache == CacheMode::Use && earlier.is_empty();
         if may_recall && let Some(answer) = self.recall(&key, now).await {
-            return answer;
+            return placed(answer, goal);
         }
         match self.ask(goal, bounds, earlier, now).await {
             Ok(answer) => {
@@ -125,6 +135,14 @@ impl Agent {
             }
             Err(why) => fallback(goal, format!("{why}; {declined}"), now),
         }
+    }
+
+    /// What was done before, at task scope.
+    pub async fn recall_task(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Option<Answer> {
+        if bounds.cache != CacheMode::Use {
+            return None;
+        }
+        self.recall(&self.cache.key(&bounds.tenant, EntryKind::Task, goal), now).await
     }
 
     /// What the rules would do, for people who want to know.
@@ -193,7 +211,21 @@ impl Agent {
             max_unknown_share: self.options.max_unknown_share,
             now,
         };
-        select(&goal.description, &goal.language, is_blocked, &knowledge, &mut rand::rng())
+        select(&goal.description, &self.demands(goal), &goal.language, is_blocked, &knowledge, &mut rand::rng())
+    }
+
+    /// What the answer must fulfil beside the task's own words: the criteria, and the context that changes an answer.
+    fn demands(&self, goal: &Goal) -> Vec<String> {
+        // Where the answer goes and what it may resemble ask for nothing.
+        let asks = |name: &str| !matches!(name, "target_file" | "similar_code") && self.shows(name);
+        let fields =
+            goal.context.fields.iter().filter(|(name, _)| asks(name)).map(|(_, value)| value.trim_matches('"'));
+        goal.acceptance_criteria.iter().map(String::as_str).chain(fields).map(str::to_owned).collect()
+    }
+
+    /// Whether a field of the context is one that changes an answer.
+    fn shows(&self, field: &str) -> bool {
+        self.cache.options().context_fields.iter().any(|listed| listed == field)
     }
 
     async fn recall(&self, key: &Key, now: Timestamp) -> Option<Answer> {
@@ -265,7 +297,7 @@ pub fn try_template(library: &Library, template: &Template, language: &Language)
         context: Context::default(),
     };
     let (words, started) = (super::words::words(&goal.description), Instant::now());
-    let reading = super::reading::read(template, &words, language).map_err(|mismatch| match mismatch {
+    let reading = super::reading::read(template, &words, &[], language).map_err(|mismatch| match mismatch {
         Mismatch::Trigger => "its example lacks one of its triggers".to_owned(),
         Mismatch::Slot(slot) => format!("its example does not fill the slot `{slot}`, which has no default"),
     })?;
@@ -275,6 +307,22 @@ pub fn try_template(library: &Library, template: &Template, language: &Language)
     let variables = variables(&reading, &goal);
     let (text, file) = library.render(template, &variables).map_err(|e| e.message)?;
     Ok(by_template(template, template.task_type, &goal, text, file, started, Timestamp(0)))
+}
+
+/// An answer that belongs where its sender wants it, as far as that is a place inside the workspace.
+pub fn placed(answer: Answer, goal: &Goal) -> Answer {
+    let inside = |path: &&str| {
+        !path.is_empty()
+            && path.len() <= 500
+            && !path.starts_with(['/', '\\', '~'])
+            && !path.contains(|c: char| c.is_control() || c == ':')
+            && path.split(['/', '\\']).all(|step| !matches!(step, "" | "." | ".."))
+    };
+    let wanted = goal.context.fields.get("target_file").map(|text| text.trim_matches('"')).filter(inside);
+    match wanted {
+        Some(wanted) if answer.parts.is_empty() => Answer { file: Some(wanted.to_owned()), ..answer },
+        _ => answer,
+    }
 }
 
 /// Same for the same task of one tenant in one language, however it is spaced and capitalised.
@@ -372,7 +420,7 @@ fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
         text.push_str(earlier);
     }
     // What the key leaves out, a model must not see: its answer may be served to whoever has the same key.
-    let conversation = context_fields.iter().any(|field| field == "messages");
+    let conversation = context_fields.iter().any(|listed| listed == "messages");
     let mut messages = if conversation { goal.context.messages.clone() } else { vec![] };
     messages.push(Message { role: "user".to_owned(), content: text });
     let max_output_tokens = match goal.complexity {

@@ -1,6 +1,6 @@
 //! Which kinds of task a text speaks of. Pure: words in, ranked types out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use super::words::{Word, stem};
@@ -78,13 +78,12 @@ static WORDS: LazyLock<Vocabulary> = LazyLock::new(|| {
 /// comes last.
 pub fn classify(words: &[Word]) -> Vec<Classified> {
     let mut counts: HashMap<TaskType, (usize, usize)> = HashMap::new();
-    let mut seen = vec![];
+    let mut seen = HashSet::new();
     let mut count = |task_type: TaskType, at: usize| counts.entry(task_type).or_insert((0, at)).0 += 1;
     for word in words {
-        if seen.contains(&&word.stem) {
+        if !seen.insert(&word.stem) {
             continue;
         }
-        seen.push(&word.stem);
         for task_type in types_of(word) {
             count(*task_type, word.at);
         }

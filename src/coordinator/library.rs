@@ -79,16 +79,7 @@ impl Library {
     /// The templates in the binary, and those in `folder`, of which one with the same id replaces a built-in.
     /// A broken file is reported and left out; the rest serves.
     pub fn load(folder: Option<&Path>) -> (Self, Vec<TemplateError>) {
-        let mut environment = Environment::new();
-        // Building fails only where delimiters clash, and none are set.
-        if let Ok(syntax) =
-            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()
-        {
-            environment.set_syntax(syntax);
-        }
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        let mut library = Self { templates: BTreeMap::new(), environment };
+        let mut library = Self { templates: BTreeMap::new(), environment: environment() };
         let mut errors = vec![];
         for (path, source) in built_in() {
             library.add(&path, None, &source, &mut errors);
@@ -135,58 +126,89 @@ impl Library {
     }
 
     fn add(&mut self, shown: &str, path: Option<PathBuf>, source: &str, errors: &mut Vec<TemplateError>) {
-        match self.parse(path, source) {
+        let source = source.replace("\r\n", "\n");
+        let added = parse(path, &source).and_then(|Parsed { template, body, file }| {
+            let mut compile =
+                |name: String, text: String| self.environment.add_template_owned(name, text).map_err(|e| describe(&e));
+            compile(template.id.to_string(), body)?;
+            if let Some(file) = file {
+                compile(file_name(&template.id), file)?;
+            }
+            Ok(template)
+        });
+        match added {
             Ok(template) => {
                 self.templates.insert(template.id.clone(), template);
             }
             Err(message) => errors.push(TemplateError { path: shown.to_owned(), message }),
         }
     }
+}
 
-    fn parse(&mut self, path: Option<PathBuf>, source: &str) -> Result<Template, String> {
-        let (front, body) = split(source)?;
-        let front: FrontMatter =
-            toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
-        let language = match front.language.as_str() {
-            "any" => None,
-            name => Some(Language::named(name).ok_or_else(|| {
-                let known: Vec<String> = Language::known().map(String::from).collect();
-                format!("front matter: no language {name:?}; there are: any, {}", known.join(", "))
-            })?),
-        };
-        if front.triggers.is_empty() {
-            return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
-        }
-        let body_line = source[..source.len() - body.len()].lines().count();
-        let compile = |environment: &mut Environment<'static>, name: String, text: String, offset: usize| {
-            environment.add_template_owned(name, text).map_err(|e| {
-                let line = e.line().map_or(String::new(), |l| format!("line {}: ", l + offset));
-                format!("{line}{}", describe(&e))
-            })
-        };
-        compile(&mut self.environment, front.id.to_string(), body.to_owned(), body_line)?;
-        let has_file = front.file.is_some();
-        if let Some(file) = front.file {
-            compile(&mut self.environment, file_name(&front.id), file, 0)
-                .map_err(|e| format!("front matter: file: {e}"))?;
-        }
-        let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
-        Ok(Template {
-            triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
-            words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
-            slots: front.slots,
-            defaults,
-            prose: front.prose,
-            has_file,
-            source: source.to_owned(),
-            path,
-            id: front.id,
-            task_type: front.task_type,
-            language,
-            description: front.description,
-            example: front.example,
-        })
+/// A template and what is to be compiled of it.
+struct Parsed {
+    template: Template,
+    body: String,
+    file: Option<String>,
+}
+
+/// Reads a template file and compiles it apart, so that a broken one touches nothing that serves.
+fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
+    let (front, body) = split(source)?;
+    let front: FrontMatter =
+        toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
+    let language = match front.language.as_str() {
+        "any" => None,
+        name => Some(Language::named(name).ok_or_else(|| {
+            let known: Vec<String> = Language::known().map(String::from).collect();
+            format!("front matter: no language {name:?}; there are: any, {}", known.join(", "))
+        })?),
+    };
+    if front.triggers.is_empty() {
+        return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
     }
+    let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+    let body_line = source[..source.len() - body.len()].lines().count();
+    let mut apart = environment();
+    let mut compile = |name: &str, text: &str, offset: usize| {
+        apart.add_template_owned(name.to_owned(), text.to_owned()).map_err(|e| {
+            let line = e.line().map_or(String::new(), |l| format!("line {}: ", l + offset));
+            format!("{line}{}", describe(&e))
+        })
+    };
+    compile("body", body, body_line)?;
+    if let Some(file) = &front.file {
+        compile("file", file, 0).map_err(|e| format!("front matter: file: {e}"))?;
+    }
+    let template = Template {
+        triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
+        words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
+        slots: front.slots,
+        defaults,
+        prose: front.prose,
+        has_file: front.file.is_some(),
+        source: source.to_owned(),
+        path,
+        id: front.id,
+        task_type: front.task_type,
+        language,
+        description: front.description,
+        example: front.example,
+    };
+    Ok(Parsed { template, body: body.to_owned(), file: front.file })
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    // Building fails only where delimiters clash, and none are set.
+    if let Ok(syntax) =
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()
+    {
+        environment.set_syntax(syntax);
+    }
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment
 }
 
 fn built_in() -> Vec<(String, String)> {

@@ -82,6 +82,9 @@ impl Coordinator {
     pub async fn carry_out(&self, goal: &Goal, mut plan: Plan, bounds: &Bounds, now: Timestamp) -> Answer {
         let mut planning = Spent::default();
         if self.wants_model_plan(goal, &plan) {
+            if let Some(answer) = self.agent.recall_task(goal, bounds, now).await {
+                return agent::placed(answer, goal);
+            }
             match self.plan_by_model(goal, bounds, &mut planning, now).await {
                 Ok(dag) => {
                     plan.by_rules = self.rules_for(&dag, goal, &bounds.tenant, now);
@@ -101,6 +104,7 @@ impl Coordinator {
             },
             _ => self.run_parts(goal, &mut plan, &planning.leaves(bounds), now).await,
         };
+        answer = agent::placed(answer, goal);
         answer.cost += planning.cost;
         answer.usage += planning.usage;
         answer.time = plan.started.elapsed();
@@ -202,8 +206,13 @@ impl Spent {
     }
 }
 
+/// The goal of a part. A target file is the whole's, not each part's.
 fn part_goal(goal: &Goal, task: &Task) -> Goal {
-    Goal { description: task.description.clone(), ..goal.clone() }
+    let mut part = Goal { description: task.description.clone(), ..goal.clone() };
+    if task.parent.is_some() {
+        part.context.fields.remove("target_file");
+    }
+    part
 }
 
 /// The parts that a task waits for; a group stands for all in it.

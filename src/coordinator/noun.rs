@@ -27,7 +27,14 @@ impl Noun {
     /// From a phrase as people write it: "user events", "UserEvents", "user_events", "API keys".
     /// `None` where nothing of it can stand in an identifier.
     pub fn new(phrase: &str) -> Option<Self> {
-        let words = split(phrase);
+        let mut words = split(phrase);
+        if let [only] = words.as_slice() {
+            let forms = [only.clone(), pluralizer::pluralize(only, 1, false), pluralizer::pluralize(only, 2, false)];
+            // "unit tests for type": no language takes that as a name, "type item" all do.
+            if forms.iter().any(|form| RESERVED.contains(&form.as_str())) {
+                words.push("item".to_owned());
+            }
+        }
         let last = words.last()?;
         let with_last = |last: String| {
             let mut words = words.clone();
@@ -76,6 +83,101 @@ impl Forms {
     }
 }
 
+/// Words that one of the seven languages keeps for itself, or that its libraries make unusable as a name.
+const RESERVED: [&str; 91] = [
+    "abstract",
+    "after",
+    "and",
+    "any",
+    "as",
+    "assert",
+    "async",
+    "await",
+    "bool",
+    "boolean",
+    "box",
+    "break",
+    "case",
+    "catch",
+    "chan",
+    "class",
+    "const",
+    "continue",
+    "crate",
+    "create",
+    "def",
+    "default",
+    "defer",
+    "del",
+    "delete",
+    "do",
+    "dyn",
+    "elif",
+    "else",
+    "end",
+    "enum",
+    "except",
+    "export",
+    "extends",
+    "extern",
+    "fallthrough",
+    "false",
+    "final",
+    "finally",
+    "float",
+    "fn",
+    "for",
+    "from",
+    "func",
+    "function",
+    "global",
+    "go",
+    "goto",
+    "if",
+    "impl",
+    "import",
+    "in",
+    "int",
+    "interface",
+    "is",
+    "lambda",
+    "let",
+    "loop",
+    "map",
+    "match",
+    "mod",
+    "mut",
+    "nil",
+    "none",
+    "not",
+    "null",
+    "or",
+    "package",
+    "pass",
+    "print",
+    "pub",
+    "raise",
+    "range",
+    "rescue",
+    "return",
+    "select",
+    "self",
+    "static",
+    "string",
+    "struct",
+    "super",
+    "switch",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "union",
+    "var",
+    "while",
+    "with",
+    "yield",
+];
+
 /// Lower-case ASCII words, the first of which begins with a letter, as identifiers in all seven languages need.
 fn split(phrase: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![];
@@ -118,6 +220,7 @@ mod tests {
         assert_eq!(Noun::new("category").unwrap().many_kebab(), "categories");
         assert_eq!(Noun::new("people").unwrap().one.snake, "person");
         assert_eq!(Noun::new("OrderItems").unwrap().forms.snake, "order_items");
+        assert_eq!(Noun::new("types").unwrap().one.snake, "types_item", "`type` is no name in Rust");
         assert_eq!(Noun::new("3d models").unwrap().forms.snake, "n_3d_models");
     }
 

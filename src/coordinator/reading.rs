@@ -39,8 +39,9 @@ pub enum Mismatch {
     Slot(Slot),
 }
 
-/// Reads a task with a template, in the language that the answer will be in.
-pub fn read(template: &Template, words: &[Word], language: &Language) -> Result<Reading, Mismatch> {
+/// Reads a task with a template, in the language that the answer will be in. `demands` are the words of what the answer
+/// must fulfil besides: the template must account for them too, but they fill no slot.
+pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &Language) -> Result<Reading, Mismatch> {
     let mut triggers = vec![false; words.len()];
     for group in &template.triggers {
         let mut found = false;
@@ -55,15 +56,23 @@ pub fn read(template: &Template, words: &[Word], language: &Language) -> Result<
     for row in &template.words {
         mark(words, row, &mut taken);
     }
+    let names_language =
+        |word: &Word| word.form == Form::Plain && Language::named(&word.lower).as_ref() == Some(language);
     for (word, taken) in words.iter().zip(&mut taken) {
-        *taken |= word.form == Form::Plain && Language::named(&word.lower).as_ref() == Some(language);
+        *taken |= names_language(word);
     }
     let mut filled = slots::fill(words, &template.slots, &mut taken, &triggers);
     filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
 
-    let content = words.iter().filter(|w| !w.is_filler()).count();
-    let left: Vec<&Word> =
-        words.iter().zip(&taken).filter(|(w, taken)| !**taken && !w.is_filler()).map(|(w, _)| w).collect();
+    let mut met = vec![false; demands.len()];
+    for row in template.triggers.iter().flatten().chain(&template.words) {
+        mark(demands, row, &mut met);
+    }
+    let said = |word: &Word| names_language(word) || words.iter().any(|w| w.stem == word.stem);
+    let met = demands.iter().zip(met).map(|(word, met)| (word, met || said(word)));
+    let all = words.iter().zip(taken).chain(met).filter(|(word, _)| !word.is_filler());
+    let content = all.clone().count();
+    let left: Vec<&Word> = all.filter(|(_, taken)| !taken).map(|(word, _)| word).collect();
     let shouted = words.iter().filter(|w| w.is_capitalised()).count() * 2 > words.len();
     let particular = |w: &Word| w.form != Form::Plain || (w.at > 0 && w.is_capitalised() && !shouted);
     let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()) || particular(w));

@@ -9,7 +9,7 @@ use super::classify::{Classified, classify};
 use super::graph::{self, Level};
 use super::library::{Library, Template};
 use super::reading::{Reading, read};
-use super::words::{Word, is_question, words};
+use super::words::{MOST, Word, is_question, words};
 use crate::domain::record::{EdgeKey, EdgeStats};
 use crate::domain::{Language, TaskType, TemplateId, Timestamp};
 
@@ -46,6 +46,12 @@ pub enum Declined {
     NoTemplate,
     /// The nearest template does not account for these words.
     NotUnderstood { template: TemplateId, words: Vec<String> },
+    /// It has more words than rules can be sure of.
+    TooLong,
+    /// It goes on a conversation, which rules can't read.
+    Conversation,
+    /// What the template made of it does not parse.
+    DoesNotParse { template: TemplateId },
     /// Its sender found what the rules make of it wrong.
     FoundWrong { template: TemplateId },
 }
@@ -55,6 +61,9 @@ impl std::fmt::Display for Declined {
         match self {
             Self::Question => write!(f, "the task asks a question"),
             Self::NoTemplate => write!(f, "no template is about this task"),
+            Self::TooLong => write!(f, "the task is too long for rules"),
+            Self::Conversation => write!(f, "the task goes on a conversation, which rules can't read"),
+            Self::DoesNotParse { template } => write!(f, "what template {template} made of this task does not parse"),
             Self::NotUnderstood { template, words } => {
                 write!(f, "the nearest template, {template}, does not account for: {}", words.join(", "))
             }
@@ -77,15 +86,25 @@ pub struct Knowledge<'a, 'k> {
 /// The first node with a template that is sure decides; among its equals the score does.
 pub fn select<'a>(
     task: &str,
+    demands: &[String],
     language: &Language,
     is_blocked: impl Fn(&TemplateId) -> bool,
     knowledge: &Knowledge<'a, '_>,
     rng: &mut impl Rng,
 ) -> Selected<'a> {
-    let words = words(task);
+    let (words, demands) = (words(task), words(&demands.join("\n")));
     let types = classify(&words);
     let likeliest = types.first().map_or(TaskType::General, |t| t.task_type);
-    let mut candidates = read_all(&words, &types, language, knowledge);
+    if words.len() + demands.len() > MOST {
+        return Selected {
+            task_type: likeliest,
+            types,
+            chosen: None,
+            others: vec![],
+            declined: Some(Declined::TooLong),
+        };
+    }
+    let mut candidates = read_all(&words, &demands, &types, language, knowledge);
     let declined = |declined, others| Selected {
         task_type: likeliest,
         types: types.clone(),
@@ -124,6 +143,7 @@ pub fn select<'a>(
 /// Every template on the walk that reads the task, nearest node first, best understood first within a node.
 fn read_all<'a>(
     words: &[Word],
+    demands: &[Word],
     types: &[Classified],
     language: &Language,
     knowledge: &Knowledge<'a, '_>,
@@ -136,7 +156,7 @@ fn read_all<'a>(
                 if found.iter().any(|c| c.template.id == template.id) {
                     continue;
                 }
-                let Ok(reading) = read(template, words, language) else { continue };
+                let Ok(reading) = read(template, words, demands, language) else { continue };
                 let edge = graph::edge(*task_type, language, &template.id);
                 let score = knowledge.figures.get(&edge).map(|stats| graph::score(stats, knowledge.now));
                 found.push(Candidate { template, task_type: *task_type, level, reading, score });

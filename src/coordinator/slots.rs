@@ -216,6 +216,7 @@ fn path(words: &[Word]) -> Found {
 fn subject(words: &[Word], taken: &[bool]) -> Found {
     let dotted = |w: &Word| {
         matches!(w.form, Form::Dotted | Form::Quoted)
+            && !w.text.trim_end_matches('>').contains('>')
             && w.text.split('.').all(|token| {
                 token == "*"
                     || token == ">"

@@ -63,7 +63,7 @@ pub fn stem(lower: &str) -> String {
     STEMMER.stem(lower).into_owned()
 }
 
-const FILLER_WORDS: &str = "a an the this that these those it its i we you me my our your their some any one each \
+const FILLER_WORDS: &str = "a an the this that these those every each it its i we you me my our your their some any one each \
     to for of in on at by as from into via using use used with and or plus also then which who whose where when be is are was \
     will should can could would must need needs want wants like please kindly lets let us \
     create creates write writes build builds implement implements make makes add adds generate generates develop \
@@ -78,6 +78,9 @@ pub const LIMITERS: [&str; 16] = [
     "without", "not", "no", "only", "except", "never", "instead", "unless", "don't", "dont", "cannot", "can't",
     "neither", "nor", "avoid", "exclude",
 ];
+
+/// More words than this are a description that rules can't be sure of, and taking it apart would take too long.
+pub const MOST: usize = 400;
 
 /// Words that ask for an explanation, not for code.
 const QUESTIONS: [&str; 12] =
