@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Error, Options};
+use crate::pipeline::{ComponentHealth, Status};
 
 /// How long the server may take to send back what was sent to oneself.
 const ECHO: Duration = Duration::from_secs(5);
@@ -37,6 +39,20 @@ impl Connection {
             Ok(Some(_)) => Ok(()),
             _ => Err(Error::NoEcho { seconds: ECHO.as_secs() }),
         }
+    }
+
+    /// Whether it stands, and whether all that came was read.
+    pub fn health(&self) -> ComponentHealth {
+        let state = self.client.connection_state();
+        let dropped = self.signs.dropped();
+        let status = match state {
+            State::Connected if dropped == 0 => Status::Ok,
+            State::Connected => Status::Degraded,
+            State::Pending | State::Disconnected => Status::Down,
+        };
+        let lost = if dropped > 0 { format!("; {dropped} messages were dropped unread") } else { String::new() };
+        let version = self.client.server_info().version;
+        ComponentHealth { status, message: Some(format!("{state}, nats-server {version}{lost}")) }
     }
 
     /// Takes no more messages from the server, and gives those that were under way to `each`.
@@ -134,6 +150,7 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions 
     let signs = signs.clone();
     ConnectOptions::new()
         .name(&options.name)
+        .custom_inbox_prefix(&options.inbox_prefix)
         .subscription_capacity(options.subscription_capacity)
         .ping_interval(options.ping_interval())
         .connection_timeout(Duration::from_secs(5))

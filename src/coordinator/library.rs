@@ -73,6 +73,8 @@ pub struct TemplateError {
 pub struct Library {
     templates: BTreeMap<TemplateId, Template>,
     environment: Environment<'static>,
+    /// What could not be used.
+    left_out: Vec<TemplateError>,
 }
 
 impl Library {
@@ -88,7 +90,7 @@ impl Library {
         }
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        let mut library = Self { templates: BTreeMap::new(), environment };
+        let mut library = Self { templates: BTreeMap::new(), environment, left_out: vec![] };
         let mut errors = vec![];
         for (path, source) in built_in() {
             library.add(&path, None, &source, &mut errors);
@@ -100,7 +102,13 @@ impl Library {
                 Err(error) => errors.push(TemplateError { path: shown, message: format!("can't be read: {error}") }),
             }
         }
+        library.left_out.clone_from(&errors);
         (library, errors)
+    }
+
+    /// The files that could not be used, and why.
+    pub fn left_out(&self) -> &[TemplateError] {
+        &self.left_out
     }
 
     pub fn get(&self, id: &TemplateId) -> Option<&Template> {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::nats::{Nats, header, json as read};
 use crate::process::{Served, binary, message, output, program, tandem};
 use crate::provider::{Reply, Server};
-use crate::worker::assets;
+use crate::worker::{Place, assets};
 use crate::{Asker, declined, example, text, until, with};
 
 const CANARY: &str = "sk-canary-5f0d9a7be1c24433";
@@ -130,6 +130,76 @@ async fn a_killed_worker_takes_its_nats_server_along() {
     worker.signal("KILL");
     until_gone(port).await;
     worker.ended().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_own_nats_server_dies_ends_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let assets = assets().display().to_string();
+    let mut worker = Served::start(tandem(folder.path(), &[("TANDEM_ASSETS", &assets)], &["serve", "--with-nats"]));
+    worker.ready().await;
+    let started = worker.says("nats-server runs").await;
+    let pid = started["nats.pid"].as_u64().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    assert_eq!(worker.ended().await.code(), Some(1), "{:#?}", worker.log());
+    worker.says("tandem: the own nats-server ended").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_nats_server_still_ends_when_it_is_told_to() {
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().join("none").display().to_string();
+    let variables = [("NATS_URL", nats.server.url()), ("TANDEM_ASSETS", &none)];
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve", "--grace", "2"]));
+    worker.ready().await;
+    nats.server.stop().await.unwrap();
+    worker.says("lost the connection").await;
+    worker.signal("TERM");
+    assert!(worker.ended().await.success(), "{:#?}", worker.log());
+}
+
+#[tokio::test]
+async fn log_lines_of_a_request_carry_its_trace() {
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().join("none").display().to_string();
+    let variables = [("NATS_URL", nats.server.url()), ("TANDEM_ASSETS", &none)];
+    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve"]));
+    worker.ready().await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let body = example().to_string().into();
+    nats.client().await.request_with_headers("execution.request", headers, body).await.unwrap();
+    let line = worker.says("answered").await;
+    assert!(line.to_string().contains("\"trace.id\":\"0af7651916cd43dd8448eb211c80319c\""), "{line}");
+    worker.signal("TERM");
+    worker.ended().await;
+}
+
+/// A killed `serve --with-nats` leaves its server's address behind.
+#[tokio::test]
+async fn the_address_of_a_server_that_is_gone_or_not_meant_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join(".local/state/tandem");
+    fs::create_dir_all(&state).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fs::write(state.join("nats.url"), format!("nats://{free}\n")).unwrap();
+    let ask = async |variables: &[(&str, &str)]| output(tandem(folder.path(), variables, &["health"])).await;
+    let nobody = ask(&[]).await;
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(!said.contains(&free.port().to_string()), "{said}");
+
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let file = folder.path().join("tandem.toml");
+    fs::write(&file, format!("[nats]\nurls = [\"{}\"]\n", nats.server.url())).unwrap();
+    // Somebody listens at the address that was left, but the file names another.
+    let other = Nats::start().await;
+    fs::write(state.join("nats.url"), other.server.url()).unwrap();
+    let found = ask(&[("TANDEM_CONFIG", &file.display().to_string())]).await;
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    assert_eq!(ask(&[]).await.status.code(), Some(3), "without the file it is asked where nobody works");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
