@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -148,7 +148,7 @@ pub async fn connect(options: &Options) -> Result<Connection, Error> {
 /// What a worker's connection is made with; `signs` is told what happens to it.
 pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions {
     let signs = signs.clone();
-    ConnectOptions::new()
+    credentials(&options.urls)
         .name(&options.name)
         .custom_inbox_prefix(&options.inbox_prefix)
         .subscription_capacity(options.subscription_capacity)
@@ -161,6 +161,40 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions 
             signs.note(&event);
             async {}
         })
+}
+
+/// User and password (`nats://user:password@host`), or a token (`nats://token@host`), of the first url that has some:
+/// async-nats 0.51 leaves them unread.
+fn credentials(urls: &[String]) -> ConnectOptions {
+    let options = ConnectOptions::new();
+    let mut addresses = urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok());
+    let Some(address) = addresses.find(ServerAddr::has_user_pass) else { return options };
+    let user = unescaped(address.username().unwrap_or_default());
+    match address.password() {
+        Some(password) => options.user_and_password(user, unescaped(password)),
+        None => options.token(user),
+    }
+}
+
+/// `%40` as `@`, as URLs write what would end a password. What is no such escape stays.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.filter(|hex| *first == b'%' && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The urls as they may be shown: without user and password.
@@ -177,6 +211,14 @@ pub fn shown(urls: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_password_is_read_as_urls_write_it() {
+        for (written, meant) in [("a%40b%3A", "a@b:"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("%C3%A4", "ä"), ("", "")]
+        {
+            assert_eq!(super::unescaped(written), meant);
+        }
+    }
+
     #[test]
     fn a_password_in_a_url_is_never_shown() {
         let urls = ["nats://bob:se@cret@host:4222".to_owned(), "tls://other".to_owned()];

@@ -8,7 +8,8 @@ use super::Error;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`.
+    /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`. User and password stand
+    /// before the host (`nats://user:password@host`), or a token; the first that are given hold for all.
     pub urls: Vec<String>,
     /// The connection's name in the server's monitoring.
     pub name: String,
