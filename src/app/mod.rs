@@ -5,7 +5,6 @@ pub mod follower;
 pub mod nats_server;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -40,8 +39,6 @@ pub enum Error {
     Bus(#[from] bus::Error),
     #[error(transparent)]
     NatsServer(#[from] nats_server::Error),
-    #[error("the nats-server that this worker had started has ended ({0}); its log is in the state folder")]
-    ServerEnded(ExitStatus),
     #[error("write {}", path.display())]
     Write {
         path: PathBuf,
@@ -52,6 +49,10 @@ pub enum Error {
     Signals(#[source] std::io::Error),
     #[error("load the embedding model")]
     Join(#[from] tokio::task::JoinError),
+    #[error("the own nats-server ended ({status}); its log is {}", log.display())]
+    ServerGone { status: std::process::ExitStatus, log: PathBuf },
+    #[error("a task of this worker ended that must not: {why}")]
+    TaskGone { why: String },
 }
 
 /// How to serve.
@@ -67,15 +68,19 @@ pub struct Serve {
 
 /// Most changes of the cache that wait for the recorder. Each is small; the texts are shared.
 const CHANGES: usize = 4_096;
-/// For the last words to leave.
-const FLUSH: Duration = Duration::from_secs(1);
 /// How often expired answers are dropped.
 const EXPIRY: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
+/// For the last words to the server.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves until SIGTERM or SIGINT; a second signal ends the process at once. Ends with an error where the own server or
+/// a part of the worker ends by itself: what supervises this process starts it anew, and half a worker would only seem
+/// to serve.
 pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, options: Serve) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let log = paths.state.join("nats").join("nats-server.log");
     let mut server = if options.with_nats {
         let server =
             NatsServer::start(&assets::nats_server(&paths), &paths.state.join("nats"), options.nats_port).await?;
@@ -84,23 +89,24 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
     } else {
         None
     };
-    let worker = Worker::start(config, &paths, credentials).await?;
+    let mut worker = Worker::start(config, &paths, credentials).await?;
     if let Some(server) = &server {
         write_address(&paths, server.url())?;
     }
     info!("ready {}", worker.urls.join(","));
-    let server_ended = async {
-        match &mut server {
-            Some(server) => server.ended().await,
-            None => std::future::pending().await,
-        }
-    };
-    let ended = tokio::select! {
+    let broken = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        status = server_ended => Some(status?),
+        status = ended(server.as_mut()) => Some(match status {
+            Ok(status) => Error::ServerGone { status, log },
+            Err(error) => error.into(),
+        }),
+        why = worker.task_ended() => Some(Error::TaskGone { why }),
     };
-    info!("stopping: answering what was taken; a second signal ends at once");
+    match &broken {
+        Some(problem) => error!(%problem, "stopping"),
+        None => info!("stopping: answering what was taken; a second signal ends at once"),
+    }
     tokio::select! {
         () = worker.stop(options.grace) => {}
         _ = terminate.recv() => std::process::exit(130),
@@ -110,11 +116,19 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
         let _ = std::fs::remove_file(paths.nats_url());
         server.stop().await?;
     }
-    if let Some(status) = ended {
-        return Err(Error::ServerEnded(status));
+    if let Some(problem) = broken {
+        return Err(problem);
     }
     info!("stopped");
     Ok(())
+}
+
+/// Waits for the end of the own server; for ever where there is none.
+async fn ended(server: Option<&mut NatsServer>) -> Result<std::process::ExitStatus, nats_server::Error> {
+    match server {
+        Some(server) => server.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A worker at work, without signals and servers: what tests start, and [`serve`].
@@ -169,7 +183,7 @@ impl Worker {
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
             tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
-        let endpoints = endpoints::all(&pipeline, &sync, &config.nats);
+        let endpoints = endpoints::all(&pipeline, &connection, &sync, &config.nats);
         let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
         Ok(Self { pipeline, urls, connection, door, sync, recorder, store, tasks })
     }
@@ -179,8 +193,19 @@ impl Worker {
         self.door.instance()
     }
 
+    /// Waits for a task that keeps this worker whole (what is made is written down, other workers are followed, what is
+    /// expired is dropped) to end, which none does by itself; and says why it did.
+    pub async fn task_ended(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) => "it came to its end".to_owned(),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Takes no more requests, answers those it has, writes down what is left, and lets go.
     pub async fn stop(mut self, grace: Duration) {
+        let end = tokio::time::Instant::now() + grace;
         let stopped = self.door.stop(grace).await;
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
@@ -196,8 +221,9 @@ impl Worker {
         self.sync.stop().await;
         self.tasks.shutdown().await;
         self.store.close().await;
-        // Without a connection this would wait for one.
-        let _ = tokio::time::timeout(FLUSH, self.connection.client.flush()).await;
+        // Without a server a flush never ends. What is left of the grace, but time enough to send a goodbye.
+        let end = end.max(tokio::time::Instant::now() + FAREWELL / 4).min(tokio::time::Instant::now() + FAREWELL);
+        let _ = tokio::time::timeout_at(end, self.connection.client.flush()).await;
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{Error, Options};
+use crate::pipeline::{ComponentHealth, Status};
 
 /// How long the server may take to send back what was sent to oneself.
 const ECHO: Duration = Duration::from_secs(5);
@@ -38,6 +39,20 @@ impl Connection {
             Ok(Some(_)) => Ok(()),
             _ => Err(Error::NoEcho { seconds: ECHO.as_secs() }),
         }
+    }
+
+    /// Whether it stands, and whether all that came was read.
+    pub fn health(&self) -> ComponentHealth {
+        let state = self.client.connection_state();
+        let dropped = self.signs.dropped();
+        let status = match state {
+            State::Connected if dropped == 0 => Status::Ok,
+            State::Connected => Status::Degraded,
+            State::Pending | State::Disconnected => Status::Down,
+        };
+        let lost = if dropped > 0 { format!("; {dropped} messages were dropped unread") } else { String::new() };
+        let version = self.client.server_info().version;
+        ComponentHealth { status, message: Some(format!("{state}, nats-server {version}{lost}")) }
     }
 
     /// Takes no more messages from the server, and gives those that were under way to `each`.
@@ -138,8 +153,9 @@ pub async fn connect(options: &Options) -> Result<Connection, Error> {
 /// What a worker's connection is made with; `signs` is told what happens to it.
 pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions {
     let signs = signs.clone();
-    ConnectOptions::new()
+    credentials(&options.urls)
         .name(&options.name)
+        .custom_inbox_prefix(&options.inbox_prefix)
         .subscription_capacity(options.subscription_capacity)
         .ping_interval(options.ping_interval())
         .connection_timeout(Duration::from_secs(5))
@@ -150,6 +166,40 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions 
             signs.note(&event);
             async {}
         })
+}
+
+/// User and password (`nats://user:password@host`), or a token (`nats://token@host`), of the first url that has some:
+/// async-nats 0.51 leaves them unread.
+fn credentials(urls: &[String]) -> ConnectOptions {
+    let options = ConnectOptions::new();
+    let mut addresses = urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok());
+    let Some(address) = addresses.find(ServerAddr::has_user_pass) else { return options };
+    let user = unescaped(address.username().unwrap_or_default());
+    match address.password() {
+        Some(password) => options.user_and_password(user, unescaped(password)),
+        None => options.token(user),
+    }
+}
+
+/// `%40` as `@`, as URLs write what would end a password. What is no such escape stays.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.filter(|hex| *first == b'%' && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The urls as they may be shown: without user and password.
@@ -166,6 +216,14 @@ pub fn shown(urls: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_password_is_read_as_urls_write_it() {
+        for (written, meant) in [("a%40b%3A", "a@b:"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("%C3%A4", "ä"), ("", "")]
+        {
+            assert_eq!(super::unescaped(written), meant);
+        }
+    }
+
     #[test]
     fn a_password_in_a_url_is_never_shown() {
         let urls = ["nats://bob:se@cret@host:4222".to_owned(), "tls://other".to_owned()];

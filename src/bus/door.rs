@@ -4,8 +4,8 @@
 //! no permit left the sender is told so at once. So the library's buffer, which drops without a word, stays empty.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) connection: Connection,
     pub(super) instance: Instance,
     pub(super) endpoints: Vec<(Endpoint, Tally)>,
+    /// What `$SRV.INFO` tells, from the first time that it is asked.
+    pub(super) info: OnceLock<Vec<service::EndpointInfo>>,
     pub(super) counts: Counts,
     pub(super) opened: Timestamp,
     allowed: Allowed,
@@ -90,6 +92,7 @@ impl Door {
         let shared = Arc::new(Shared {
             allowed: Allowed::new(options.reply_prefixes.clone(), own),
             endpoints: endpoints.into_iter().map(|endpoint| (endpoint, Tally::default())).collect(),
+            info: OnceLock::new(),
             counts: Counts::default(),
             opened: clock(),
             clock,
@@ -214,7 +217,13 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return tally.error("no subject to reply to that is allowed") };
         let now = (self.clock)();
         let (envelope, checked) = Envelope::read(endpoint.subject, &message.subject, message.headers.as_ref(), now);
-        let span = info_span!("request", correlation.id = %envelope.correlation_id, tenant = %envelope.tenant, endpoint = endpoint.name);
+        let span = info_span!(
+            "request",
+            correlation.id = %envelope.correlation_id,
+            trace.id = envelope.trace_id(),
+            tenant = %envelope.tenant,
+            endpoint = endpoint.name
+        );
         let back = Back::new(to, &envelope);
 
         let call = Call::new(envelope, now, received, message);

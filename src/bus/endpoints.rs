@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::sync::Change;
 use super::wire::{self, Code, Envelope, Refusal, Response};
-use super::{Error, Options, Sync};
+use super::{Connection, Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, Pipeline};
 
@@ -166,7 +166,7 @@ impl From<Refusal> for Served {
 }
 
 /// The [`TABLE`], served over the pipeline.
-pub fn all(pipeline: &Pipeline, sync: &Sync, options: &Options) -> Vec<Endpoint> {
+pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, options: &Options) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
         request(p(), options),
@@ -179,7 +179,9 @@ pub fn all(pipeline: &Pipeline, sync: &Sync, options: &Options) -> Vec<Endpoint>
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
         ),
-        query(p(), HEALTH, wire::nothing, |p, (), _| async move { Reply::json(&p.health().await) }),
+        query((p(), connection.clone()), HEALTH, wire::nothing, |(p, connection), (), _| async move {
+            Reply::json(&p.health().await.with("nats", connection.health()))
+        }),
         query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
             Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
         }),

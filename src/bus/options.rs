@@ -8,7 +8,8 @@ use super::Error;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`.
+    /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`. User and password stand
+    /// before the host (`nats://user:password@host`), or a token; the first that are given hold for all.
     pub urls: Vec<String>,
     /// The connection's name in the server's monitoring.
     pub name: String,
@@ -20,6 +21,9 @@ pub struct Options {
     pub max_concurrent_queries: usize,
     /// Reply subjects are taken only below these. Each ends with a dot; none begins with `$`.
     pub reply_prefixes: Vec<String>,
+    /// What the subjects begin with on which answers come to this connection, without a dot at the end. A server that
+    /// gives each user an inbox of its own names it: with `nats.conf`, clients have `_INBOX.client`.
+    pub inbox_prefix: String,
     /// The longest task, in bytes of UTF-8. Longer ones are told 413.
     pub max_task_bytes: usize,
     /// The longest body, in bytes. Longer ones are told 413 without being read.
@@ -41,6 +45,7 @@ impl Default for Options {
             max_concurrent: 256,
             max_concurrent_queries: 32,
             reply_prefixes: vec!["_INBOX.".to_owned()],
+            inbox_prefix: "_INBOX".to_owned(),
             max_task_bytes: 64 * 1024,
             max_body_bytes: 1024 * 1024,
             subscription_capacity: 4096,
@@ -69,6 +74,12 @@ impl Options {
                     ),
                 );
             }
+        }
+        let inbox = self.inbox_prefix.as_str();
+        if !async_nats::Subject::from(inbox).is_valid() || inbox.contains(['*', '>']) || inbox.starts_with('$') {
+            let why =
+                format!("{inbox:?} must be a subject without a wildcard that does not begin with $ or end with a dot");
+            return wrong("inbox_prefix", why);
         }
         for (key, value) in [
             ("max_concurrent", self.max_concurrent),
@@ -114,6 +125,15 @@ mod tests {
         for bad in ["", ".", "$JS.", "replies", "a..b.", "*.x.", ">."] {
             let options = Options { reply_prefixes: vec![bad.to_owned()], ..Options::default() };
             assert!(matches!(options.check(), Err(Error::Option { key: "reply_prefixes", .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_inbox_is_a_plain_subject() {
+        let check = |prefix: &str| Options { inbox_prefix: prefix.to_owned(), ..Options::default() }.check();
+        assert!(check("_INBOX.client").is_ok());
+        for bad in ["", "_INBOX.", ".a", "_INBOX.*", ">", "$SYS", "a b", "a\r\nPUB x"] {
+            assert!(matches!(check(bad), Err(Error::Option { key: "inbox_prefix", .. })), "{bad:?}");
         }
     }
 }

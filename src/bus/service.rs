@@ -84,7 +84,8 @@ pub(super) fn describe(verb: Verb, door: &Shared) -> Result<Vec<u8>, serde_json:
     match verb {
         Verb::Ping => serde_json::to_vec(&identity("io.nats.micro.v1.ping_response")),
         Verb::Info => {
-            let endpoints = door.endpoints.iter().map(|(endpoint, _)| EndpointInfo::new(endpoint)).collect();
+            let infos = || door.endpoints.iter().map(|(endpoint, _)| EndpointInfo::new(endpoint)).collect();
+            let endpoints = door.info.get_or_init(infos);
             let description = env!("CARGO_PKG_DESCRIPTION");
             serde_json::to_vec(&Info { identity: identity("io.nats.micro.v1.info_response"), description, endpoints })
         }
@@ -125,11 +126,12 @@ struct Info<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
     description: &'static str,
-    endpoints: Vec<EndpointInfo>,
+    endpoints: &'a [EndpointInfo],
 }
 
+/// Made once: the schemas are the dear part, and anybody may ask.
 #[derive(Serialize)]
-struct EndpointInfo {
+pub(super) struct EndpointInfo {
     name: &'static str,
     subject: &'static str,
     queue_group: &'static str,

@@ -63,6 +63,9 @@ pub struct Confirm {
     to: Subject,
 }
 
+/// For saying goodbye to the others. Without a server the client may take nothing more.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Which workers applied a withdrawal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirmed {
@@ -215,8 +218,10 @@ impl Sync {
     pub async fn stop(&self) {
         self.shared.stop.cancel();
         let task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            let _ = task.await;
+        if let Some(mut task) = task
+            && tokio::time::timeout(GOODBYE, &mut task).await.is_err()
+        {
+            task.abort();
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Why two near texts must not share an answer. Cosine hardly sees a "not", a number or a swapped order; these do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::reading::{Join, Kind, Phrase, Reading, Role, Token};
+use super::reading::{Case, Join, Kind, Phrase, Reading, Role, Token};
 use super::words::{OPPOSITES, TURNING_PREFIXES};
 use crate::domain::Language;
 
@@ -15,9 +15,12 @@ pub enum Guard {
     Paths,
     Quotes,
     Technologies,
+    Layout,
+    Question,
     Negation,
     Opposites,
     Words,
+    Case,
     Order,
 }
 
@@ -33,21 +36,28 @@ type Check = fn(&Reading, &Reading) -> Option<String>;
 
 /// Each guard, its check, and why it is there. The first that says no names the refusal, so the telling ones stand
 /// before those that catch everything.
-const TABLE: [(Guard, Check, &str); 9] = [
+const TABLE: [(Guard, Check, &str); 12] = [
     (Guard::Numbers, |a, b| differ(a, b, Kind::Number), "31 days are not 36, 5 s not 5 min; 1,000 is 1000"),
     (Guard::Quotes, |a, b| differ(a, b, Kind::Quote), "what is quoted stands in the answer letter by letter"),
     (Guard::Paths, |a, b| differ(a, b, Kind::Path), "a route or a file is another one if one letter differs"),
     (Guard::Identifiers, |a, b| differ(a, b, Kind::Identifier), "a name in code is another one if its case differs"),
     (Guard::Technologies, technologies, "an answer for PostgreSQL is none for SQLite; order is another guard's matter"),
+    (Guard::Layout, layout, "indentation is code: it says what belongs to a block"),
+    (
+        Guard::Question,
+        question,
+        "\"is a mutex needed\" asks for an answer, \"a mutex is needed\" states it (cosine 0.95)",
+    ),
     (Guard::Negation, negation, "the same words with a \"not\" ask for the contrary (cosine 0.99)"),
     (Guard::Opposites, opposites, "first and last, encode and decode: near in meaning, contrary as answers"),
     (Guard::Words, words, "user events are no order events: what remains after fillers and synonyms must be the same"),
+    (Guard::Case, case, "\"Foo\" and \"foo\" are two texts; a capital that begins a sentence or a title says nothing"),
     (Guard::Order, order, "from A to B is not from B to A; whole phrases may move, words may not"),
 ];
 
 impl Guard {
-    pub const ALL: [Self; 9] = {
-        let mut all = [Self::Numbers; 9];
+    pub const ALL: [Self; 12] = {
+        let mut all = [Self::Numbers; 12];
         let mut i = 0;
         while i < all.len() {
             all[i] = TABLE[i].0;
@@ -63,9 +73,12 @@ impl Guard {
             Self::Paths => "paths",
             Self::Quotes => "quotes",
             Self::Technologies => "technologies",
+            Self::Layout => "layout",
+            Self::Question => "question",
             Self::Negation => "negation",
             Self::Opposites => "opposites",
             Self::Words => "words",
+            Self::Case => "case",
             Self::Order => "order",
         }
     }
@@ -122,6 +135,35 @@ fn technologies(a: &Reading, b: &Reading) -> Option<String> {
     let only_a: Vec<_> = a.of_kind(Kind::Technology).filter(|t| missing(b, t)).collect();
     let only_b: Vec<_> = b.of_kind(Kind::Technology).filter(|t| missing(a, t)).collect();
     against(&only_a, &only_b)
+}
+
+fn layout(a: &Reading, b: &Reading) -> Option<String> {
+    (a.indentation != b.indentation).then(|| "the lines are indented otherwise".to_owned())
+}
+
+fn question(a: &Reading, b: &Reading) -> Option<String> {
+    match (a.asks, b.asks) {
+        (true, false) => Some("a question here, none there".to_owned()),
+        (false, true) => Some("a question there, none here".to_owned()),
+        _ => None,
+    }
+}
+
+/// Where both texts say something by the case of the same word, it is the same. How often each has it is the words'
+/// matter.
+fn case(a: &Reading, b: &Reading) -> Option<String> {
+    let cases = |reading: &Reading| {
+        let mut cases: BTreeMap<String, BTreeSet<Case>> = BTreeMap::new();
+        for token in reading.of_kind(Kind::Word) {
+            if let Some(case) = token.case {
+                cases.entry(token.text.clone()).or_default().insert(case);
+            }
+        }
+        cases
+    };
+    let (a, b) = (cases(a), cases(b));
+    let differing = a.iter().find(|(word, cases)| b.get(*word).is_some_and(|others| others != *cases));
+    differing.map(|(word, _)| format!("\"{}\" is written with other capitals", shown(word)))
 }
 
 fn negation(a: &Reading, b: &Reading) -> Option<String> {
@@ -317,6 +359,43 @@ mod tests {
         refuses(Guard::Negation, "Accept empty strings", "Accept non-empty strings");
         shares("Find words that are not present", "Find words that aren't present");
         shares("Check whether n is prime or not", "Check if n is prime");
+    }
+
+    #[test]
+    fn a_question_is_no_order_and_no_statement() {
+        refuses(Guard::Question, "Is a mutex needed for the counter?", "A mutex is needed for the counter");
+        refuses(Guard::Question, "REST endpoint for zebras?", "REST endpoint for zebras");
+        refuses(Guard::Question, "is the list sorted", "The list is sorted");
+        refuses(Guard::Question, "What does the queue do", "Do the queue");
+        refuses(Guard::Question, "Does the loop end?", "The loop does end.");
+        shares("Write a sorted list", "Hi! Could you please write a sorted list?");
+        shares("How do I write a retry loop?", "Write a retry loop");
+        shares("Can I get a retry loop?", "Get a retry loop");
+        shares("Is it possible to write a retry loop?", "is it possible to write a retry loop");
+        shares("Is a mutex needed for the counter?", "is the mutex needed for a counter");
+        shares("When a user signs up, send a mail", "when a user signs up, send a mail");
+    }
+
+    #[test]
+    fn case_counts_but_at_the_beginning_of_a_sentence_and_in_titles() {
+        refuses(Guard::Case, "Write a program that prints Foo", "Write a program that prints foo");
+        refuses(Guard::Case, "write a program that prints FOO", "write a program that prints Foo");
+        refuses(Guard::Case, "A table for User events", "A table for user events");
+        shares("Sort it. Users come first.", "sort it. users come first");
+        shares("Sort: Users come first", "Sort: users come first");
+        shares("Create A Program That Prints Numbers", "Create a program that prints numbers");
+        shares("CREATE A PROGRAM THAT PRINTS NUMBERS", "Create a program that prints numbers");
+        shares("Store users in NATS", "Store users in nats");
+        shares("Steps:\n- Read the file\n- Sort lines", "Steps:\n- read the file\n- sort lines");
+    }
+
+    #[test]
+    fn indentation_counts_and_other_white_space_does_not() {
+        refuses(Guard::Layout, "Fix: if a:\n    b()\nc()", "Fix: if a:\n    b()\n    c()");
+        refuses(Guard::Layout, "Fix: if a:\n\tb()", "Fix: if a: b()");
+        shares("  Sort the lines\nof a file ", "Sort  the lines of\n\na file");
+        shares("Compute the sum!", "Compute the sum");
+        refuses(Guard::Words, "Compute n!", "Compute n");
     }
 
     #[test]

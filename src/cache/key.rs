@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::reading::is_technology;
 use crate::domain::record::{Digest, EntryKind};
 use crate::domain::{Context, Goal, Language, Tenant};
 
@@ -91,36 +90,48 @@ impl Fields {
     }
 }
 
-/// The task in the one spelling that the exact tier compares: white space is one blank, punctuation at the end is
-/// gone, and case is lowered where it says nothing: at the beginning of a sentence, in the name of a technology, and
-/// everywhere in a text that is all capitals. Elsewhere it stays, because `User` and `user` may be two names.
+/// The task in the one spelling that the exact tier compares. Only what says nothing in any text goes: white space
+/// around it and at the ends of lines, runs of blanks, a full stop at the end, and the capital that begins the first word.
+/// Lines and their indentation stay, for they are code; a text with quotations stays as it is between its ends; so do a
+/// question mark and all other case, because `User` and `user` may be two names. What is spelt in yet other ways is for
+/// the semantic tier and its guards.
 fn normalised(task: &str) -> String {
-    let words: Vec<&str> = task.split_whitespace().collect();
-    let shouted = words.len() > 1 && !task.chars().any(char::is_lowercase);
-    let mut text = String::with_capacity(task.len());
-    let mut begins = true;
-    for word in words {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        let bare = word.trim_end_matches(['.', ',', ';', ':', '!', '?']);
-        let plain = !bare.is_empty() && bare.chars().all(|c| c.is_alphabetic() || matches!(c, '\'' | '’' | '-'));
-        let first_only = bare.chars().skip(1).all(|c| !c.is_uppercase());
-        let lower = bare.to_lowercase();
-        if plain && (shouted || (begins && first_only) || is_technology(&lower)) {
-            text.push_str(&lower);
-            text.push_str(&word[bare.len()..]);
-        } else {
-            text.push_str(word);
-        }
-        begins = word.ends_with(['.', '!', '?']);
-    }
-    match text.trim_end_matches(['.', '!', '?', ' ']).len() {
+    let task = task.trim();
+    let task = match without_stop(task) {
         // Nothing but punctuation is its own text.
-        0 => {}
-        length => text.truncate(length),
+        "" => task,
+        stopped => stopped,
+    };
+    let mut text = if task.contains(['"', '\'', '`', '“', '”', '‘', '’']) {
+        task.to_owned()
+    } else {
+        task.lines().map(spaced).collect::<Vec<_>>().join("\n")
+    };
+    let first = text.split([' ', '\n', '\t']).next().unwrap_or_default();
+    let bare = first.trim_end_matches([',', ':', ';']);
+    let plain = bare.chars().all(|c| c.is_alphabetic() || c == '-') && !bare.chars().skip(1).any(char::is_uppercase);
+    if plain {
+        let lower = bare.to_lowercase();
+        text.replace_range(..bare.len(), &lower);
     }
     text
+}
+
+/// Without the full stop or exclamation mark at the end; the one in `n!` is no punctuation.
+fn without_stop(text: &str) -> &str {
+    let bare = text.trim_end_matches(['.', '!', ' ', '\t', '\n', '\r']);
+    let last = bare.split_whitespace().next_back().unwrap_or_default();
+    let is_word =
+        last.chars().nth(1).is_some() && last.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '’'));
+    if is_word || !text[bare.len()..].starts_with('!') { bare } else { text }
+}
+
+/// A line with its indentation, and with one blank between its words.
+fn spaced(line: &str) -> String {
+    let words = line.trim_start();
+    let indentation = &line[..line.len() - words.len()];
+    let words: Vec<&str> = words.split_whitespace().collect();
+    if words.is_empty() { String::new() } else { format!("{indentation}{}", words.join(" ")) }
 }
 
 #[cfg(test)]
@@ -149,8 +160,8 @@ mod tests {
         let base = exact("Create a NATS consumer for user events");
         for same in [
             "create a NATS consumer for user events",
-            "  Create  a\tnats consumer\nfor user events. ",
-            "CREATE A NATS CONSUMER FOR USER EVENTS!",
+            "  Create  a\tNATS consumer for user events. \n",
+            "Create a NATS consumer for user events !",
         ] {
             assert_eq!(exact(same), base, "{same:?}");
         }
@@ -158,6 +169,26 @@ mod tests {
             assert_ne!(exact(other), base, "{other:?}");
         }
         assert_ne!(exact("Name it get_x"), exact("Name it GET_X"));
+    }
+
+    #[test]
+    fn what_may_say_something_has_its_own_exact_key() {
+        for (a, b) in [
+            ("if a:\n    b()\nc()", "if a:\n    b()\n    c()"),
+            ("# one\ntwo()", "# one two()"),
+            ("Print `a  b`", "Print `a b`"),
+            ("Print \"a\n b\"", "Print \"a b\""),
+            ("REST endpoint for zebras?", "REST endpoint for zebras"),
+            ("A program that prints foo. Bar", "A program that prints foo. bar"),
+            ("A program that prints Swift", "A program that prints swift"),
+            ("Compute n!", "Compute n"),
+            ("PRINT FOO", "print foo"),
+            ("...", "!"),
+        ] {
+            assert_ne!(normalised(a), normalised(b), "{a:?} and {b:?}");
+        }
+        assert_eq!(normalised("Fix:  \n\tif a  {\n\t\tb }.\r\n"), "fix:\n\tif a {\n\t\tb }");
+        assert_eq!(normalised("Ändere das!"), "ändere das");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use rust_stemmers::{Algorithm, Stemmer};
 
 use super::words::{
-    FILLERS, FORMS, LINKS, MAKE, NAMING, NEGATIONS, NUMBER_WORDS, OWNING_LINKS, QUESTIONS, SOURCES, SYNONYMS, TARGETS,
-    TECHNOLOGIES, UNITS, UNSTEMMED,
+    ASKERS, ASKING, FILLERS, FORMS, LINKS, MAKE, NAMING, NEGATIONS, NUMBER_WORDS, OPENERS, OWNING_LINKS, QUESTIONS,
+    SOURCES, SYNONYMS, TARGETS, TECHNOLOGIES, UNITS, UNSTEMMED,
 };
 use crate::domain::Language;
 
@@ -41,6 +41,14 @@ pub(super) enum Join {
     From,
 }
 
+/// How a word is written where that may say something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Case {
+    Lower,
+    Capital,
+    Upper,
+}
+
 /// One thing that the text says.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
@@ -49,6 +57,8 @@ pub(super) struct Token {
     pub(super) text: String,
     /// As it was written, in lower case: for opposites and for people.
     pub(super) written: String,
+    /// What its capitals are; `None` where they say nothing.
+    pub(super) case: Option<Case>,
     pub(super) role: Option<Role>,
     /// The preposition or relative pronoun since the token before, if there was one; empty after the asking verb.
     pub(super) link: Option<&'static str>,
@@ -63,6 +73,10 @@ pub(super) struct Reading {
     pub(super) tokens: Vec<Token>,
     /// The thing that each negation is about.
     pub(super) negated: Vec<String>,
+    /// It wants to know something; an order in the form of a question ("Can you write…?") does not.
+    pub(super) asks: bool,
+    /// Of each line after the first, where any is indented.
+    pub(super) indentation: Vec<String>,
 }
 
 impl Token {
@@ -81,10 +95,12 @@ impl Reading {
     /// Reads `text`. Its own `language` says nothing that the scope does not say already, and is left out.
     pub(super) fn of(text: &str, language: Option<&Language>) -> Self {
         let shouted = !text.chars().any(char::is_lowercase);
-        let mut reader =
-            Reader { shouted, own: language.map(Language::as_str).unwrap_or_default(), ..Reader::default() };
+        let own = language.map(Language::as_str).unwrap_or_default();
+        let mut reader = Reader { shouted, capitals: !shouted && !is_title(text), own, ..Reader::default() };
+        (reader.reading.asks, reader.reading.indentation) = (asks(text), indentation(text));
         let mut rest = text;
         while let Some((raw, after, quoted)) = next(rest) {
+            reader.begins_line = rest[..rest.len() - rest.trim_start().len()].contains('\n');
             // What stands behind punctuation belongs to something else.
             reader.follows = if raw.ends_with([',', ';', ':', '.', ')', '!', '?']) { "" } else { after };
             if quoted {
@@ -134,11 +150,6 @@ impl Reading {
     }
 }
 
-/// Whether a word is a language's or a technology's name, whatever its case.
-pub(super) fn is_technology(word: &str) -> bool {
-    LEXICON.technologies.contains_key(word)
-}
-
 /// The next piece of `text` between white space, or the content of the next quotation; and what comes after it.
 fn next(text: &str) -> Option<(&str, &str, bool)> {
     let text = text.trim_start();
@@ -170,6 +181,11 @@ struct Reader<'a> {
     own: &'a str,
     /// The text has no lower case: its capitals say nothing.
     shouted: bool,
+    /// Case says something, but at the beginning of a sentence or line.
+    capitals: bool,
+    begins_line: bool,
+    /// Of the word that is being read.
+    case: Option<Case>,
     follows: &'a str,
     link: Option<&'static str>,
     role: Option<Role>,
@@ -193,6 +209,10 @@ impl<'a> Reader<'a> {
         let bare = bare.trim_end_matches(['.', ',', ':', ';', '\'']);
         if bare.is_empty() {
             return;
+        }
+        let factorial = raw.trim_end_matches([',', '.', ')']).strip_suffix('!').is_some_and(is_operand);
+        if factorial {
+            self.push(Kind::Word, "!".to_owned(), "!");
         }
         let lower = bare.to_lowercase();
         if let Some(technology) =
@@ -231,11 +251,15 @@ impl<'a> Reader<'a> {
     /// A new sentence may ask anew, and so may what follows "In Rust, …".
     fn end_of_clause(&mut self, raw: &str) {
         let word = raw.to_lowercase();
-        if !std::mem::replace(&mut self.mid_sentence, true) {
+        // A bullet begins nothing yet.
+        let says = raw.contains(char::is_alphanumeric);
+        if !std::mem::replace(&mut self.mid_sentence, says) {
             self.opens_with_link = LINKS.contains(&word.as_str());
         }
         if raw.ends_with(['.', '!', '?']) {
             (self.begun, self.mid_sentence) = (false, false);
+        } else if raw.ends_with(':') {
+            self.mid_sentence = false;
         } else if raw.ends_with(',') && self.opens_with_link {
             self.begun = false;
         }
@@ -243,6 +267,7 @@ impl<'a> Reader<'a> {
 
     fn part(&mut self, part: &'a str, hyphen_follows: bool) {
         let lower = part.to_lowercase();
+        self.case = if self.capitals && self.mid_sentence && !self.begins_line { case(part) } else { None };
         if let Some((number, unit)) = number(part) {
             return self.number(number, unit, &lower);
         }
@@ -259,7 +284,7 @@ impl<'a> Reader<'a> {
             return;
         }
         // "Convert A to B", "from a to z": a name, not an article.
-        let named = part == "A" && self.mid_sentence && !self.shouted;
+        let named = part == "A" && self.mid_sentence && self.capitals;
         if matches!(lower.as_str(), "a" | "i") && (named || !self.article_follows()) {
             return self.push(Kind::Word, lower.clone(), &lower);
         }
@@ -381,8 +406,8 @@ impl<'a> Reader<'a> {
         }
         self.naming = false;
         self.begun |= kind != Kind::Question;
-        let (role, link) = (self.role.take(), self.link.take());
-        self.reading.tokens.push(Token { kind, text, written: written.to_lowercase(), role, link });
+        let (role, link, case) = (self.role.take(), self.link.take(), self.case.take());
+        self.reading.tokens.push(Token { kind, text, written: written.to_lowercase(), case, role, link });
     }
 
     fn finish(mut self) -> Reading {
@@ -392,6 +417,80 @@ impl<'a> Reader<'a> {
         self.reading.negated.sort();
         self.reading
     }
+}
+
+/// What a `!` behind it makes a factorial of: `n`, `5`, `(n+1)`.
+fn is_operand(text: &str) -> bool {
+    let single = text.chars().count() == 1 && text.contains(char::is_alphanumeric);
+    single || text.ends_with(')') || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn case(word: &str) -> Option<Case> {
+    let mut letters = word.chars().filter(|c| c.is_alphabetic());
+    let first = letters.next()?;
+    let others = |upper: fn(char) -> bool| word.chars().filter(|c| c.is_alphabetic()).skip(1).any(upper);
+    match (first.is_uppercase(), others(char::is_uppercase)) {
+        (false, false) if first.is_lowercase() => Some(Case::Lower),
+        (true, true) => Some(Case::Upper),
+        (true, false) => Some(Case::Capital),
+        _ => None,
+    }
+}
+
+/// Every word of some length has a capital: "Create a Table With Users".
+fn is_title(text: &str) -> bool {
+    let mut long = text.split_whitespace().filter(|w| w.chars().count() > 3 && w.chars().all(char::is_alphabetic));
+    let count = long.clone().count();
+    count >= 3 && long.all(|word| word.starts_with(char::is_uppercase))
+}
+
+/// Whether any sentence wants to know something.
+fn asks(text: &str) -> bool {
+    let mut sentence: Vec<String> = vec![];
+    // The mark of "Can you write…? Or a …?" belongs to the order.
+    let mut orders = false;
+    for word in text.split_whitespace() {
+        let plain = word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+        if !plain.is_empty() {
+            sentence.push(plain);
+        }
+        let marked = word.len() > 1 && word.trim_end_matches(['"', ')', '!', '”']).ends_with('?');
+        if marked || word.ends_with(['.', '!']) {
+            let Form { polite, asks } = form(&sentence);
+            if !polite && (asks || (marked && !orders)) {
+                return true;
+            }
+            orders |= polite;
+            sentence.clear();
+        }
+    }
+    form(&sentence).asks
+}
+
+/// What the beginning of a sentence says of it.
+struct Form {
+    /// An order in the form of a question.
+    polite: bool,
+    asks: bool,
+}
+
+fn form(sentence: &[String]) -> Form {
+    let mut words = sentence.iter().map(String::as_str).skip_while(|w| OPENERS.contains(w));
+    let [first, second, third] = std::array::from_fn(|_| words.next().unwrap_or_default());
+    let polite = match first {
+        "can" | "could" | "would" | "will" | "may" | "might" => ASKERS.contains(&second),
+        "do" => second == "you",
+        "is" => (second, third) == ("it", "possible"),
+        "how" => second == "to" || (matches!(second, "do" | "can" | "could" | "would") && ASKERS.contains(&third)),
+        _ => false,
+    };
+    Form { polite, asks: !polite && ASKING.contains(&first) }
+}
+
+fn indentation(text: &str) -> Vec<String> {
+    let indented = |line: &str| line[..line.len() - line.trim_start().len()].to_owned();
+    let lines: Vec<String> = text.trim().lines().skip(1).filter(|line| !line.trim().is_empty()).map(indented).collect();
+    if lines.iter().all(String::is_empty) { vec![] } else { lines }
 }
 
 fn starts_with_word(text: &str, words: &[&str]) -> bool {

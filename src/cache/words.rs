@@ -49,6 +49,16 @@ pub(super) const NEGATIONS: &[&str] = &[
 /// Compared only where both texts ask: "How do I write…" is a request like any other.
 pub(super) const QUESTIONS: &[&str] = &["how", "what", "why", "when", "where"];
 
+/// Begin a sentence that wants to know something, even without its mark. Not "when" and "do", which begin orders too.
+pub(super) const ASKING: &[&str] = &["is", "are", "was", "were", "does", "did", "what", "why", "who", "how"];
+
+/// "Can you…", "could we…": who asks for something to be done.
+pub(super) const ASKERS: &[&str] = &["you", "i", "we", "one", "someone", "anyone", "somebody", "anybody", "please"];
+
+/// May stand before a sentence's own first word.
+pub(super) const OPENERS: &[&str] =
+    &["please", "hi", "hello", "hey", "thanks", "so", "and", "also", "but", "then", "ok", "okay", "now"];
+
 /// The word after one of these is a name: its case counts.
 pub(super) const NAMING: &[&str] = &["named", "called"];
 

@@ -65,7 +65,7 @@ impl Common {
     ) -> Result<Answered<T>, Error> {
         let mut config = Config::load(variables)?;
         config.nats.name = "tandem-cli".to_owned();
-        if let Some(url) = own_server(variables) {
+        if let Some(url) = own_server(variables).await? {
             config.nats.urls = vec![url];
         }
         let client = Client::connect(&config.nats).await?;
@@ -89,15 +89,21 @@ impl Common {
     }
 }
 
-/// The server that `serve --with-nats` on this machine told the address of, unless the environment names one.
-fn own_server(variables: &Variables) -> Option<String> {
-    let named = ["NATS_URL", "NATS_HOST", "NATS_PORT", "TANDEM__NATS__URLS"];
-    if named.iter().any(|name| variables.get(*name).is_some_and(|v| !v.is_empty())) {
-        return None;
+/// The server that `serve --with-nats` on this machine told the address of, unless environment or file names one. A
+/// worker that was killed leaves its address behind, so somebody must listen there.
+async fn own_server(variables: &Variables) -> Result<Option<String>, Error> {
+    if Config::names_server(variables)? {
+        return Ok(None);
     }
-    let told = std::fs::read_to_string(Paths::new(variables).nats_url()).ok()?;
-    Some(told.trim().to_owned()).filter(|url| !url.is_empty())
+    let Ok(told) = std::fs::read_to_string(Paths::new(variables).nats_url()) else { return Ok(None) };
+    let url = told.trim();
+    let address = url.strip_prefix("nats://").unwrap_or(url).to_owned();
+    let connected = tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(address)).await;
+    Ok(matches!(connected, Ok(Ok(_))).then(|| url.to_owned()))
 }
+
+/// For finding out whether a server on this machine is there.
+const LOOK: Duration = Duration::from_millis(300);
 
 fn spinner() -> ProgressBar {
     if std::io::stderr().is_terminal() {

@@ -3,6 +3,7 @@
 mod paths;
 pub mod reference;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
@@ -86,29 +87,21 @@ pub fn variables() -> Variables {
 impl Config {
     /// Defaults, then the file, then the source's variables (`NATS_URL`, `DATABASE_URL`, …), then `TANDEM__…`.
     pub fn load(variables: &Variables) -> Result<Self, Error> {
-        let paths = Paths::new(variables);
-        let mut builder = config::Config::builder();
-        match variables.get("TANDEM_CONFIG").filter(|p| !p.is_empty()).map(PathBuf::from) {
-            Some(path) if !path.is_file() => return Err(Error::Missing { path }),
-            Some(path) => builder = builder.add_source(File::from(path).format(FileFormat::Toml)),
-            None => builder = builder.add_source(File::new("config/tandem.toml", FileFormat::Toml).required(false)),
-        }
         let wrong = |error: config::ConfigError| Error::Wrong { message: error.to_string() };
-        if let Some(url) = nats_url(variables) {
-            builder = builder.set_override("nats.urls", vec![url]).map_err(wrong)?;
+        let mut config: Self = gather(variables)?.try_deserialize().map_err(wrong)?;
+        if let Some(text) = set(variables, PRICES) {
+            config.llm.prices.extend(prices(text)?);
         }
-        if let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty()) {
-            builder = builder.set_override("database.url", url.as_str()).map_err(wrong)?;
-        }
-        for (key, value) in overrides(variables) {
-            builder = builder.set_override(&key, value).map_err(wrong)?;
-        }
-        let mut config: Self = builder.build().and_then(config::Config::try_deserialize).map_err(wrong)?;
         if config.database.url.is_empty() {
-            config.database.url = format!("sqlite://{}", paths.data.join("tandem.db").display());
+            config.database.url = format!("sqlite://{}", Paths::new(variables).data.join("tandem.db").display());
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether the environment or the file says where the NATS server is.
+    pub fn names_server(variables: &Variables) -> Result<bool, Error> {
+        Ok(gather(variables)?.get::<config::Value>("nats.urls").is_ok())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -127,11 +120,35 @@ impl Config {
     }
 }
 
+/// Defaults are in the types; this is the file, then the source's variables, then `TANDEM__…`.
+fn gather(variables: &Variables) -> Result<config::Config, Error> {
+    let wrong = |error: config::ConfigError| Error::Wrong { message: error.to_string() };
+    let mut builder = config::Config::builder();
+    match variables.get("TANDEM_CONFIG").filter(|p| !p.is_empty()).map(PathBuf::from) {
+        Some(path) if !path.is_file() => return Err(Error::Missing { path }),
+        Some(path) => builder = builder.add_source(File::from(path).format(FileFormat::Toml)),
+        None => builder = builder.add_source(File::new("config/tandem.toml", FileFormat::Toml).required(false)),
+    }
+    if let Some(url) = nats_url(variables) {
+        builder = builder.set_override("nats.urls", vec![url]).map_err(wrong)?;
+    }
+    if let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty()) {
+        builder = builder.set_override("database.url", url.as_str()).map_err(wrong)?;
+    }
+    for (key, value) in overrides(variables) {
+        builder = builder.set_override(&key, value).map_err(wrong)?;
+    }
+    builder.build().map_err(wrong)
+}
+
+/// The one key that is a table.
+const PRICES: &str = "TANDEM__LLM__PRICES";
+
 /// `TANDEM__SECTION__KEY=value` as `section.key` and the value's type. A list is written `a,b`.
 fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
     let ours: Variables = variables
         .iter()
-        .filter(|(name, _)| name.starts_with("TANDEM__"))
+        .filter(|(name, value)| name.starts_with("TANDEM__") && *name != PRICES && !value.is_empty())
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
     let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route"];
@@ -146,6 +163,28 @@ fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
     }
     let collected = config::Source::collect(&environment).unwrap_or_default();
     collected.into_iter().collect()
+}
+
+fn prices(text: &str) -> Result<BTreeMap<String, llm::PriceOverride>, Error> {
+    #[derive(Deserialize)]
+    struct Table {
+        prices: BTreeMap<String, llm::PriceOverride>,
+    }
+    let from_json = |json: serde_json::Error| match toml::from_str::<Table>(&format!("prices = {text}")) {
+        Ok(table) => Ok(table.prices),
+        // What begins like JSON was meant as JSON.
+        Err(_) if text.trim_start().starts_with("{\"") && !text.contains('=') => Err(json.to_string()),
+        Err(toml) => Err(toml.message().to_owned()),
+    };
+    let read = serde_json::from_str(text).or_else(from_json);
+    read.map_err(|why| Error::Wrong {
+        message: format!("llm.prices, from {PRICES}, is neither JSON nor an inline table of TOML: {why}"),
+    })
+}
+
+/// A variable that is set and says something: an empty one is as none.
+fn set<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
+    variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
 }
 
 fn nats_url(variables: &Variables) -> Option<String> {
@@ -207,12 +246,58 @@ mod tests {
     }
 
     #[test]
+    fn prices_come_from_the_environment_as_json_or_toml() {
+        for text in [
+            r#"{"openai/x.y": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2.5}}"#,
+            r#"{"openai/x.y" = {input_usd_per_mtok = 1.0, output_usd_per_mtok = 2.5}}"#,
+        ] {
+            let config = load(&[("TANDEM__LLM__PRICES", text)]).unwrap();
+            let price = config.llm.prices["openai/x.y"];
+            assert_eq!((price.input_usd_per_mtok, price.output_usd_per_mtok), (1.0, 2.5), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_as_none() {
+        let empty = [
+            ("TANDEM__LLM__PRICES", ""),
+            ("TANDEM__CACHE__TTL_MS", ""),
+            ("TANDEM__NATS__URLS", ""),
+            ("TANDEM__LLM__TEMPERATURE", ""),
+            ("NATS_URL", ""),
+        ];
+        let config = load(&empty).unwrap();
+        assert_eq!((config.nats, config.llm), Default::default());
+        assert_eq!(config.cache.ttl_ms, cache::Options::default().ttl_ms);
+    }
+
+    #[test]
+    fn a_server_is_named_by_environment_or_file_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tandem.toml");
+        let names = |text: &str, more: &[(&str, &str)]| {
+            std::fs::write(&file, text).unwrap();
+            let mut variables: Variables = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            variables.insert("TANDEM_CONFIG".to_owned(), file.display().to_string());
+            Config::names_server(&variables).unwrap()
+        };
+        assert!(!names("", &[]));
+        assert!(!names("[nats]\nname = \"x\"", &[("NATS_URL", "")]));
+        assert!(names("[nats]\nurls = [\"nats://127.0.0.1:4222\"]", &[]));
+        assert!(names("", &[("NATS_HOST", "bus")]));
+        assert!(names("", &[("TANDEM__NATS__URLS", "nats://bus:1")]));
+    }
+
+    #[test]
     fn a_wrong_key_is_named() {
         for (name, value, said) in [
             ("TANDEM__CACHE__TTL", "5", "ttl"),
             ("TANDEM__CACHE__TTL_MS", "soon", "ttl_ms"),
             ("TANDEM__CASH__TTL_MS", "5", "cash"),
             ("TANDEM__AGENT__MAX_UNKNOWN_SHARE", "3", "agent.max_unknown_share"),
+            ("TANDEM__LLM__PRICES", "{\"openai/x\": 5}", "TANDEM__LLM__PRICES"),
+            ("TANDEM__LLM__PRICES", "nonsense", "TANDEM__LLM__PRICES"),
+            ("TANDEM__LLM__PRICES", "{\"openai/x\": {\"input\": 1}}", "input"),
             ("TANDEM_CONFIG", "/nowhere/tandem.toml", "/nowhere/tandem.toml"),
         ] {
             let message = load(&[(name, value)]).unwrap_err().to_string();

@@ -17,7 +17,7 @@ pub fn markdown() -> String {
         "# Configuration\n\nGenerated from the types by `TANDEM_BLESS=1 cargo test --test docs`; do not edit.\n\n\
          Defaults, then the file (`TANDEM_CONFIG`, else `config/tandem.toml`), then `NATS_URL` (or `NATS_HOST`, `NATS_PORT`)\n\
          and `DATABASE_URL`, then `TANDEM__SECTION__KEY`. An unknown key is an error that names it. A list in the\n\
-         environment is written `a,b`. `tandem config show` prints what is in force, `tandem config check` what is wrong.\n",
+         environment is written `a,b`, a table as JSON; an empty variable is as none. `tandem config show` prints what is in force, `tandem config check` what is wrong.\n",
     );
     write_section(&mut text, "", &schema, &defaults, &definitions);
     text

@@ -73,13 +73,15 @@ pub struct TemplateError {
 pub struct Library {
     templates: BTreeMap<TemplateId, Template>,
     environment: Environment<'static>,
+    /// What could not be used.
+    left_out: Vec<TemplateError>,
 }
 
 impl Library {
     /// The templates in the binary, and those in `folder`, of which one with the same id replaces a built-in.
     /// A broken file is reported and left out; the rest serves.
     pub fn load(folder: Option<&Path>) -> (Self, Vec<TemplateError>) {
-        let mut library = Self { templates: BTreeMap::new(), environment: environment() };
+        let mut library = Self { templates: BTreeMap::new(), environment: environment(), left_out: vec![] };
         let mut errors = vec![];
         for (path, source) in built_in() {
             library.add(&path, None, &source, &mut errors);
@@ -91,7 +93,13 @@ impl Library {
                 Err(error) => errors.push(TemplateError { path: shown, message: format!("can't be read: {error}") }),
             }
         }
+        library.left_out.clone_from(&errors);
         (library, errors)
+    }
+
+    /// The files that could not be used, and why.
+    pub fn left_out(&self) -> &[TemplateError] {
+        &self.left_out
     }
 
     pub fn get(&self, id: &TemplateId) -> Option<&Template> {

@@ -99,8 +99,6 @@ pub struct Request {
     pub cache: CacheMode,
     pub max_cost: Option<NanoUsd>,
     pub timeout: Duration,
-    /// W3C trace context, passed on to what this request calls.
-    pub traceparent: Option<String>,
     /// What was understood otherwise than written: "language 'pyhton' was read as python".
     pub notes: Vec<String>,
 }

@@ -10,9 +10,11 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
-use super::call::{Answer, Call, Finish};
+use super::call::{Answer, Call, Finish, Tokens};
 use super::provider::{Target, Unreadable};
 
+/// Of input or of output: far above what the largest models take. A count above it is none, and no cost follows from it.
+const MAX_TOKENS: u64 = 100_000_000;
 /// Far above any answer in text, far below what hurts.
 const MAX_ANSWER: usize = 8 << 20;
 const MAX_ERROR_BODY: usize = 64 << 10;
@@ -94,6 +96,10 @@ async fn exchange(target: &Target, body: Vec<u8>) -> Result<Answer, Error> {
         Unreadable::Json(error) => malformed(&format!("it is no JSON, {}", at(&error))),
         Unreadable::Lacks(field) => malformed(&format!("it lacks {field:?}")),
     })?;
+    let Tokens { input, output, reasoning, .. } = answer.tokens;
+    if input.max(output).max(reasoning) > MAX_TOKENS {
+        return Err(malformed("it counts more tokens than any call can have"));
+    }
     // These two reach logs, records and answers; the text is the model's own and stays as it is.
     answer.model = answer.model.map(|model| clean(target, &model, MAX_WORD)).filter(|model| !model.is_empty());
     if let Finish::Other(word) = &mut answer.finish {

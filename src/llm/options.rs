@@ -22,8 +22,9 @@ pub struct Options {
     /// Sampling temperature, 0 to 2. Left out of the request unless set: some models refuse it.
     pub temperature: Option<f32>,
     /// Prices by `provider/model`, instead of the built-in table (genai-prices). A model that neither of the two
-    /// knows is refused. A model that costs nothing (one of your own) is listed with zeros. Only in the file:
-    /// `[llm.prices."openai/my-model"]`.
+    /// knows is refused. A model that costs nothing (one of your own) is listed with zeros. In the
+    /// file `[llm.prices."openai/my-model"]`; in the environment all of them as JSON or as an inline table of TOML,
+    /// which adds to those of the file: `{"openai/my-model": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}}`.
     pub prices: BTreeMap<String, PriceOverride>,
     /// The `provider/model` that says what answers would have cost, had a model written them all. Empty: no such
     /// figure.

@@ -120,7 +120,18 @@ impl Pipeline {
         let edges = self.store.edges().await.map_err(Error::Unavailable)?;
         let qualities = self.store.qualities(self.options.sample).await.map_err(Error::Unavailable)?;
         let qualities: Vec<f64> = qualities.into_iter().map(|(_, quality)| quality).collect();
-        Ok(analyze(self.coordinator.agent().library().len(), &edges, &qualities, now))
+        let mut analysis = analyze(self.coordinator.agent().library().len(), &edges, &qualities, now);
+        for performer in &mut analysis.top_performers {
+            performer.score = rounded(performer.score);
+            performer.success_rate = rounded(performer.success_rate);
+            performer.quality = performer.quality.map(rounded);
+            performer.time_ms = rounded(performer.time_ms);
+        }
+        analysis.usage_distribution.iter_mut().for_each(|share| share.share = rounded(share.share));
+        let trends = &mut analysis.quality_trends;
+        trends.average_quality = trends.average_quality.map(rounded);
+        trends.improvement_rate = trends.improvement_rate.map(rounded);
+        Ok(analysis)
     }
 
     pub fn cache_stats(&self, tenant: &Tenant) -> CacheStats {
@@ -132,7 +143,7 @@ impl Pipeline {
             exact_hits: stats.exact_hits,
             semantic_hits: stats.semantic_hits,
             misses: stats.misses,
-            hit_rate: (lookups > 0).then(|| hits as f64 / lookups as f64),
+            hit_rate: (lookups > 0).then(|| rounded(hits as f64 / lookups as f64)),
             refused: stats.refused.iter().map(|(guard, n)| (guard.as_str().to_owned(), *n)).collect(),
             changes_lost: stats.changes_lost,
         }
@@ -140,10 +151,13 @@ impl Pipeline {
 
     pub async fn health(&self) -> Health {
         let mut components = BTreeMap::new();
+        let recording = self.recording();
+        let ping = tokio::time::timeout(PATIENCE, self.store.ping());
+        let (ping, (recording, recorded)) = tokio::join!(ping, recording);
         let mut say = |name: &str, status, message: Option<String>| {
             components.insert(name.to_owned(), ComponentHealth { status, message });
         };
-        match tokio::time::timeout(Duration::from_secs(2), self.store.ping()).await {
+        match ping {
             Ok(Ok(())) => say("database", Status::Ok, Some(format!("{:?}", self.store.backend()).to_lowercase())),
             Ok(Err(error)) => say("database", Status::Down, Some(error.to_string())),
             Err(_) => say("database", Status::Down, Some("no answer within 2 s".to_owned())),
@@ -153,8 +167,12 @@ impl Pipeline {
             (None, problem) => say("embedding", Status::Degraded, problem.as_deref().map(str::to_owned)),
         }
         let library = self.coordinator.agent().library();
-        let templates = if library.is_empty() { Status::Degraded } else { Status::Ok };
-        say("templates", templates, Some(format!("{} templates", library.len())));
+        let left_out = library.left_out();
+        let templates = if library.is_empty() || !left_out.is_empty() { Status::Degraded } else { Status::Ok };
+        let first = left_out.first().map_or_else(String::new, |problem| {
+            format!("; {} left out, the first because of {problem}", left_out.len())
+        });
+        say("templates", templates, Some(format!("{} templates{first}", library.len())));
         let models = self.coordinator.agent().llm().models();
         match models.as_slice() {
             [] => say(
@@ -164,13 +182,35 @@ impl Pipeline {
             ),
             models => say("model", Status::Ok, Some(models.join(", "))),
         }
-        let dropped = self.recorder.dropped();
-        let recording = if dropped == 0 { Status::Ok } else { Status::Degraded };
-        say(
-            "recording",
-            recording,
+        say("recording", recording, recorded);
+        Health::of(components)
+    }
+
+    /// What waits must get on: a write that fails is tried again for ever, without an error anywhere but in the log.
+    async fn recording(&self) -> (Status, Option<String>) {
+        let mut commits = self.recorder.commits();
+        commits.mark_unchanged();
+        let stuck = self.recorder.waiting() > 0
+            && tokio::time::timeout(PATIENCE, commits.changed()).await.is_err()
+            && self.recorder.waiting() > 0;
+        let (waiting, failures) = (self.recorder.waiting(), self.recorder.failures());
+        let (dropped, refused) = (self.recorder.dropped(), self.recorder.refused());
+        let said = [
+            stuck.then(|| format!("{waiting} records wait and none was written for 2 s; {failures} attempts failed")),
             (dropped > 0).then(|| format!("{dropped} records were dropped: the queue was full")),
-        );
+            (refused > 0).then(|| format!("{refused} records were refused by the database")),
+        ];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        if said.is_empty() { (Status::Ok, None) } else { (Status::Degraded, Some(said.join("; "))) }
+    }
+}
+
+/// How long a component may take to show that it is well.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Health {
+    /// As well as its worst component, but never down: whoever says this can still answer.
+    pub fn of(components: BTreeMap<String, ComponentHealth>) -> Self {
         let worst = components.values().map(|c| c.status).max().unwrap_or(Status::Ok);
         let status = match worst {
             Status::Off => Status::Ok,
@@ -178,13 +218,24 @@ impl Pipeline {
             Status::Down => Status::Degraded,
             other => other,
         };
-        Health { status, version: env!("CARGO_PKG_VERSION").to_owned(), components }
+        Self { status, version: env!("CARGO_PKG_VERSION").to_owned(), components }
     }
+
+    /// With one more component.
+    pub fn with(mut self, name: &str, component: ComponentHealth) -> Self {
+        self.components.insert(name.to_owned(), component);
+        Self::of(self.components)
+    }
+}
+
+/// A share, a quality or a similarity as it is told: four decimals. More are the noise of floats.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 fn stats(totals: &Totals, mut latencies: Vec<Duration>, running: u64) -> Stats {
     latencies.sort_unstable();
-    let share = |n: u64| (totals.executions > 0).then(|| n as f64 / totals.executions as f64);
+    let share = |n: u64| (totals.executions > 0).then(|| rounded(n as f64 / totals.executions as f64));
     let counted = |m: Method| totals.by_method.iter().find(|(method, _)| *method == m).map_or(0, |(_, n)| *n);
     let method = |m: Method| MethodShare { executions: counted(m), share: share(counted(m)).unwrap_or(0.0) };
     Stats {
@@ -192,10 +243,10 @@ fn stats(totals: &Totals, mut latencies: Vec<Duration>, running: u64) -> Stats {
         total_executions: totals.executions,
         average_time_ms: totals.mean_time.map(ms),
         success_rate: share(totals.successes),
-        average_quality: totals.mean_quality,
+        average_quality: totals.mean_quality.map(rounded),
         template_usage: totals.by_template.iter().map(|(id, n)| (id.to_string(), *n)).collect(),
         methods: Method::ALL.into_iter().map(|m| (m.as_str().to_owned(), method(m))).collect(),
-        tokens_used: totals.tokens.input + totals.tokens.output,
+        tokens_used: totals.tokens.input.saturating_add(totals.tokens.output),
         cost: cost(totals),
         latency_ms: Percentiles {
             p50: percentile(&latencies, 0.50),
@@ -209,7 +260,7 @@ fn stats(totals: &Totals, mut latencies: Vec<Duration>, running: u64) -> Stats {
 fn cost(totals: &Totals) -> Cost {
     let all_model = (totals.all_model_priced > 0).then_some(totals.all_model_cost);
     let times_cheaper =
-        all_model.filter(|_| totals.cost > NanoUsd::ZERO).map(|all| all.as_usd() / totals.cost.as_usd());
+        all_model.filter(|_| totals.cost > NanoUsd::ZERO).map(|all| rounded(all.as_usd() / totals.cost.as_usd()));
     Cost { spent_usd: totals.cost.as_usd(), all_model_usd: all_model.map(NanoUsd::as_usd), times_cheaper }
 }
 
@@ -232,6 +283,20 @@ mod tests {
         let stats = stats(&Totals::default(), vec![], 0);
         assert_eq!((stats.success_rate, stats.average_time_ms, stats.latency_ms.p95), (None, None, None));
         assert_eq!((stats.cost.all_model_usd, stats.cost.times_cheaper), (None, None));
+    }
+
+    #[test]
+    fn figures_are_told_without_the_noise_of_floats() {
+        assert_eq!([0.999_999_999_999_999_9, 0.998_848_654_785, -0.000_01, 0.8].map(rounded), [1.0, 0.9988, 0.0, 0.8]);
+    }
+
+    #[test]
+    fn health_is_that_of_the_worst_component_but_never_down() {
+        let component = |status| ComponentHealth { status, message: None };
+        let health = Health::of([("model".to_owned(), component(Status::Off))].into());
+        assert_eq!(health.status, Status::Ok);
+        assert_eq!(health.clone().with("nats", component(Status::Degraded)).status, Status::Degraded);
+        assert_eq!(health.with("database", component(Status::Down)).status, Status::Degraded);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use tracing::{Instrument, warn};
 
 pub use crate::coordinator::analyze::Analysis;
-pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status};
+pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 
 use crate::cache::{Cache, Found, Key, Order};

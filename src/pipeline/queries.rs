@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Pipeline};
+use super::{Error, Pipeline, rounded};
 use crate::coordinator::Declined;
 use crate::coordinator::classify::Classified;
 use crate::coordinator::evaluate::first_error;
@@ -142,10 +142,10 @@ impl Pipeline {
             .map(|(edge, stats)| EdgeFigures {
                 task_type: edge.task_type,
                 language: edge.language.clone(),
-                score: graph::score(stats, now),
-                success_rate: stats.success,
-                quality: stats.quality,
-                time_ms: stats.time_ms,
+                score: rounded(graph::score(stats, now)),
+                success_rate: rounded(stats.success),
+                quality: stats.quality.map(rounded),
+                time_ms: rounded(stats.time_ms),
                 uses: stats.uses,
             })
             .collect();
@@ -160,7 +160,7 @@ impl Pipeline {
         let language = self.read_language(language, task, &mut notes);
         let goal = plain_goal(task, language.clone());
         self.coordinator.agent().explain(&goal, tenant, now, |selected| {
-            let confidence = selected.task_type.confidence();
+            let confidence = rounded(selected.task_type.confidence());
             let chosen = selected.chosen.iter().map(|c| candidate(c, true));
             let candidates = chosen.chain(selected.others.iter().map(|c| candidate(c, false))).collect();
             Selection {
@@ -168,7 +168,11 @@ impl Pipeline {
                 task_type: selected.task_type,
                 language,
                 confidence,
-                types: selected.types,
+                types: selected
+                    .types
+                    .into_iter()
+                    .map(|t| Classified { confidence: rounded(t.confidence), ..t })
+                    .collect(),
                 declined: selected.declined,
                 candidates,
                 notes,
@@ -218,9 +222,9 @@ pub fn check(library: &Library) -> Vec<TemplateCheck> {
             found.push(TemplateCheck {
                 template: shown,
                 problem,
-                quality: evaluation.map(|e| e.quality),
+                quality: evaluation.map(|e| rounded(e.quality)),
                 lines: evaluation.map(|e| e.lines),
-                time_ms,
+                time_ms: rounded(time_ms),
             });
         }
     }
@@ -245,7 +249,7 @@ fn neighbour(near: crate::cache::Neighbour) -> Neighbour {
     let why = near.refusal.as_ref().map(|r| format!("{}: {}", r.guard.reason(), r.detail));
     Neighbour {
         task: near.task.to_string(),
-        similarity: near.similarity,
+        similarity: rounded(near.similarity),
         served: near.near_enough && near.refusal.is_none(),
         guard,
         why: if near.near_enough { why } else { Some(why.unwrap_or_else(too_far)) },
@@ -260,8 +264,8 @@ fn candidate(candidate: &Candidate<'_>, chosen: bool) -> CandidateInfo {
         template: candidate.template.id.clone(),
         task_type: candidate.task_type,
         level: candidate.level,
-        score: candidate.score,
-        understood: 1.0 - candidate.reading.unknown_share(),
+        score: candidate.score.map(rounded),
+        understood: rounded(1.0 - candidate.reading.unknown_share()),
         unknown: candidate.reading.unknown.clone(),
         chosen,
     }

@@ -58,7 +58,7 @@ async fn spelling_that_changes_nothing_hits_too() {
     let asker = Asker::of(&nats).await;
     asker.request(&example()).await;
     for same in [
-        json!({"task": "  Create a NATS consumer\n for processing   user events "}),
+        json!({"task": "  Create a NATS consumer  for processing   user events.\n"}),
         json!({"language": "Elixir"}),
         json!({"complexity": null}),
         json!({"context": {"workspace": "/somewhere/else", "target_file": "lib/event_consumer.ex"}}),

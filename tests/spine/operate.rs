@@ -70,10 +70,12 @@ async fn health_names_each_component() {
     let nats = Nats::start().await;
     let _worker = Place::with_model().worker(&nats).await;
     let health = Asker::of(&nats).await.ask("execution.health", &json!({})).await;
-    assert_eq!(names(&health["components"]), ["database", "embedding", "model", "recording", "templates"]);
+    assert_eq!(names(&health["components"]), ["database", "embedding", "model", "nats", "recording", "templates"]);
     assert_eq!((&health["status"], &health["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))), "{health}");
     assert_eq!(health["components"]["embedding"]["status"], "ok", "{health}");
     assert_eq!(health["components"]["model"]["status"], "off", "no key: {health}");
+    assert_eq!(health["components"]["nats"]["status"], "ok", "{health}");
+    assert!(text(&health["components"]["nats"], "message").starts_with("connected"), "{health}");
 }
 
 #[tokio::test]
@@ -137,6 +139,11 @@ async fn a_template_dropped_into_the_folder_serves_without_a_restart_and_a_broke
     };
     let answer = until("the new template serves", served).await;
     assert!(text(&answer, "result").contains("class UserBellsCarillon"), "{answer}");
+    let health = asker.ask("execution.health", &json!({})).await;
+    let templates = &health["components"]["templates"];
+    assert_eq!((&templates["status"], &health["status"]), (&json!("degraded"), &json!("degraded")), "{health}");
+    let said = text(templates, "message");
+    assert!(said.contains("1 left out") && said.contains("broken.jinja"), "{said}");
     assert_eq!(asker.request(&example()).await["method"], "autonomous", "the others still serve");
     let shown = asker.ask("template.show", &json!({"id": "python-carillon"})).await;
     assert!(text(&shown, "path").ends_with("carillon.jinja"), "{shown}");

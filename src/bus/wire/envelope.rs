@@ -37,6 +37,11 @@ impl Envelope {
         (envelope, checked)
     }
 
+    /// The part of `traceparent` that all of a trace have in common.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref()?.split('-').nth(1)
+    }
+
     fn check(&mut self, base: &str, subject: &str, deadline: Option<&str>, now: Timestamp) -> Result<(), Refusal> {
         if let Some(token) = subject.strip_prefix(base).and_then(|rest| rest.strip_prefix('.')) {
             self.tenant = Tenant::parse(token).map_err(|error| {
@@ -78,6 +83,14 @@ mod tests {
             map.insert(*name, *value);
         }
         Envelope::read("execution.request", subject, Some(&map), Timestamp(1_000))
+    }
+
+    #[test]
+    fn a_trace_is_known_by_its_id() {
+        let (envelope, _) =
+            read("execution.request", &[(TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]);
+        assert_eq!(envelope.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(read("execution.request", &[]).0.trace_id(), None);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Reads an object field by field, so that every complaint can name its field.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Code, Refusal};
@@ -38,8 +41,16 @@ impl Fields {
         }
         // Depth is bounded by the parser (128), so that a tower of brackets is an error and no crash.
         match serde_json::from_slice(body) {
-            Ok(Value::Object(map)) => Ok(Self { path: String::new(), map }),
-            Ok(other) => bad(format!("the body is {}; send {hint}", kind(&other))),
+            Ok(Body::Object { twice: Some(name), .. }) => {
+                let mut refusal = Refusal::new(
+                    Code::InvalidJson,
+                    format!("the field '{}' stands twice; which one is meant?", short(&name)),
+                );
+                refusal.field = (short(&name) == name).then_some(name);
+                Err(refusal)
+            }
+            Ok(Body::Object { map, .. }) => Ok(Self { path: String::new(), map }),
+            Ok(Body::Other(kind)) => bad(format!("the body is {kind}; send {hint}")),
             Err(error) => bad(format!("the body is no JSON: {error}")),
         }
     }
@@ -94,6 +105,68 @@ impl Fields {
     }
 }
 
+/// What a body may be. Its own reader, because a `Value` keeps the last of several fields of one name without a word.
+enum Body {
+    Object { map: Map<String, Value>, twice: Option<String> },
+    Other(&'static str),
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BodyVisitor)
+    }
+}
+
+struct BodyVisitor;
+
+impl<'de> Visitor<'de> for BodyVisitor {
+    type Value = Body;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Body, A::Error> {
+        let (mut map, mut twice) = (Map::new(), None);
+        while let Some((name, value)) = fields.next_entry::<String, Value>()? {
+            if map.contains_key(&name) {
+                twice.get_or_insert_with(|| name.clone());
+            }
+            map.insert(name, value);
+        }
+        Ok(Body::Object { map, twice })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Body, A::Error> {
+        while items.next_element::<Value>()?.is_some() {}
+        Ok(Body::Other(kind(&Value::Array(vec![]))))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Body, E> {
+        Ok(Body::Other(kind(&Value::String(String::new()))))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Body, E> {
+        Ok(Body::Other(kind(&Value::Bool(true))))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Body, E> {
+        Ok(Body::Other(kind(&Value::from(0))))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Body, E> {
+        Ok(Body::Other(kind(&Value::from(0))))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Body, E> {
+        Ok(Body::Other(kind(&Value::from(0))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Body, E> {
+        Ok(Body::Other(kind(&Value::Null)))
+    }
+}
+
 /// An item of a list as an object.
 pub(super) fn item_object(path: String, item: Value) -> Result<Fields, Refusal> {
     match item {
@@ -134,11 +207,15 @@ pub(super) fn wrong_type(path: &str, wanted: &str, found: &Value) -> Refusal {
 
 /// A sender's own word for a message, short and quoted.
 pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", short(text))
+}
+
+fn short(text: &str) -> String {
     let mut start: String = text.chars().take(ECHO).collect();
     if start.len() < text.len() {
         start.push('…');
     }
-    format!("{start:?}")
+    start
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -143,7 +143,6 @@ pub fn decode(
         cache,
         max_cost,
         timeout,
-        traceparent: envelope.traceparent.clone(),
         notes,
     })
 }
@@ -324,6 +323,11 @@ mod tests {
         refused("[".repeat(100_000), Code::InvalidJson, None, "recursion limit");
         refused("{\"a\":".repeat(100_000), Code::InvalidJson, None, "recursion limit");
         refused("{\"task\": \"x\", \"max_cost_usd\": 1e999}", Code::InvalidJson, None, "out of range");
+        let twice = r#"{"task": "x", "max_cost_usd": 0.01, "max_cost_usd": 9}"#;
+        refused(twice, Code::InvalidJson, Some("max_cost_usd"), "'max_cost_usd' stands twice");
+        refused(r#"{"t\u0061sk": "x", "task": "y"}"#, Code::InvalidJson, Some("task"), "stands twice");
+        let long = format!("{{\"{0}\": 1, \"{0}\": 2}}", "x".repeat(5000));
+        refused(long, Code::InvalidJson, None, "stands twice");
     }
 
     #[test]

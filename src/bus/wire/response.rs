@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{self, Answer, CorrelationId, Method, TaskType, Tier};
+use crate::pipeline::rounded;
 
 /// The answer to a request: the source's fields under the source's names, and what Tandem knows besides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -114,7 +115,7 @@ impl Response {
             parts: answer.parts.into_iter().map(Part::from).collect(),
             cache: answer.hit.map(|hit| CacheOrigin {
                 tier: hit.tier,
-                similarity: (hit.similarity * 1e4).round() / 1e4,
+                similarity: rounded(hit.similarity),
                 age_ms: u64::try_from(hit.age.as_millis()).unwrap_or(u64::MAX),
                 origin: hit.origin.to_string(),
             }),
@@ -146,7 +147,7 @@ impl PartMetrics {
             tokens_used: answer.usage.input.saturating_add(answer.usage.output),
             cost_usd: answer.cost.as_usd(),
             cache_hit: answer.method == Method::Cached,
-            quality: answer.evaluation.map(|evaluation| evaluation.quality),
+            quality: answer.evaluation.map(|evaluation| rounded(evaluation.quality)),
             success: answer.success,
         }
     }
