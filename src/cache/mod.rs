@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 pub use guards::{Guard, Refusal, compare};
 pub use key::Key;
@@ -44,6 +44,7 @@ pub enum Change {
     Put(Arc<CacheEntry>),
     /// The vector of an entry that was put before.
     Vector(EntryId, Arc<[f32]>),
+    /// Found wrong: not to be served any more, anywhere. What only had to make room here is no change.
     Removed(Vec<EntryId>),
 }
 
@@ -92,6 +93,9 @@ pub enum Error {
     Unavailable(#[from] embed::Error),
 }
 
+/// Takes what is to be stored and spread, without waiting. False where it can't.
+type Changes = dyn Fn(Change) -> bool + Send + Sync;
+
 /// The shared handle; cheap to clone.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
@@ -99,7 +103,7 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     options: Options,
     embedder: Option<Embedder>,
-    changes: mpsc::Sender<Change>,
+    changes: Box<Changes>,
     lost: AtomicU64,
     background: Arc<Semaphore>,
     state: Mutex<State>,
@@ -111,13 +115,17 @@ struct State {
 }
 
 impl Cache {
-    /// `changes` takes what is to be stored and spread. When it is full the change is dropped, counted and logged:
-    /// this worker goes on serving from memory.
-    pub fn new(options: Options, embedder: Option<Embedder>, changes: mpsc::Sender<Change>) -> Self {
+    /// `changes` takes what is to be stored and spread, before the call that changed it returns; false where it can't.
+    /// Then the change is counted and logged, and this worker goes on serving from memory.
+    pub fn new(
+        options: Options,
+        embedder: Option<Embedder>,
+        changes: impl Fn(Change) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let entries = Entries::new(options.max_entries, options.max_bytes);
         Self(Arc::new(Inner {
             embedder,
-            changes,
+            changes: Box::new(changes),
             lost: AtomicU64::new(0),
             background: Arc::new(Semaphore::new(BACKGROUND)),
             state: Mutex::new(State { entries, counters: Counters::default() }),
@@ -219,9 +227,8 @@ impl Cache {
             created: now,
             expires: now.plus(Duration::from_millis(self.0.options.ttl_ms)),
         });
-        let gone = self.0.state().entries.insert(entry.clone())?;
-        if !gone.is_empty() {
-            self.0.tell(Change::Removed(gone));
+        if !self.0.state().entries.insert(entry.clone()) {
+            return None;
         }
         self.0.tell(Change::Put(entry.clone()));
         if self.0.semantic_applies(key) {
@@ -263,17 +270,13 @@ impl Cache {
         }
     }
 
-    /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.)
+    /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.) Nothing is
+    /// handed out: every worker and the store know the time themselves.
     pub fn expire(&self, now: Timestamp) -> usize {
         let mut state = self.0.state();
         let expired = state.entries.expired(now);
         state.entries.withdraw(&expired);
-        drop(state);
-        let count = expired.len();
-        if count > 0 {
-            self.0.tell(Change::Removed(expired));
-        }
-        count
+        expired.len()
     }
 
     /// All entries, of all tenants.
@@ -379,10 +382,9 @@ impl Inner {
     }
 
     fn tell(&self, change: Change) {
-        if let Err(error) = self.changes.try_send(change) {
+        if !(self.changes)(change) {
             let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
-            let full = matches!(error, mpsc::error::TrySendError::Full(_));
-            tracing::warn!(cache.changes_lost = lost, channel.full = full, "a change of the cache was not handed out");
+            tracing::warn!(cache.changes_lost = lost, "a change of the cache was not handed out");
         }
     }
 }
