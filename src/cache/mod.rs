@@ -25,7 +25,7 @@ pub use options::{Options, Order};
 pub use stats::Stats;
 
 use crate::domain::record::{CacheEntry, EntryId, EntryKind};
-use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Tenant, Tier, Timestamp, Usage};
+use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Part, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
 use entries::Entries;
 use reading::Reading;
@@ -58,15 +58,18 @@ pub struct Found {
 }
 
 impl Found {
-    /// The stored answer as it is given now: with the original's template and model, for nothing.
+    /// The stored answer as it is given now: with the original's template and model, for nothing. So are its parts.
     pub fn as_answer(&self) -> Answer {
-        Answer {
+        let given = |answer: &Answer, parts| Answer {
             method: Method::Cached,
             usage: Usage::default(),
             cost: NanoUsd::ZERO,
             hit: Some(self.hit.clone()),
-            ..self.answer.as_ref().clone()
-        }
+            parts,
+            ..answer.clone()
+        };
+        let part = |part: &Part| Part { answer: given(&part.answer, vec![]), ..part.clone() };
+        given(&self.answer, self.answer.parts.iter().map(part).collect())
     }
 }
 
@@ -147,20 +150,26 @@ impl Cache {
     /// The exact tier: microseconds, no embedding. What it does not have counts as a miss, until [`Self::semantic`]
     /// says otherwise.
     pub fn exact(&self, key: &Key, now: Timestamp) -> Option<Found> {
-        let found = self.known(key, now);
+        self.exact_if(key, now, |_| true)
+    }
+
+    /// [`Self::exact`] for whoever takes only answers that `may` be served.
+    pub fn exact_if(&self, key: &Key, now: Timestamp, may: impl Fn(&Answer) -> bool) -> Option<Found> {
+        let found = self.known_if(key, now, may);
         if found.is_none() && self.0.options.enabled {
             self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
         }
         found
     }
 
-    /// The exact tier for whoever asks [`Self::exact`] next where this has nothing: that is one miss, not two.
-    pub fn known(&self, key: &Key, now: Timestamp) -> Option<Found> {
+    /// [`Self::exact_if`] for whoever asks that next where this has nothing: that is one miss, not two.
+    pub fn known_if(&self, key: &Key, now: Timestamp, may: impl Fn(&Answer) -> bool) -> Option<Found> {
         if !self.0.options.enabled {
             return None;
         }
         let mut state = self.0.state();
-        let found = state.entries.by_exact(&key.exact, now).map(|entry| found(entry, Tier::Exact, 1.0, now))?;
+        let entry = state.entries.by_exact(&key.exact, now).filter(|entry| may(&entry.answer))?;
+        let found = found(entry, Tier::Exact, 1.0, now);
         state.entries.touch(found.entry.id);
         state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
         Some(found)
@@ -174,6 +183,16 @@ impl Cache {
 
     /// The semantic tier. Call it after [`Self::exact`] said no.
     pub async fn semantic(&self, key: &Key, now: Timestamp) -> Result<Option<Found>, Error> {
+        self.semantic_if(key, now, |_| true).await
+    }
+
+    /// [`Self::semantic`] for whoever takes only answers that `may` be served.
+    pub async fn semantic_if(
+        &self,
+        key: &Key,
+        now: Timestamp,
+        may: impl Fn(&Answer) -> bool,
+    ) -> Result<Option<Found>, Error> {
         if !self.has_neighbours(key) {
             return if self.0.embedder.is_none() { Err(Error::NoEmbedder) } else { Ok(None) };
         }
@@ -183,7 +202,7 @@ impl Cache {
         let mut refused = vec![];
         let chosen = near.into_iter().find(|(entry, _)| {
             match guards::check(&asked, &Reading::of(&entry.task, Some(&key.language))) {
-                Ok(()) => true,
+                Ok(()) => may(&entry.answer),
                 Err(refusal) => {
                     refused.push(refusal.guard);
                     false
@@ -390,8 +409,13 @@ impl Inner {
 }
 
 fn found(entry: &Arc<CacheEntry>, tier: Tier, similarity: f32, now: Timestamp) -> Found {
-    let hit =
-        Hit { tier, similarity: f64::from(similarity), age: now.since(entry.created), origin: entry.origin.clone() };
+    let hit = Hit {
+        tier,
+        similarity: f64::from(similarity),
+        age: now.since(entry.created),
+        entry: entry.id,
+        origin: entry.origin.clone(),
+    };
     Found { entry: entry.clone(), answer: entry.answer.clone(), hit }
 }
 

@@ -335,7 +335,9 @@ async fn without_an_embedder_the_exact_tier_serves_and_the_other_says_why_not() 
     let mended = Arc::new(AtomicBool::new(false));
     let model = Broken(mended.clone(), Hashed::default());
     let (tell, _changes) = mpsc::channel(100);
-    let cache = Cache::new(options(), Some(Embedder::new(model, embed::Options::default()).unwrap()), move |change| tell.try_send(change).is_ok());
+    let cache = Cache::new(options(), Some(Embedder::new(model, embed::Options::default()).unwrap()), move |change| {
+        tell.try_send(change).is_ok()
+    });
     put(&cache, &key(&cache, BASE), "answer", NOW);
     assert!(cache.exact(&key(&cache, BASE), NOW).is_some());
     let broken = cache.semantic(&key(&cache, PARAPHRASE), NOW).await;

@@ -161,6 +161,13 @@ impl Agent {
         *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = blocks.into_iter().collect();
     }
 
+    /// Whether the tenant found what this template made of this task wrong.
+    pub fn is_blocked(&self, tenant: &Tenant, goal: &Goal, template: &TemplateId) -> bool {
+        let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+        let block = || Block { tenant: tenant.clone(), task_key: task_key(tenant, goal), template: template.clone() };
+        !blocks.is_empty() && blocks.contains(&block())
+    }
+
     fn select_in<'a>(&self, library: &'a Library, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Selected<'a> {
         let figures = self.figures.snapshot();
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
@@ -311,7 +318,8 @@ fn fallback(goal: &Goal, reason: String, now: Timestamp) -> Answer {
     Answer::new(Method::Fallback, likeliest_type(goal), &goal.language, text, now).failed(reason)
 }
 
-fn likeliest_type(goal: &Goal) -> TaskType {
+/// What the words of a task speak of first.
+pub fn likeliest_type(goal: &Goal) -> TaskType {
     let words = super::words::words(&goal.description);
     super::classify::classify(&words).first().map_or(TaskType::General, |c| c.task_type)
 }
