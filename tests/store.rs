@@ -67,6 +67,7 @@ macro_rules! on_both {
 on_both!(
     an_execution_is_read_as_it_was_written_and_only_by_its_tenant,
     an_execution_that_comes_twice_counts_once,
+    a_template_is_as_slow_as_it_is_and_not_as_the_request_was,
     samples_of_all_workers_are_folded_once_each,
     totals_are_of_requests_of_one_tenant,
     an_absurd_cost_does_not_take_the_figures_away,
@@ -226,6 +227,14 @@ async fn an_execution_that_comes_twice_counts_once(place: Place) {
     expected.learn(&bad.sample().unwrap().1);
     assert_eq!(store.edges().await.unwrap(), [(key, expected)]);
     assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 2);
+}
+
+async fn a_template_is_as_slow_as_it_is_and_not_as_the_request_was(place: Place) {
+    let store = place.open().await;
+    let waited = Execution { time: Duration::from_secs(5), made_in: Duration::from_millis(2), ..execution("exec_1") };
+    store.record(&[waited]).await.unwrap();
+    assert!((store.edges().await.unwrap()[0].1.time_ms - 2.0).abs() < 1e-9);
+    assert_eq!(store.latencies(&tenant("acme"), 1).await.unwrap(), [Duration::from_secs(5)]);
 }
 
 async fn samples_of_all_workers_are_folded_once_each(place: Place) {
