@@ -53,7 +53,8 @@ async fn vectors_are_unit_and_the_same_alone_and_in_a_batch() {
 #[tokio::test]
 async fn a_paraphrase_shares_the_answer_and_near_misses_do_not() {
     let (tell, _changes) = tokio::sync::mpsc::channel(100);
-    let cache = Cache::new(tandem::cache::Options::default(), Some(embedder()), tell);
+    let cache =
+        Cache::new(tandem::cache::Options::default(), Some(embedder()), move |change| tell.try_send(change).is_ok());
     let key = |task: &str| {
         let goal = Goal {
             description: task.into(),

@@ -67,6 +67,7 @@ macro_rules! on_both {
 on_both!(
     an_execution_is_read_as_it_was_written_and_only_by_its_tenant,
     an_execution_that_comes_twice_counts_once,
+    a_template_is_as_slow_as_it_is_and_not_as_the_request_was,
     samples_of_all_workers_are_folded_once_each,
     totals_are_of_requests_of_one_tenant,
     an_absurd_cost_does_not_take_the_figures_away,
@@ -74,6 +75,7 @@ on_both!(
     a_wrong_verdict_withdraws_blocks_and_moves_the_score_once,
     a_block_stands_while_any_verdict_does,
     a_verdict_on_a_hit_reaches_the_entry_and_the_template_behind_it,
+    a_verdict_on_a_hit_reaches_the_parts_of_what_was_served,
     another_tenant_can_not_judge_or_withdraw,
     an_entry_replaces_the_one_with_its_key_unless_that_is_newer,
     a_copy_of_the_cache_follows_by_sequence,
@@ -123,8 +125,10 @@ fn execution(id: &str) -> Execution {
         quality: Some(0.75),
         success: true,
         time: Duration::from_micros(1_234),
+        made_in: Duration::from_micros(1_234),
         tier: None,
         entry: None,
+        origin: None,
     }
 }
 
@@ -194,6 +198,8 @@ async fn an_execution_is_read_as_it_was_written_and_only_by_its_tenant(place: Pl
         method: Method::Cached,
         tier: Some(Tier::Semantic),
         entry: Some(new_entry_id()),
+        origin: Some(correlation("exec_0")),
+        made_in: Duration::from_micros(17),
         quality: None,
         success: false,
         language: Language::Other("kotlin".into()),
@@ -221,6 +227,14 @@ async fn an_execution_that_comes_twice_counts_once(place: Place) {
     expected.learn(&bad.sample().unwrap().1);
     assert_eq!(store.edges().await.unwrap(), [(key, expected)]);
     assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 2);
+}
+
+async fn a_template_is_as_slow_as_it_is_and_not_as_the_request_was(place: Place) {
+    let store = place.open().await;
+    let waited = Execution { time: Duration::from_secs(5), made_in: Duration::from_millis(2), ..execution("exec_1") };
+    store.record(&[waited]).await.unwrap();
+    assert!((store.edges().await.unwrap()[0].1.time_ms - 2.0).abs() < 1e-9);
+    assert_eq!(store.latencies(&tenant("acme"), 1).await.unwrap(), [Duration::from_secs(5)]);
 }
 
 async fn samples_of_all_workers_are_folded_once_each(place: Place) {
@@ -349,7 +363,10 @@ async fn a_wrong_verdict_withdraws_blocks_and_moves_the_score_once(place: Place)
     assert!(good.changed);
     assert_eq!(good.unblocked, first.blocked);
     assert_eq!(store.blocks().await.unwrap(), []);
-    assert!((success().await - 0.79).abs() < 1e-9);
+    for verdict in [Verdict::Wrong, Verdict::Good, Verdict::Wrong, Verdict::Good] {
+        assert!(judge(verdict).await.unwrap().changed);
+    }
+    assert!((success().await - 0.7).abs() < 1e-9, "the first verdict on an answer is the one that counts");
     assert!(store.entry(stored.id).await.unwrap().is_none(), "what is withdrawn stays withdrawn");
     let none = store.judge(&tenant("acme"), &correlation("exec_0"), Verdict::Good, None, Timestamp(1)).await;
     assert_eq!(none.unwrap(), None);
@@ -400,6 +417,74 @@ async fn a_verdict_on_a_hit_reaches_the_entry_and_the_template_behind_it(place: 
     assert_eq!(ids(&judged.withdrawn), ids(&[stored.id, part_entry.id]));
     assert_eq!(judged.blocked.len(), 1, "what a model wrote blocks no template");
     assert_eq!(judged.blocked[0].task_key, [9; 32], "blocked for the task that was asked");
+}
+
+async fn a_verdict_on_a_hit_reaches_the_parts_of_what_was_served(place: Place) {
+    let store = place.open().await;
+    let whole = CacheEntry { origin: correlation("exec_1"), ..entry("a and b and c", 1_000) };
+    let stored = CacheEntry { origin: correlation("exec_1"), kind: EntryKind::Task, ..entry("b", 1_000) };
+    let recalled = CacheEntry { origin: correlation("exec_0"), kind: EntryKind::Task, ..entry("c", 900) };
+    let bystander = CacheEntry { origin: correlation("exec_0"), ..entry("c and d", 900) };
+    store.put_entries(&[whole.clone(), stored.clone(), recalled.clone(), bystander.clone()]).await.unwrap();
+    let compound = Execution { template: None, entry: Some(whole.id), ..execution("exec_1") };
+    let part = |part: &str, key: u8| Execution { part: part.to_owned(), task_key: [key; 32], ..execution("exec_1") };
+    let by_rules = part("root.1", 1);
+    let model = Execution { part: "root.2".to_owned(), task_key: [2; 32], ..by_model("exec_1") };
+    let cached = Execution {
+        part: "root.3".to_owned(),
+        method: Method::Cached,
+        entry: Some(recalled.id),
+        origin: Some(correlation("exec_0")),
+        ..by_model("exec_1")
+    };
+    // The request of which only part c was served.
+    let elsewhere = [
+        Execution { entry: Some(bystander.id), template: None, ..execution("exec_0") },
+        Execution { part: "root.1".to_owned(), ..by_model("exec_0") },
+        Execution {
+            part: "root.2".to_owned(),
+            task_key: [5; 32],
+            template: Some(template("rust-d")),
+            ..execution("exec_0")
+        },
+    ];
+    let hit = |id| Execution {
+        method: Method::Cached,
+        tier: Some(Tier::Exact),
+        template: None,
+        entry: Some(whole.id),
+        origin: Some(correlation("exec_1")),
+        ..execution(id)
+    };
+    store.record(&elsewhere).await.unwrap();
+    store.record(&[compound, by_rules, model, cached, hit("exec_2"), hit("exec_3")]).await.unwrap();
+    let id = RequestId::parse("order-17").unwrap();
+    let claim = async |now| {
+        let holder = correlation("exec_3");
+        let lease = Duration::from_millis(100);
+        store.claim(&tenant("acme"), &id, &[1; 32], &holder, Timestamp(now), lease).await.unwrap()
+    };
+    assert_eq!(claim(1_000).await, Claim::Won);
+    assert!(store.settle(&tenant("acme"), &id, &correlation("exec_3"), "the same text").await.unwrap());
+
+    let judge = async |id: &str| {
+        store.judge(&tenant("acme"), &correlation(id), Verdict::Wrong, None, Timestamp(2_000)).await.unwrap().unwrap()
+    };
+    let judged = judge("exec_2").await;
+    let ids = |ids: &[EntryId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    assert_eq!(ids(&judged.withdrawn), ids(&[whole.id, stored.id, recalled.id]));
+    let blocked: Vec<_> = judged.blocked.iter().map(|b| (b.task_key, b.template.as_str())).collect();
+    assert_eq!(blocked, [([1; 32], "rust-api")], "the part's template, for the part's task");
+    let success = async || {
+        let edges = store.edges().await.unwrap();
+        edges.iter().map(|(key, stats)| (key.template.to_string(), stats.success)).collect::<Vec<_>>()
+    };
+    let moved = [("rust-api".to_owned(), 0.7), ("rust-d".to_owned(), 1.0)];
+    assert_eq!(success().await, moved);
+    assert_eq!(claim(2_000).await, Claim::Won, "another hit's reply, kept for an id, held the same text");
+
+    assert_eq!(judge("exec_3").await.blocked, judged.blocked);
+    assert_eq!(success().await, moved, "it is the same answer that is judged");
 }
 
 async fn another_tenant_can_not_judge_or_withdraw(place: Place) {
@@ -577,14 +662,20 @@ async fn a_claim_is_answered_taken_over_or_refused(place: Place) {
     };
     assert_eq!(claim(&ann, 1, 0).await, Claim::Won);
     assert_eq!(claim(&bob, 1, 99).await, Claim::Running { until: Timestamp(100) });
+    let seen = async |body| store.claimed(&tenant("acme"), &id, &[body; 32]).await.unwrap();
+    assert_eq!(seen(1).await, Some(Claim::Running { until: Timestamp(100) }));
+    assert_eq!(seen(2).await, Some(Claim::Conflict));
+    assert!(!store.renew(&acme, &id, &bob, Timestamp(900)).await.unwrap(), "bob holds nothing");
+    assert!(store.renew(&acme, &id, &ann, Timestamp(120)).await.unwrap());
+    assert_eq!(claim(&bob, 1, 119).await, Claim::Running { until: Timestamp(120) });
     assert_eq!(claim(&bob, 2, 500).await, Claim::Conflict, "even an expired lease is for its body");
-    assert_eq!(claim(&bob, 1, 100).await, Claim::Won, "an expired lease is taken over");
+    assert_eq!(claim(&bob, 1, 120).await, Claim::Won, "an expired lease is taken over");
     assert!(!store.settle(&acme, &id, &ann, "{}").await.unwrap(), "ann lost the lease");
     store.release(&acme, &id, &ann).await.unwrap();
-    assert_eq!(claim(&ann, 1, 101).await, Claim::Running { until: Timestamp(200) }, "only the holder releases");
+    assert_eq!(claim(&ann, 1, 121).await, Claim::Running { until: Timestamp(220) }, "only the holder releases");
 
     store.release(&acme, &id, &bob).await.unwrap();
-    assert_eq!(claim(&ann, 2, 102).await, Claim::Won, "a released id is free for any body");
+    assert_eq!(claim(&ann, 2, 122).await, Claim::Won, "a released id is free for any body");
     let reply = "{\"result\":\"a\0b\"}";
     assert!(store.settle(&acme, &id, &ann, reply).await.unwrap());
     assert!(store.settle(&acme, &id, &ann, reply).await.unwrap(), "settling again is fine");

@@ -37,25 +37,22 @@ impl Follower {
         Self { pipeline, store, sync, seen: Arc::default() }
     }
 
-    /// Takes over figures of templates and changes of the cache since the last time; at first, all of them.
+    /// Takes over figures of templates, blocks and changes of the cache since the last time; at first, all of them.
     pub async fn catch_up(&self) -> Result<(), Error> {
         self.pipeline.reload_figures().await?;
+        self.pipeline.reload_blocks().await?;
         let mut seen = self.seen.lock().await;
         loop {
             let changes = self.store.changes_since(*seen, Timestamp::now(), PAGE).await.map_err(Error::Unavailable)?;
-            self.pipeline.cache().load(changes.put);
             if !changes.withdrawn.is_empty() {
                 self.pipeline.cache().apply(cache::Change::Removed(changes.withdrawn));
             }
+            self.pipeline.cache().load(changes.put);
             *seen = changes.seen;
             if changes.complete {
                 return Ok(());
             }
         }
-    }
-
-    pub async fn take_over_blocks(&self) -> Result<(), Error> {
-        self.pipeline.reload_blocks().await
     }
 
     /// Listens to the other workers and to this one's recorder, for ever.
@@ -106,8 +103,10 @@ impl Follower {
                 true
             }
             Change::Blocks | Change::Resync => {
-                if let Err(error) = self.take_over_blocks().await {
-                    warn!(%error, "verdicts can't be read now");
+                if let Err(error) = self.pipeline.reload_blocks().await {
+                    warn!(%error, "verdicts can't be read now; they are tried again");
+                    // Not confirmed: it is not so.
+                    return true;
                 }
                 true
             }
@@ -119,16 +118,14 @@ impl Follower {
     }
 }
 
-/// Writes down what the cache hands out, in its order.
+/// Writes down what the cache hands out, in its order; false where it can't.
 ///
-/// Without waiting: an entry must be in the recorder's queue before the execution that it comes from, or a verdict on
-/// that execution does not find it.
-pub async fn keep(mut made: mpsc::Receiver<cache::Change>, recorder: Recorder) {
-    while let Some(change) = made.recv().await {
-        match change {
-            cache::Change::Put(entry) => recorder.record(Write::Entry(entry.as_ref().clone())),
-            cache::Change::Vector(id, vector) => recorder.record(Write::Vector(id, vector)),
-            cache::Change::Removed(ids) => recorder.record(Write::Withdrawal(ids, Timestamp::now())),
-        }
-    }
+/// At once: an entry must be in the recorder's queue before the execution that it comes from, or a verdict on that
+/// execution does not find it.
+pub fn keep(recorder: &Recorder, change: cache::Change) -> bool {
+    recorder.record(match change {
+        cache::Change::Put(entry) => Write::Entry(entry.as_ref().clone()),
+        cache::Change::Vector(id, vector) => Write::Vector(id, vector),
+        cache::Change::Removed(ids) => Write::Withdrawal(ids, Timestamp::now()),
+    })
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -66,8 +65,6 @@ pub struct Serve {
     pub grace: Duration,
 }
 
-/// Most changes of the cache that wait for the recorder. Each is small; the texts are shared.
-const CHANGES: usize = 4_096;
 /// How often expired answers are dropped.
 const EXPIRY: Duration = Duration::from_secs(30);
 
@@ -160,13 +157,14 @@ impl Worker {
             problem.to_string()
         });
 
-        let (changes, made) = mpsc::channel(CHANGES);
-        let cache = Cache::new(config.cache.clone(), embedder.clone().ok(), changes);
+        let recorder = Recorder::start(store.clone(), &config.recording);
+        let keeper = recorder.clone();
+        let keep = move |change| follower::keep(&keeper, change);
+        let cache = Cache::new(config.cache.clone(), embedder.clone().ok(), keep);
         // Before they are read: what changes meanwhile is read again.
         let seen = config.templates.folder().map(look);
         let (library, broken) = Library::load(config.templates.folder());
         broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
-        let recorder = Recorder::start(store.clone(), &config.recording);
         let coordinator = Coordinator::new(Agent::new(config.agent.clone(), library, cache.clone(), llm));
         let pipeline = Pipeline::new(config.requests.clone(), coordinator, store.clone(), recorder.clone(), embedder);
 
@@ -174,10 +172,8 @@ impl Worker {
         let (sync, heard) = Sync::open(&connection, instance.clone(), &config.nats).await?;
         let follower = Follower::new(pipeline.clone(), store.clone(), sync.clone());
         follower.catch_up().await.map_err(Error::Load)?;
-        follower.take_over_blocks().await.map_err(Error::Load)?;
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(follower::keep(made, recorder.clone()));
         tasks.spawn(follower.run(heard, recorder.commits()));
         tasks.spawn(expire(cache, store.clone()));
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
@@ -214,12 +210,12 @@ impl Worker {
         if lost > 0 {
             error!(lost, "records could not be written before the end");
         }
-        // The follower may not live to tell it.
+        // Whoever still follows could speak of a commit after the goodbye.
+        self.tasks.shutdown().await;
         if let Err(error) = self.sync.publish(&Change::Committed).await {
             warn!(%error, "the other workers were not told of the last commit");
         }
         self.sync.stop().await;
-        self.tasks.shutdown().await;
         self.store.close().await;
         // Without a server a flush never ends. What is left of the grace, but time enough to send a goodbye.
         let end = end.max(tokio::time::Instant::now() + FAREWELL / 4).min(tokio::time::Instant::now() + FAREWELL);

@@ -9,7 +9,6 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use tracing::{info, warn};
 
-use super::sync::Change;
 use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::{Connection, Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
@@ -228,12 +227,12 @@ fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
     REQUEST.served(serve)
 }
 
-/// A verdict is acknowledged once no live worker serves what it withdrew.
+/// A verdict is acknowledged once no live worker serves what it withdrew or uses what it blocked.
 async fn judge(pipeline: &Pipeline, sync: &Sync, given: wire::Judgement, call: &Call) -> Result<Reply, Refusal> {
     let (tenant, comment) = (&call.envelope.tenant, given.comment.as_deref());
     let judged = pipeline.feedback(tenant, &given.correlation_id, given.verdict, comment, call.now).await?;
     // The database has the verdict; workers that can't be told now read it there.
-    if let Err(error) = sync.publish(&Change::Blocks).await {
+    if let Err(error) = sync.block().await {
         warn!(%error, "the other workers were not told of a verdict");
     }
     if !judged.withdrawn.is_empty()

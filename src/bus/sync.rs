@@ -194,17 +194,26 @@ impl Sync {
 
     /// Has every live worker withdraw these entries, and waits for their word, up to `bus.confirm_timeout_ms`.
     pub async fn withdraw(&self, ids: &[EntryId]) -> Result<Confirmed, Error> {
+        self.confirmed(ids.chunks(IDS).map(|ids| Word::Removed { ids: ids.to_vec() }).collect()).await
+    }
+
+    /// Has every live worker read anew which templates are blocked, and waits for their word as [`Self::withdraw`].
+    pub async fn block(&self) -> Result<Confirmed, Error> {
+        self.confirmed(vec![Word::Blocks]).await
+    }
+
+    async fn confirmed(&self, words: Vec<Word>) -> Result<Confirmed, Error> {
         let shared = &self.shared;
         let mut done = Confirmed { by: BTreeSet::new(), missing: shared.live() };
-        for ids in ids.chunks(IDS) {
-            let by = shared.withdraw(ids).await?;
+        for word in words {
+            let by = shared.confirmed(word).await?;
             done.by.extend(by);
             // Who was silent once may still serve some of them.
             done.missing.extend(shared.live());
         }
         done.missing.retain(|instance| !done.by.contains(instance));
         if !done.missing.is_empty() {
-            warn!(sync.missing = done.missing.len(), "live workers did not confirm a withdrawal in time");
+            warn!(sync.missing = done.missing.len(), "live workers did not confirm a verdict in time");
         }
         Ok(done)
     }
@@ -266,11 +275,11 @@ impl Shared {
     }
 
     /// Waits until all live workers confirmed or the time is up; says who did.
-    async fn withdraw(&self, ids: &[EntryId]) -> Result<BTreeSet<Instance>, Error> {
+    async fn confirmed(&self, word: Word) -> Result<BTreeSet<Instance>, Error> {
         let inbox = self.client.new_inbox();
         let answers = self.client.subscribe(inbox.clone()).await;
         let mut answers = answers.map_err(|source| Error::Subscribe { subject: inbox.clone(), source })?;
-        let (subject, body) = self.written(Word::Removed { ids: ids.to_vec() })?;
+        let (subject, body) = self.written(word)?;
         let sent = self.client.publish_with_reply(subject.clone(), inbox, body.into()).await;
         sent.map_err(|source| Error::Publish { subject, source })?;
         let mut by = BTreeSet::new();

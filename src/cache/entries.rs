@@ -105,35 +105,33 @@ impl Entries {
         idle.filter_map(|id| self.slots.get(id)).map(|s| s.entry.clone()).filter(|e| e.created <= made_before).collect()
     }
 
-    /// Takes an entry in. Returns the ids that had to go for it; `None` where it may not come in, because it was
-    /// removed before, a newer one has its key, or it is too large.
-    pub(super) fn insert(&mut self, entry: Arc<CacheEntry>) -> Option<Vec<EntryId>> {
+    /// Takes an entry in, in the place of an older one with its key and, where there is no room, of those that were
+    /// not used for the longest time. False where it may not come in, because it was removed before, a newer one has
+    /// its key, or it is too large.
+    pub(super) fn insert(&mut self, entry: Arc<CacheEntry>) -> bool {
         let bytes = size(&entry);
         if self.gone.contains(&entry.id) || bytes > self.max_bytes / 8 || self.max_entries == 0 {
-            return None;
+            return false;
         }
-        let mut out = vec![];
         if let Some(&holder) = self.exact.get(&entry.exact) {
             let held = self.slots.get(&holder).map(|slot| (slot.entry.created, slot.entry.id));
             if holder == entry.id {
                 // Known, but its vector may be news.
                 entry.vector.as_ref().inspect(|vector| _ = self.set_vector(holder, vector));
-                return None;
+                return false;
             }
             // The same winner on every worker, whatever the order of arrival.
             if held > Some((entry.created, entry.id)) {
-                return None;
+                return false;
             }
             self.remove(holder);
-            out.push(holder);
         }
         while self.slots.len() >= self.max_entries || self.bytes + bytes > self.max_bytes {
             let Some((_, &oldest)) = self.by_use.first_key_value() else { break };
             self.remove(oldest);
-            out.push(oldest);
         }
         self.add(entry, bytes);
-        Some(out)
+        true
     }
 
     fn add(&mut self, entry: Arc<CacheEntry>, bytes: usize) {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 pub use guards::{Guard, Refusal, compare};
 pub use key::Key;
@@ -25,7 +25,7 @@ pub use options::{Options, Order};
 pub use stats::Stats;
 
 use crate::domain::record::{CacheEntry, EntryId, EntryKind};
-use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Tenant, Tier, Timestamp, Usage};
+use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Part, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
 use entries::Entries;
 use reading::Reading;
@@ -44,6 +44,7 @@ pub enum Change {
     Put(Arc<CacheEntry>),
     /// The vector of an entry that was put before.
     Vector(EntryId, Arc<[f32]>),
+    /// Found wrong: not to be served any more, anywhere. What only had to make room here is no change.
     Removed(Vec<EntryId>),
 }
 
@@ -57,15 +58,18 @@ pub struct Found {
 }
 
 impl Found {
-    /// The stored answer as it is given now: with the original's template and model, for nothing.
+    /// The stored answer as it is given now: with the original's template and model, for nothing. So are its parts.
     pub fn as_answer(&self) -> Answer {
-        Answer {
+        let given = |answer: &Answer, parts| Answer {
             method: Method::Cached,
             usage: Usage::default(),
             cost: NanoUsd::ZERO,
             hit: Some(self.hit.clone()),
-            ..self.answer.as_ref().clone()
-        }
+            parts,
+            ..answer.clone()
+        };
+        let part = |part: &Part| Part { answer: given(&part.answer, vec![]), ..part.clone() };
+        given(&self.answer, self.answer.parts.iter().map(part).collect())
     }
 }
 
@@ -92,6 +96,9 @@ pub enum Error {
     Unavailable(#[from] embed::Error),
 }
 
+/// Takes what is to be stored and spread, without waiting. False where it can't.
+type Changes = dyn Fn(Change) -> bool + Send + Sync;
+
 /// The shared handle; cheap to clone.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
@@ -99,7 +106,7 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     options: Options,
     embedder: Option<Embedder>,
-    changes: mpsc::Sender<Change>,
+    changes: Box<Changes>,
     lost: AtomicU64,
     background: Arc<Semaphore>,
     state: Mutex<State>,
@@ -111,13 +118,17 @@ struct State {
 }
 
 impl Cache {
-    /// `changes` takes what is to be stored and spread. When it is full the change is dropped, counted and logged:
-    /// this worker goes on serving from memory.
-    pub fn new(options: Options, embedder: Option<Embedder>, changes: mpsc::Sender<Change>) -> Self {
+    /// `changes` takes what is to be stored and spread, before the call that changed it returns; false where it can't.
+    /// Then the change is counted and logged, and this worker goes on serving from memory.
+    pub fn new(
+        options: Options,
+        embedder: Option<Embedder>,
+        changes: impl Fn(Change) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let entries = Entries::new(options.max_entries, options.max_bytes);
         Self(Arc::new(Inner {
             embedder,
-            changes,
+            changes: Box::new(changes),
             lost: AtomicU64::new(0),
             background: Arc::new(Semaphore::new(BACKGROUND)),
             state: Mutex::new(State { entries, counters: Counters::default() }),
@@ -139,20 +150,26 @@ impl Cache {
     /// The exact tier: microseconds, no embedding. What it does not have counts as a miss, until [`Self::semantic`]
     /// says otherwise.
     pub fn exact(&self, key: &Key, now: Timestamp) -> Option<Found> {
-        let found = self.known(key, now);
+        self.exact_if(key, now, |_| true)
+    }
+
+    /// [`Self::exact`] for whoever takes only answers that `may` be served.
+    pub fn exact_if(&self, key: &Key, now: Timestamp, may: impl Fn(&Answer) -> bool) -> Option<Found> {
+        let found = self.known_if(key, now, may);
         if found.is_none() && self.0.options.enabled {
             self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
         }
         found
     }
 
-    /// The exact tier for whoever asks [`Self::exact`] next where this has nothing: that is one miss, not two.
-    pub fn known(&self, key: &Key, now: Timestamp) -> Option<Found> {
+    /// [`Self::exact_if`] for whoever asks that next where this has nothing: that is one miss, not two.
+    pub fn known_if(&self, key: &Key, now: Timestamp, may: impl Fn(&Answer) -> bool) -> Option<Found> {
         if !self.0.options.enabled {
             return None;
         }
         let mut state = self.0.state();
-        let found = state.entries.by_exact(&key.exact, now).map(|entry| found(entry, Tier::Exact, 1.0, now))?;
+        let entry = state.entries.by_exact(&key.exact, now).filter(|entry| may(&entry.answer))?;
+        let found = found(entry, Tier::Exact, 1.0, now);
         state.entries.touch(found.entry.id);
         state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
         Some(found)
@@ -166,6 +183,16 @@ impl Cache {
 
     /// The semantic tier. Call it after [`Self::exact`] said no.
     pub async fn semantic(&self, key: &Key, now: Timestamp) -> Result<Option<Found>, Error> {
+        self.semantic_if(key, now, |_| true).await
+    }
+
+    /// [`Self::semantic`] for whoever takes only answers that `may` be served.
+    pub async fn semantic_if(
+        &self,
+        key: &Key,
+        now: Timestamp,
+        may: impl Fn(&Answer) -> bool,
+    ) -> Result<Option<Found>, Error> {
         if !self.has_neighbours(key) {
             return if self.0.embedder.is_none() { Err(Error::NoEmbedder) } else { Ok(None) };
         }
@@ -175,7 +202,7 @@ impl Cache {
         let mut refused = vec![];
         let chosen = near.into_iter().find(|(entry, _)| {
             match guards::check(&asked, &Reading::of(&entry.task, Some(&key.language))) {
-                Ok(()) => true,
+                Ok(()) => may(&entry.answer),
                 Err(refusal) => {
                     refused.push(refusal.guard);
                     false
@@ -219,9 +246,8 @@ impl Cache {
             created: now,
             expires: now.plus(Duration::from_millis(self.0.options.ttl_ms)),
         });
-        let gone = self.0.state().entries.insert(entry.clone())?;
-        if !gone.is_empty() {
-            self.0.tell(Change::Removed(gone));
+        if !self.0.state().entries.insert(entry.clone()) {
+            return None;
         }
         self.0.tell(Change::Put(entry.clone()));
         if self.0.semantic_applies(key) {
@@ -263,17 +289,13 @@ impl Cache {
         }
     }
 
-    /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.)
+    /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.) Nothing is
+    /// handed out: every worker and the store know the time themselves.
     pub fn expire(&self, now: Timestamp) -> usize {
         let mut state = self.0.state();
         let expired = state.entries.expired(now);
         state.entries.withdraw(&expired);
-        drop(state);
-        let count = expired.len();
-        if count > 0 {
-            self.0.tell(Change::Removed(expired));
-        }
-        count
+        expired.len()
     }
 
     /// All entries, of all tenants.
@@ -379,17 +401,21 @@ impl Inner {
     }
 
     fn tell(&self, change: Change) {
-        if let Err(error) = self.changes.try_send(change) {
+        if !(self.changes)(change) {
             let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
-            let full = matches!(error, mpsc::error::TrySendError::Full(_));
-            tracing::warn!(cache.changes_lost = lost, channel.full = full, "a change of the cache was not handed out");
+            tracing::warn!(cache.changes_lost = lost, "a change of the cache was not handed out");
         }
     }
 }
 
 fn found(entry: &Arc<CacheEntry>, tier: Tier, similarity: f32, now: Timestamp) -> Found {
-    let hit =
-        Hit { tier, similarity: f64::from(similarity), age: now.since(entry.created), origin: entry.origin.clone() };
+    let hit = Hit {
+        tier,
+        similarity: f64::from(similarity),
+        age: now.since(entry.created),
+        entry: entry.id,
+        origin: entry.origin.clone(),
+    };
     Found { entry: entry.clone(), answer: entry.answer.clone(), hit }
 }
 

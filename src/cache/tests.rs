@@ -1,6 +1,6 @@
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
 use crate::domain::{Complexity, Context, Language, Message, NanoUsd, TaskType, Usage};
@@ -21,7 +21,7 @@ fn options() -> Options {
 
 fn cache_of(options: Options) -> (Cache, Receiver<Change>) {
     let (tell, changes) = mpsc::channel(100_000);
-    (Cache::new(options, Some(embedder()), tell), changes)
+    (Cache::new(options, Some(embedder()), move |change| tell.try_send(change).is_ok()), changes)
 }
 
 fn goal(task: &str) -> Goal {
@@ -162,7 +162,7 @@ async fn an_answer_ends_with_its_time_however_often_it_was_used() {
     while let Ok(change) = changes.try_recv() {
         last = Some(change);
     }
-    assert!(matches!(last, Some(Change::Removed(ids)) if ids == [id]));
+    assert!(matches!(last, Some(Change::Vector(of, _)) if of == id), "time is everywhere: nothing is handed out");
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_refreshed_answer_takes_the_place_of_the_old_one_in_both_tiers() {
             Change::Vector(id, _) => assert_eq!(id, new, "a replaced entry needs no vector"),
         }
     }
-    assert_eq!(told, [("put", old), ("removed", old), ("put", new)]);
+    assert_eq!(told, [("put", old), ("put", new)], "whoever takes in the new one drops the old one");
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn the_least_recently_used_go_first_by_count_and_by_size() {
     while let Ok(change) = changes.try_recv() {
         removed += usize::from(matches!(change, Change::Removed(_)));
     }
-    assert_eq!(removed, 1);
+    assert_eq!(removed, 0, "another worker or the store may have the room");
 
     let (cache, _changes) = cache_of(Options { max_bytes: 1024 * 1024, ..options() });
     for i in 0..100 {
@@ -302,7 +302,7 @@ async fn the_least_recently_used_go_first_by_count_and_by_size() {
 #[tokio::test]
 async fn a_full_channel_loses_the_change_and_not_the_answer() {
     let (tell, _changes) = mpsc::channel(1);
-    let cache = Cache::new(options(), None, tell);
+    let cache = Cache::new(options(), None, move |change| tell.try_send(change).is_ok());
     for i in 0..3 {
         put(&cache, &key(&cache, &format!("task {i}")), "text", NOW);
         assert!(cache.exact(&key(&cache, &format!("task {i}")), NOW).is_some());
@@ -326,7 +326,7 @@ impl Embed for Broken {
 #[tokio::test]
 async fn without_an_embedder_the_exact_tier_serves_and_the_other_says_why_not() {
     let (tell, _changes) = mpsc::channel(100);
-    let cache = Cache::new(options(), None, tell);
+    let cache = Cache::new(options(), None, move |change| tell.try_send(change).is_ok());
     put(&cache, &key(&cache, BASE), "answer", NOW);
     assert!(cache.exact(&key(&cache, BASE), NOW).is_some());
     assert!(!cache.has_neighbours(&key(&cache, PARAPHRASE)));
@@ -335,7 +335,9 @@ async fn without_an_embedder_the_exact_tier_serves_and_the_other_says_why_not() 
     let mended = Arc::new(AtomicBool::new(false));
     let model = Broken(mended.clone(), Hashed::default());
     let (tell, _changes) = mpsc::channel(100);
-    let cache = Cache::new(options(), Some(Embedder::new(model, embed::Options::default()).unwrap()), tell);
+    let cache = Cache::new(options(), Some(Embedder::new(model, embed::Options::default()).unwrap()), move |change| {
+        tell.try_send(change).is_ok()
+    });
     put(&cache, &key(&cache, BASE), "answer", NOW);
     assert!(cache.exact(&key(&cache, BASE), NOW).is_some());
     let broken = cache.semantic(&key(&cache, PARAPHRASE), NOW).await;

@@ -376,7 +376,8 @@ fn fallback(goal: &Goal, reason: String, now: Timestamp) -> Answer {
     Answer::new(Method::Fallback, likeliest_type(goal), &goal.language, text, now).failed(reason)
 }
 
-fn likeliest_type(goal: &Goal) -> TaskType {
+/// What the words of a task speak of first.
+pub fn likeliest_type(goal: &Goal) -> TaskType {
     let words = super::words::words(&goal.description);
     super::classify::classify(&words).first().map_or(TaskType::General, |c| c.task_type)
 }

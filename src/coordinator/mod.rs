@@ -107,7 +107,10 @@ impl Coordinator {
         answer = agent::placed(answer, goal);
         answer.cost += planning.cost;
         answer.usage += planning.usage;
-        answer.time = plan.started.elapsed();
+        // One task's time is that of the template or model alone.
+        if !answer.parts.is_empty() {
+            answer.time = plan.started.elapsed();
+        }
         answer
     }
 

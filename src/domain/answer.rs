@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::record::EntryId;
 use super::{CorrelationId, Language, NanoUsd, TaskType, TemplateId, Timestamp};
 
 /// How an answer came about.
@@ -72,6 +73,8 @@ pub struct Hit {
     /// Cosine of the two tasks; 1 in the exact tier.
     pub similarity: f64,
     pub age: Duration,
+    /// The stored answer itself.
+    pub entry: EntryId,
     /// The request that the answer was made for.
     pub origin: CorrelationId,
 }
@@ -148,8 +151,12 @@ impl Answer {
         self.model.as_deref().unwrap_or(self.method.as_str())
     }
 
-    /// Only what is complete may be given to somebody else.
+    /// Only what is complete may be given to somebody else. What came from the cache is there already: stored again
+    /// it would live longer and lose its origin.
     pub fn cacheable(&self) -> bool {
-        self.success && self.method != Method::Fallback && self.parts.iter().all(|p| p.answer.success)
+        self.success
+            && self.hit.is_none()
+            && self.method != Method::Fallback
+            && self.parts.iter().all(|p| p.answer.success)
     }
 }

@@ -31,10 +31,15 @@ pub struct Execution {
     pub all_model_cost: Option<NanoUsd>,
     pub quality: Option<f64>,
     pub success: bool,
+    /// From the request's arrival to its answer.
     pub time: Duration,
+    /// What the rules or the model took of that: a template is not slower because the cache was asked first.
+    pub made_in: Duration,
     pub tier: Option<Tier>,
     /// The cache entry that served it or was stored from it.
     pub entry: Option<EntryId>,
+    /// The request that a served entry was made for; `None` for what was made now.
+    pub origin: Option<CorrelationId>,
 }
 
 impl Execution {
@@ -46,7 +51,7 @@ impl Execution {
         }
         let template = self.template.clone()?;
         let key = EdgeKey { task_type: self.task_type, language: self.language.clone(), template };
-        let sample = Sample { at: self.at, success: self.success, quality: self.quality, time: self.time };
+        let sample = Sample { at: self.at, success: self.success, quality: self.quality, time: self.made_in };
         Some((key, sample))
     }
 }
@@ -108,7 +113,7 @@ impl EdgeStats {
         self.last_used = self.last_used.max(sample.at);
     }
 
-    /// A user's verdict on one answer: success moves, use and time stay.
+    /// A user's first verdict on one answer: success moves, use and time stay.
     pub fn judge(&mut self, good: bool) {
         self.success += EMA_ALPHA * (f64::from(u8::from(good)) - self.success);
     }

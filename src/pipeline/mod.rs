@@ -15,6 +15,7 @@ pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Statu
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 
 use crate::cache::{Cache, Found, Key, Order};
+use crate::coordinator::agent::likeliest_type;
 use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
 use crate::domain::record::{EntryId, EntryKind, Execution, Verdict};
 use crate::domain::{
@@ -141,7 +142,7 @@ impl Pipeline {
             return None;
         }
         let started = Instant::now();
-        let found = self.cache.known(&self.key(request), now).filter(|found| self.may_serve(request, found))?;
+        let found = self.cache.known_if(&self.key(request), now, |answer| self.may_serve(request, answer))?;
         Some(self.hit(request, &found, started, now))
     }
 
@@ -155,7 +156,10 @@ impl Pipeline {
                 None => self.answer(&request, deadline, now).await,
             }
         };
-        timeout_at(deadline.into(), work).await.unwrap_or(Err(Error::DeadlineExceeded))
+        timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
+            self.gave_up(&request, now);
+            Err(Error::DeadlineExceeded)
+        })
     }
 
     /// A user's verdict on an answer. When this returns, this worker no longer serves what was found wrong;
@@ -216,22 +220,40 @@ impl Pipeline {
     async fn once(&self, id: &RequestId, request: &Request, deadline: Instant, now: Timestamp) -> Result<Reply, Error> {
         let holder = &request.correlation_id;
         let tenant = &request.tenant;
-        let mut at = now;
+        let begun = Instant::now();
+        let clock = || now.plus(begun.elapsed());
+        let claim = || self.store.claim(tenant, id, &request.body_hash, holder, clock(), LEASE);
+        let mut pause = Duration::from_millis(25);
+        let mut standing = claim().await.map_err(Error::Unavailable)?;
         loop {
-            let claim = self.store.claim(tenant, id, &request.body_hash, holder, at, request.timeout).await;
-            match claim.map_err(Error::Unavailable)? {
+            match standing {
                 Claim::Won => break,
                 Claim::Answered(reply) => return serde_json::from_str(&reply).map_err(Error::Damaged),
                 Claim::Conflict => return Err(Error::IdConflict { id: id.clone() }),
-                Claim::Running { .. } => {
-                    // Another worker is at it: its answer is this one's too. It is asked for until the deadline.
-                    let pause = Duration::from_millis(25);
-                    tokio::time::sleep(pause).await;
-                    at = at.plus(pause);
+                Claim::Running { .. } => {}
+            }
+            // Another worker is at it: its answer is this one's too. It is asked for until the deadline.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+            let seen = self.store.claimed(tenant, id, &request.body_hash).await.map_err(Error::Unavailable)?;
+            standing = match seen {
+                Some(Claim::Running { until }) if until <= clock() => claim().await.map_err(Error::Unavailable)?,
+                Some(standing) => standing,
+                None => claim().await.map_err(Error::Unavailable)?,
+            };
+        }
+        let renewing = async {
+            loop {
+                tokio::time::sleep(LEASE.mul_f64(0.3)).await;
+                if let Err(error) = self.store.renew(tenant, id, holder, clock().plus(LEASE)).await {
+                    warn!(%error, "an id's lease could not be prolonged");
                 }
             }
-        }
-        let outcome = self.answer(request, deadline, now).await;
+        };
+        let outcome = tokio::select! {
+            outcome = self.answer(request, deadline, now) => outcome,
+            never = renewing => never,
+        };
         // A fallback or an error leaves the id free: the next try may fare better.
         let kept = match &outcome {
             Ok(reply) if reply.answer.success => serde_json::to_string(reply).ok(),
@@ -251,7 +273,7 @@ impl Pipeline {
         let started = Instant::now();
         let key = self.key(request);
         if request.cache == CacheMode::Use
-            && let Some(found) = self.cache.exact(&key, now).filter(|found| self.may_serve(request, found))
+            && let Some(found) = self.cache.exact_if(&key, now, |answer| self.may_serve(request, answer))
         {
             return Ok(self.hit(request, &found, started, now));
         }
@@ -260,15 +282,16 @@ impl Pipeline {
             correlation_id: request.correlation_id.clone(),
             cache: request.cache,
             max_cost: request.max_cost,
-            deadline,
+            // What is done by then is put together, stored and recorded in time.
+            deadline: deadline - (request.timeout / 20).min(Duration::from_millis(50)),
         };
         let (plan, found) = self.look_up_and_plan(request, &key, now).await;
-        if let Some(found) = found.filter(|found| self.may_serve(request, found)) {
+        if let Some(found) = found {
             return Ok(self.hit(request, &found, started, now));
         }
         let mut answer = self.coordinator.carry_out(&request.goal, plan, &bounds, now).await;
         answer.notes.splice(0..0, request.notes.iter().cloned());
-        answer.time = started.elapsed();
+        let made_in = std::mem::replace(&mut answer.time, started.elapsed());
         let entry = if request.cache != CacheMode::Off && answer.cacheable() {
             // Notes are about how this request was written, not about the answer.
             let stored = Answer { notes: vec![], ..answer.clone() };
@@ -276,7 +299,7 @@ impl Pipeline {
         } else {
             None
         };
-        self.record(request, &answer, entry, now).await;
+        self.record(request, &answer, made_in, entry, now).await;
         Ok(Reply { correlation_id: request.correlation_id.clone(), answer })
     }
 
@@ -288,8 +311,9 @@ impl Pipeline {
             return (plan(), None);
         }
         let look_up = |key: Key| {
-            let cache = self.cache.clone();
-            async move { cache.semantic(&key, now).await }.in_current_span()
+            let (pipeline, request) = (self.clone(), request.clone());
+            async move { pipeline.cache.semantic_if(&key, now, |answer| pipeline.may_serve(&request, answer)).await }
+                .in_current_span()
         };
         let (plan, found) = match self.cache.options().order {
             Order::CacheFirst => {
@@ -318,8 +342,28 @@ impl Pipeline {
         }
     }
 
-    fn may_serve(&self, request: &Request, found: &Found) -> bool {
-        !self.coordinator.agent().is_found_wrong(&found.answer, &request.goal, &request.tenant)
+    /// False where what made an answer, or a part of it, was found wrong for what is asked now. (It may be right for the
+    /// task that it was made for.)
+    fn may_serve(&self, request: &Request, answer: &Answer) -> bool {
+        !self.coordinator.agent().is_found_wrong(answer, &request.goal, &request.tenant)
+    }
+
+    /// A request without an answer counts, too, and its id is free again.
+    fn gave_up(&self, request: &Request, now: Timestamp) {
+        let (task_type, language) = (likeliest_type(&request.goal), &request.goal.language);
+        let reason = Error::DeadlineExceeded.to_string();
+        let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
+        let answer = Answer { time: request.timeout, ..answer };
+        let execution = self.execution(request, "", &request.goal, &answer, answer.time, None, now);
+        self.recorder.record(Write::Execution(execution));
+        if let Some(id) = request.id.clone() {
+            let (store, tenant, holder) = (self.store.clone(), request.tenant.clone(), request.correlation_id.clone());
+            tokio::spawn(async move {
+                if let Err(error) = store.release(&tenant, &id, &holder).await {
+                    warn!(%error, "an id could not be freed; its lease will lapse");
+                }
+            });
+        }
     }
 
     fn key(&self, request: &Request) -> Key {
@@ -330,19 +374,26 @@ impl Pipeline {
         let mut answer = found.as_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
-        let execution = self.execution(request, "", &request.goal, &answer, Some(found.entry.id), now);
+        let execution = self.execution(request, "", &request.goal, &answer, answer.time, None, now);
         self.recorder.record(Write::Execution(execution));
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
 
     /// The request and each of its parts. Where money was spent, the record is written before the answer leaves.
-    async fn record(&self, request: &Request, answer: &Answer, entry: Option<EntryId>, now: Timestamp) {
+    async fn record(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        made_in: Duration,
+        stored: Option<EntryId>,
+        now: Timestamp,
+    ) {
         for part in &answer.parts {
             let goal = Goal { description: part.description.clone(), ..request.goal.clone() };
-            let execution = self.execution(request, &part.id, &goal, &part.answer, None, now);
+            let execution = self.execution(request, &part.id, &goal, &part.answer, part.answer.time, None, now);
             self.recorder.record(Write::Execution(execution));
         }
-        let whole = self.execution(request, "", &request.goal, answer, entry, now);
+        let whole = self.execution(request, "", &request.goal, answer, made_in, stored, now);
         if answer.cost.0 == 0 {
             self.recorder.record(Write::Execution(whole));
         } else if let Err(error) = self.recorder.record_durably(whole).await {
@@ -356,7 +407,8 @@ impl Pipeline {
         part: &str,
         goal: &Goal,
         answer: &Answer,
-        entry: Option<EntryId>,
+        made_in: Duration,
+        stored: Option<EntryId>,
         now: Timestamp,
     ) -> Execution {
         let llm = self.coordinator.agent().llm();
@@ -379,12 +431,16 @@ impl Pipeline {
             quality: answer.evaluation.map(|e| e.quality),
             success: answer.success,
             time: answer.time,
+            made_in,
             tier: answer.hit.as_ref().map(|h| h.tier),
-            entry,
+            entry: answer.hit.as_ref().map(|h| h.entry).or(stored),
+            origin: answer.hit.as_ref().map(|h| h.origin.clone()),
         }
     }
 }
 
+/// How long an id stays taken after its worker's last sign of life.
+const LEASE: Duration = Duration::from_secs(10);
 /// How long a verdict waits for the record of its answer: ten times the default interval of another worker's recorder.
 const ELSEWHERE: Duration = Duration::from_millis(500);
 

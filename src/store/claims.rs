@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use crate::domain::record::Digest;
+use crate::domain::record::{Digest, EntryId};
 use crate::domain::{CorrelationId, RequestId, Tenant, Timestamp};
 
-use super::rows::decode;
-use super::{Error, Store, on};
+use super::rows::{decode, entry_bytes};
+use super::{Error, Store, Tx, on};
 
 /// Who may answer a request that carries a client's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +53,11 @@ impl Store {
                 return Ok(Claim::Won);
             }
             // The INSERT has locked the row, so it is still there.
-            let sql = "SELECT body_hash, until_ms, reply FROM claims WHERE tenant = $1 AND id = $2";
-            let (hash, until, reply): (Vec<u8>, i64, Option<Vec<u8>>) = on!(&mut tx, tx => {
-                sqlx::query_as(sql).bind(tenant.as_str()).bind(id.as_str()).fetch_one(&mut **tx).await
+            let row: ClaimRow = on!(&mut tx, tx => {
+                sqlx::query_as(CLAIM).bind(tenant.as_str()).bind(id.as_str()).fetch_one(&mut **tx).await
             })?;
             tx.commit().await?;
-            Ok(match reply {
-                _ if hash != body_hash => Claim::Conflict,
-                Some(reply) => Claim::Answered(String::from_utf8(reply).map_err(decode)?),
-                None => Claim::Running { until: Timestamp(until) },
-            })
+            stands(row, body_hash)
         };
         run.await.map_err(Error::during("claim a request id"))
     }
@@ -97,6 +92,44 @@ impl Store {
         run.await.map_err(Error::during("keep a reply"))
     }
 
+    /// How a client's id stands, without claiming it; `None` where nobody holds it. Locks nothing.
+    pub async fn claimed(&self, tenant: &Tenant, id: &RequestId, body_hash: &Digest) -> Result<Option<Claim>, Error> {
+        let run = async {
+            let row: Option<ClaimRow> = on!(&self.read, pool => {
+                sqlx::query_as(CLAIM).bind(tenant.as_str()).bind(id.as_str()).fetch_optional(pool).await
+            })?;
+            row.map(|row| stands(row, body_hash)).transpose()
+        };
+        run.await.map_err(Error::during("look at a request id"))
+    }
+
+    /// Prolongs the lease of a request that is still at work. False where it was lost to another or is answered.
+    pub async fn renew(
+        &self,
+        tenant: &Tenant,
+        id: &RequestId,
+        holder: &CorrelationId,
+        until: Timestamp,
+    ) -> Result<bool, Error> {
+        let run = async {
+            let mut tx = self.begin().await?;
+            let sql = "UPDATE claims SET until_ms = $4 WHERE tenant = $1 AND id = $2 AND holder = $3 AND reply IS NULL";
+            let rows = on!(&mut tx, tx => {
+                sqlx::query(sql)
+                    .bind(tenant.as_str())
+                    .bind(id.as_str())
+                    .bind(holder.as_str())
+                    .bind(until.0)
+                    .execute(&mut **tx)
+                    .await?
+                    .rows_affected()
+            });
+            tx.commit().await?;
+            Ok(rows == 1)
+        };
+        run.await.map_err(Error::during("hold a request id"))
+    }
+
     /// Frees an id whose request failed, so that it can be tried again. Does nothing where another holds it or it is
     /// answered.
     pub async fn release(&self, tenant: &Tenant, id: &RequestId, holder: &CorrelationId) -> Result<(), Error> {
@@ -111,4 +144,42 @@ impl Store {
         };
         run.await.map_err(Error::during("free a request id"))
     }
+}
+
+const CLAIM: &str = "SELECT body_hash, until_ms, reply FROM claims WHERE tenant = $1 AND id = $2";
+
+type ClaimRow = (Vec<u8>, i64, Option<Vec<u8>>);
+
+fn stands((hash, until, reply): ClaimRow, body_hash: &Digest) -> Result<Claim, sqlx::Error> {
+    Ok(match reply {
+        _ if hash != body_hash => Claim::Conflict,
+        Some(reply) => Claim::Answered(String::from_utf8(reply).map_err(decode)?),
+        None => Claim::Running { until: Timestamp(until) },
+    })
+}
+
+/// Drops the kept replies that are this answer or were served from one of these entries: the same id is executed anew.
+pub(super) async fn forget(
+    tx: &mut Tx,
+    tenant: &Tenant,
+    answer: &CorrelationId,
+    entries: &[EntryId],
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    // A reply's holder is its correlation id.
+    let sql = "UPDATE claims SET reply = NULL, until_ms = $3
+               WHERE tenant = $1 AND reply IS NOT NULL AND holder = $2";
+    on!(&mut *tx, tx => {
+        sqlx::query(sql).bind(tenant.as_str()).bind(answer.as_str()).bind(now.0).execute(&mut **tx).await.map(drop)
+    })?;
+    for entry in entries {
+        let sql = "UPDATE claims SET reply = NULL, until_ms = $3
+                   WHERE tenant = $1 AND reply IS NOT NULL AND EXISTS (
+                       SELECT 1 FROM executions WHERE correlation_id = claims.holder AND entry = $2)";
+        on!(&mut *tx, tx => {
+            let query = sqlx::query(sql).bind(tenant.as_str()).bind(entry_bytes(*entry)).bind(now.0);
+            query.execute(&mut **tx).await.map(drop)
+        })?;
+    }
+    Ok(())
 }

@@ -3,14 +3,14 @@ use std::collections::BTreeSet;
 use crate::domain::record::{Block, EdgeKey, EntryId, Execution, Verdict};
 use crate::domain::{CorrelationId, Method, TemplateId, Tenant, Timestamp};
 
-use super::rows::{ExecutionRow, decode, digest, entry_bytes, entry_id, verdict_name};
-use super::{Error, Store, Tx, entries, learning, on};
+use super::rows::{ExecutionRow, decode, digest, entry_bytes, entry_id, label, verdict_name};
+use super::{Error, Store, Tx, claims, entries, learning, on};
 
 /// What a verdict did. All but `changed` tells how things stand, so that a verdict sent again (its first reply was
 /// lost) can be told to the other workers again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Judgement {
-    /// Whether the verdict is new or another one than before. Only then scores have moved.
+    /// Whether the verdict is new or another one than before.
     pub changed: bool,
     /// Entries that must not be served any more.
     pub withdrawn: Vec<EntryId>,
@@ -25,10 +25,14 @@ impl Store {
     /// Takes down a user's verdict on an answer and does what follows from it, in one transaction. `None` where this
     /// tenant has no such execution.
     ///
-    /// The same verdict again changes nothing; another one replaces it and moves the scores. `Wrong` withdraws the
-    /// entries that the answer was served from or stored as, and blocks each template that made it, a part of it, or
-    /// the answer that was served again, for that task of this tenant. `Good` after `Wrong` takes the blocks of that
-    /// verdict back; entries stay withdrawn.
+    /// The same verdict again changes nothing; another one replaces it. The first verdict on what a template made moves
+    /// the score of its edge, whether it was given on that answer or on one that the cache served from it; later ones
+    /// do not, since a moving average can't be taken back and turns of opinion would move it for ever.
+    ///
+    /// `Wrong` withdraws the entries that the answer and its parts were served from or stored as, forgets replies kept
+    /// for a client's id that gave the same text, and blocks each template that made the answer, a part of it, or a
+    /// part of the answer that was served again, for that task of this tenant. `Good` after `Wrong` takes the blocks
+    /// of that verdict back; entries stay withdrawn.
     pub async fn judge(
         &self,
         tenant: &Tenant,
@@ -44,36 +48,23 @@ impl Store {
                 return Ok(None);
             }
             let changed = note(&mut tx, tenant, id, verdict, comment, now).await?;
-            let by_rules = || executions.iter().filter_map(|e| Some((e, rules(e)?)));
-
-            let edges: BTreeSet<EdgeKey> = by_rules()
-                .map(|(e, template)| EdgeKey {
-                    task_type: e.task_type,
-                    language: e.language.clone(),
-                    template: template.clone(),
-                })
-                .collect();
+            let lineage = lineage(&mut tx, tenant, id, executions).await?;
+            let edges: BTreeSet<EdgeKey> = lineage.made.iter().filter_map(|e| Some(e.sample()?.0)).collect();
             let mut judgement = Judgement { changed, edges: edges.into_iter().collect(), ..Judgement::default() };
-            if changed {
-                for key in &judgement.edges {
-                    if let Some(mut stats) = learning::lock_edge(&mut tx, key).await? {
-                        stats.judge(verdict == Verdict::Good);
-                        learning::write_edge(&mut tx, key, &stats).await?;
-                    }
-                }
-            }
+            score(&mut tx, &lineage.made, verdict).await?;
             match verdict {
                 Verdict::Good => judgement.unblocked = unblock(&mut tx, tenant, id).await?,
                 Verdict::Wrong => {
-                    for (e, template) in by_rules() {
+                    for (e, template) in lineage.judged.iter().filter_map(|e| Some((e, rules(e)?))) {
                         let block = Block { tenant: tenant.clone(), task_key: e.task_key, template: template.clone() };
                         if !judgement.blocked.contains(&block) {
                             insert_block(&mut tx, &block, id).await?;
                             judgement.blocked.push(block);
                         }
                     }
-                    judgement.withdrawn = entries_of(&mut tx, tenant, id, &executions).await?;
+                    judgement.withdrawn = entries_of(&mut tx, tenant, &lineage).await?;
                     entries::withdraw(&mut tx, &judgement.withdrawn, now).await?;
+                    claims::forget(&mut tx, tenant, id, &judgement.withdrawn, now).await?;
                 }
             }
             tx.commit().await?;
@@ -104,6 +95,70 @@ fn rules(execution: &Execution) -> Option<&TemplateId> {
         Method::LlmAssisted | Method::Fallback => false,
     };
     execution.template.as_ref().filter(|_| by_rules)
+}
+
+/// What a verdict on one answer is about.
+struct Lineage {
+    /// The answer and its parts; where it was served from another answer's entry, that one's parts too.
+    judged: Vec<Execution>,
+    /// What rules made of it, now or back then, each once.
+    made: Vec<Execution>,
+    /// The requests whose stored answers all hold it.
+    stored_by: Vec<CorrelationId>,
+}
+
+/// Follows what was served from the cache to where it was made.
+async fn lineage(
+    tx: &mut Tx,
+    tenant: &Tenant,
+    id: &CorrelationId,
+    executions: Vec<Execution>,
+) -> Result<Lineage, sqlx::Error> {
+    let mut found = Lineage { judged: vec![], made: vec![], stored_by: vec![id.clone()] };
+    let mut seen = BTreeSet::from([id.clone()]);
+    let mut open = executions;
+    while let Some(execution) = open.pop() {
+        if let Some(origin) = execution.origin.clone().filter(|origin| !seen.contains(origin)) {
+            let (whole, parts): (Vec<_>, Vec<_>) =
+                self::executions(tx, tenant, &origin).await?.into_iter().partition(|e| e.part.is_empty());
+            // Of a compound answer, one part may have been served: then the others have nothing to do with it.
+            if parts.is_empty() || whole.iter().any(|w| w.entry == execution.entry) {
+                seen.insert(origin.clone());
+                found.stored_by.push(origin);
+                // Its task may be another than that which was asked, and right for it; its parts are parts of both.
+                found.made.extend(whole);
+                open.extend(parts);
+            }
+        }
+        found.made.push(execution.clone());
+        found.judged.push(execution);
+    }
+    found.made.retain(|e| e.sample().is_some());
+    // One order for all, so that two verdicts never wait for each other.
+    found.made.sort_by(|a, b| (&a.correlation_id, &a.part).cmp(&(&b.correlation_id, &b.part)));
+    Ok(found)
+}
+
+/// Moves the scores of the edges of what was not judged before.
+async fn score(tx: &mut Tx, made: &[Execution], verdict: Verdict) -> Result<(), sqlx::Error> {
+    let mut edges = BTreeSet::new();
+    for execution in made {
+        let sql = "UPDATE executions SET scored = TRUE WHERE correlation_id = $1 AND part = $2 AND NOT scored";
+        let first = on!(&mut *tx, tx => {
+            let query = sqlx::query(sql).bind(execution.correlation_id.as_str()).bind(label(&execution.part));
+            query.execute(&mut **tx).await?.rows_affected()
+        });
+        if first == 1 {
+            edges.extend(execution.sample().map(|(key, _)| key));
+        }
+    }
+    for key in &edges {
+        if let Some(mut stats) = learning::lock_edge(tx, key).await? {
+            stats.judge(verdict == Verdict::Good);
+            learning::write_edge(tx, key, &stats).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn executions(tx: &mut Tx, tenant: &Tenant, id: &CorrelationId) -> Result<Vec<Execution>, sqlx::Error> {
@@ -182,21 +237,18 @@ async fn unblock(tx: &mut Tx, tenant: &Tenant, id: &CorrelationId) -> Result<Vec
 }
 
 /// Entries of this tenant that the answer or a part of it was served from or stored as.
-async fn entries_of(
-    tx: &mut Tx,
-    tenant: &Tenant,
-    id: &CorrelationId,
-    executions: &[Execution],
-) -> Result<Vec<EntryId>, sqlx::Error> {
-    let sql = "SELECT id FROM cache_entries WHERE tenant = $1 AND origin = $2";
-    let stored: Vec<(Vec<u8>,)> = on!(&mut *tx, tx => {
-        sqlx::query_as(sql).bind(tenant.as_str()).bind(id.as_str()).fetch_all(&mut **tx).await
-    })?;
+async fn entries_of(tx: &mut Tx, tenant: &Tenant, lineage: &Lineage) -> Result<Vec<EntryId>, sqlx::Error> {
     let mut ids = BTreeSet::new();
-    for (id,) in stored {
-        ids.insert(entry_id(&id)?);
+    for origin in &lineage.stored_by {
+        let sql = "SELECT id FROM cache_entries WHERE tenant = $1 AND origin = $2";
+        let stored: Vec<(Vec<u8>,)> = on!(&mut *tx, tx => {
+            sqlx::query_as(sql).bind(tenant.as_str()).bind(origin.as_str()).fetch_all(&mut **tx).await
+        })?;
+        for (id,) in stored {
+            ids.insert(entry_id(&id)?);
+        }
     }
-    for entry in executions.iter().filter_map(|e| e.entry) {
+    for entry in lineage.judged.iter().filter_map(|e| e.entry) {
         // Its row may come after the execution's, and must not be served then either.
         let sql = "SELECT COUNT(*) FROM cache_entries WHERE id = $1 AND tenant <> $2";
         let (foreign,): (i64,) = on!(&mut *tx, tx => {

@@ -77,7 +77,7 @@ impl Store {
     }
 }
 
-/// Rows of one INSERT: 19 values each, and SQLite takes 32,766 in one statement.
+/// Rows of one INSERT: 21 values each, and SQLite takes 32,766 in one statement.
 const ROWS_PER_INSERT: usize = 500;
 
 pub(super) async fn record(tx: &mut Tx, mut batch: Vec<&Execution>) -> Result<(), sqlx::Error> {
@@ -170,7 +170,7 @@ async fn insert(tx: &mut Tx, rows: &[&Execution]) -> Result<Vec<(String, String)
         let mut sql = QueryBuilder::new(
             "INSERT INTO executions (correlation_id, part, tenant, at_ms, task_key, task_type, language, method,
              template, model, input_tokens, output_tokens, cost_nanos, all_model_nanos, quality, success, time_ns,
-             tier, entry) ",
+             made_ns, tier, entry, origin) ",
         );
         sql.push_values(rows, |mut row, e| {
             row.push_bind(e.correlation_id.as_str())
@@ -190,8 +190,10 @@ async fn insert(tx: &mut Tx, rows: &[&Execution]) -> Result<Vec<(String, String)
                 .push_bind(measured(e.quality))
                 .push_bind(e.success)
                 .push_bind(nanos(e.time))
+                .push_bind(nanos(e.made_in))
                 .push_bind(e.tier.map(tier_name))
-                .push_bind(e.entry.map(entry_bytes));
+                .push_bind(e.entry.map(entry_bytes))
+                .push_bind(e.origin.as_ref().map(CorrelationId::as_str));
         });
         sql.push(" ON CONFLICT (correlation_id, part) DO NOTHING RETURNING correlation_id, part");
         // Every number of rows is another statement: not worth keeping.

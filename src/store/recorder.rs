@@ -76,12 +76,13 @@ impl Recorder {
         Self { queue, counters, commits, stop, task: Arc::new(Mutex::new(Some(task))) }
     }
 
-    /// Queues a write and returns at once. Where the queue is full the write is dropped and counted.
-    pub fn record(&self, write: Write) {
-        match self.queue.try_send(Message { write: Some(write), done: None }) {
-            Ok(()) => self.counters.accepted.fetch_add(1, Ordering::Relaxed),
-            Err(_) => self.counters.dropped.fetch_add(1, Ordering::Relaxed),
-        };
+    /// Queues a write and returns at once. Where the queue is full the write is dropped and counted, and this is
+    /// false.
+    pub fn record(&self, write: Write) -> bool {
+        let accepted = self.queue.try_send(Message { write: Some(write), done: None }).is_ok();
+        let counter = if accepted { &self.counters.accepted } else { &self.counters.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
+        accepted
     }
 
     /// Writes an execution that must not be lost (money was spent) and returns after the commit. Does not wait for

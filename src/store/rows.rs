@@ -92,8 +92,10 @@ pub(super) struct ExecutionRow {
     quality: Option<f64>,
     success: bool,
     time_ns: i64,
+    made_ns: i64,
     tier: Option<String>,
     entry: Option<Vec<u8>>,
+    origin: Option<String>,
 }
 
 impl TryFrom<ExecutionRow> for Execution {
@@ -122,8 +124,10 @@ impl TryFrom<ExecutionRow> for Execution {
             quality: row.quality,
             success: row.success,
             time: Duration::from_nanos(unsigned(row.time_ns)),
+            made_in: Duration::from_nanos(unsigned(row.made_ns)),
             tier: row.tier.map(tier).transpose()?,
             entry: row.entry.map(|id| entry_id(&id)).transpose()?,
+            origin: row.origin.map(|id| CorrelationId::parse(&id)).transpose().map_err(decode)?,
         })
     }
 }

@@ -54,7 +54,7 @@ async fn an_id_whose_request_came_to_nothing_may_be_tried_again() {
 }
 
 /// A provider that answers when it is let, and counts.
-async fn held() -> (String, Arc<Semaphore>, Arc<AtomicUsize>) {
+pub(crate) async fn held() -> (String, Arc<Semaphore>, Arc<AtomicUsize>) {
     let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     let answer = |State((gate, asked)): State<(Arc<Semaphore>, Arc<AtomicUsize>)>| async move {
         asked.fetch_add(1, Ordering::SeqCst);

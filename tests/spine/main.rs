@@ -23,6 +23,7 @@ mod damage;
 mod example;
 mod ids;
 mod input;
+mod lineage;
 mod meaning;
 mod model;
 mod operate;

@@ -2,6 +2,8 @@
 -- The collation is that of bytes, so that an order is the same as in SQLite.
 -- Times are milliseconds since 1970 (`_ms`) or nanoseconds of duration (`_ns`), money is nano-dollars.
 
+-- `time_ns` is the request's, `made_ns` that of the rules or the model alone. `entry` and `origin` are the stored answer that
+-- served it and the request that was made for; `scored`: a verdict has moved the scores of its edge, which happens once.
 CREATE TABLE executions (
     correlation_id      TEXT COLLATE "C"    NOT NULL,
     part                TEXT COLLATE "C"    NOT NULL,
@@ -20,8 +22,11 @@ CREATE TABLE executions (
     quality             DOUBLE PRECISION,
     success             BOOLEAN NOT NULL,
     time_ns             BIGINT NOT NULL,
+    made_ns             BIGINT NOT NULL,
     tier                TEXT COLLATE "C",
     entry               BYTEA,
+    origin              TEXT COLLATE "C",
+    scored              BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (correlation_id, part)
 );
 

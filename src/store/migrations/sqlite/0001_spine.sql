@@ -1,6 +1,8 @@
 -- Texts that a tenant or a model wrote are BLOBs of UTF-8, since PostgreSQL refuses NUL in TEXT.
 -- Times are milliseconds since 1970 (`_ms`) or nanoseconds of duration (`_ns`), money is nano-dollars.
 
+-- `time_ns` is the request's, `made_ns` that of the rules or the model alone. `entry` and `origin` are the stored answer that
+-- served it and the request that was made for; `scored`: a verdict has moved the scores of its edge, which happens once.
 CREATE TABLE executions (
     correlation_id      TEXT    NOT NULL,
     part                TEXT    NOT NULL,
@@ -19,8 +21,11 @@ CREATE TABLE executions (
     quality             REAL,
     success             INTEGER NOT NULL,
     time_ns             INTEGER NOT NULL,
+    made_ns             INTEGER NOT NULL,
     tier                TEXT,
     entry               BLOB,
+    origin              TEXT,
+    scored              INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (correlation_id, part)
 ) STRICT;
 
