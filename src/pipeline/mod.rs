@@ -354,7 +354,7 @@ impl Pipeline {
         let reason = Error::DeadlineExceeded.to_string();
         let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
         let answer = Answer { time: request.timeout, ..answer };
-        let execution = self.execution(request, "", &request.goal, &answer, answer.time, None, now);
+        let execution = self.execution(request, &request.goal, &answer, answer.time, None, now);
         self.recorder.record(Write::Execution(execution));
         if let Some(id) = request.id.clone() {
             let (store, tenant, holder) = (self.store.clone(), request.tenant.clone(), request.correlation_id.clone());
@@ -374,7 +374,7 @@ impl Pipeline {
         let mut answer = found.as_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
-        let execution = self.execution(request, "", &request.goal, &answer, answer.time, None, now);
+        let execution = self.execution(request, &request.goal, &answer, answer.time, None, now);
         self.recorder.record(Write::Execution(execution));
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
@@ -390,10 +390,11 @@ impl Pipeline {
     ) {
         for part in &answer.parts {
             let goal = Goal { description: part.description.clone(), ..request.goal.clone() };
-            let execution = self.execution(request, &part.id, &goal, &part.answer, part.answer.time, None, now);
+            let execution = self.execution(request, &goal, &part.answer, part.answer.time, None, now);
+            let execution = Execution { part: part.id.clone(), ..execution };
             self.recorder.record(Write::Execution(execution));
         }
-        let whole = self.execution(request, "", &request.goal, answer, made_in, stored, now);
+        let whole = self.execution(request, &request.goal, answer, made_in, stored, now);
         if answer.cost.0 == 0 {
             self.recorder.record(Write::Execution(whole));
         } else if let Err(error) = self.recorder.record_durably(whole).await {
@@ -401,10 +402,10 @@ impl Pipeline {
         }
     }
 
+    /// Of the request as a whole; `goal` is its own or that of one of its parts.
     fn execution(
         &self,
         request: &Request,
-        part: &str,
         goal: &Goal,
         answer: &Answer,
         made_in: Duration,
@@ -414,7 +415,7 @@ impl Pipeline {
         let llm = self.coordinator.agent().llm();
         Execution {
             correlation_id: request.correlation_id.clone(),
-            part: part.to_owned(),
+            part: String::new(),
             tenant: request.tenant.clone(),
             at: now,
             task_key: task_key(&request.tenant, goal),
