@@ -354,7 +354,7 @@ impl Pipeline {
         let reason = Error::DeadlineExceeded.to_string();
         let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
         let answer = Answer { time: request.timeout, ..answer };
-        let execution = self.execution(request, &request.goal, &answer, answer.time, None, now);
+        let execution = self.execution(request, &request.goal, &answer, now);
         self.recorder.record(Write::Execution(execution));
         if let Some(id) = request.id.clone() {
             let (store, tenant, holder) = (self.store.clone(), request.tenant.clone(), request.correlation_id.clone());
@@ -374,7 +374,7 @@ impl Pipeline {
         let mut answer = found.as_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
-        let execution = self.execution(request, &request.goal, &answer, answer.time, None, now);
+        let execution = self.execution(request, &request.goal, &answer, now);
         self.recorder.record(Write::Execution(execution));
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
@@ -390,11 +390,12 @@ impl Pipeline {
     ) {
         for part in &answer.parts {
             let goal = Goal { description: part.description.clone(), ..request.goal.clone() };
-            let execution = self.execution(request, &goal, &part.answer, part.answer.time, None, now);
+            let execution = self.execution(request, &goal, &part.answer, now);
             let execution = Execution { part: part.id.clone(), ..execution };
             self.recorder.record(Write::Execution(execution));
         }
-        let whole = self.execution(request, &request.goal, answer, made_in, stored, now);
+        let whole = self.execution(request, &request.goal, answer, now);
+        let whole = Execution { made_in, entry: whole.entry.or(stored), ..whole };
         if answer.cost.0 == 0 {
             self.recorder.record(Write::Execution(whole));
         } else if let Err(error) = self.recorder.record_durably(whole).await {
@@ -403,15 +404,7 @@ impl Pipeline {
     }
 
     /// Of the request as a whole; `goal` is its own or that of one of its parts.
-    fn execution(
-        &self,
-        request: &Request,
-        goal: &Goal,
-        answer: &Answer,
-        made_in: Duration,
-        stored: Option<EntryId>,
-        now: Timestamp,
-    ) -> Execution {
+    fn execution(&self, request: &Request, goal: &Goal, answer: &Answer, now: Timestamp) -> Execution {
         let llm = self.coordinator.agent().llm();
         Execution {
             correlation_id: request.correlation_id.clone(),
@@ -432,9 +425,9 @@ impl Pipeline {
             quality: answer.evaluation.map(|e| e.quality),
             success: answer.success,
             time: answer.time,
-            made_in,
+            made_in: answer.time,
             tier: answer.hit.as_ref().map(|h| h.tier),
-            entry: answer.hit.as_ref().map(|h| h.entry).or(stored),
+            entry: answer.hit.as_ref().map(|h| h.entry),
             origin: answer.hit.as_ref().map(|h| h.origin.clone()),
         }
     }
