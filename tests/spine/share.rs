@@ -68,22 +68,17 @@ async fn three_workers_share_load_and_learning_and_forget_nothing(town: Town) {
     let first = asker.request(&example()).await;
     assert_eq!(first["method"], "autonomous");
     let learnt = async || workers.iter().all(|w| uses(w) == 1).then_some(());
-    within(Duration::from_secs(1), "each worker knows what one has learnt", learnt).await;
+    until("each worker knows what one has learnt", learnt).await;
     for _ in 0..8 {
         let selected = asker.ask("template.select", &example_task()).await;
         let chosen = selected["candidates"].as_array().unwrap().iter().find(|c| c["chosen"] == true).unwrap();
         assert_eq!(chosen["template"], "elixir-nats-consumer");
         assert!(chosen["score"].as_f64().is_some_and(|score| score > 0.5), "{chosen}");
     }
-    // And so with its answer.
-    let everywhere = async || {
-        let mut all = true;
-        for _ in 0..6 {
-            all &= asker.request(&example()).await["metrics"]["cache_hit"] == true;
-        }
-        all.then_some(())
-    };
-    within(Duration::from_secs(1), "each worker serves what one has stored", everywhere).await;
+    // And so with its answer: asking could not tell, for who answers is not the asker's to choose.
+    let everywhere = async || workers.iter().all(|w| !w.pipeline.cache().is_empty()).then_some(());
+    until("each worker holds what one has stored", everywhere).await;
+    assert_eq!(asker.request(&example()).await["metrics"]["cache_hit"], true);
 
     let before = taken(&town, &workers).await;
     let answers: Vec<Value> = futures::stream::iter(0..300)
