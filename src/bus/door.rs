@@ -22,6 +22,7 @@ use super::service::{self, Tally};
 use super::wire::{Code, Envelope, Refusal};
 use super::{Connection, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
+use crate::telemetry::{Figures, meters, trace};
 
 /// What an endpoint's own deadline gets before the door speaks for it.
 const GRACE: Duration = Duration::from_millis(100);
@@ -44,6 +45,27 @@ pub struct Stopped {
     pub given_up: usize,
     /// False where the deadline passed before all subscriptions were drained or all replies sent.
     pub drained: bool,
+}
+
+/// What a door counts. It keeps nothing open.
+#[derive(Clone)]
+pub struct DoorCounts(Arc<Shared>);
+
+impl DoorCounts {
+    /// As of now, into `figures`.
+    pub fn write(&self, figures: &mut Figures) {
+        let Shared { counts, connection, work, queries, .. } = &*self.0;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        figures.work = work.taken();
+        figures.queries = queries.taken();
+        figures.shed = of(&counts.shed);
+        figures.refused_replies = of(&counts.refused_replies);
+        figures.panics = of(&counts.panics);
+        figures.unsent = of(&counts.unsent);
+        figures.dropped = connection.signs.dropped();
+        // The first connect is none that was made anew.
+        figures.nats_reconnects = connection.client.statistics().connects.load(Ordering::Relaxed).saturating_sub(1);
+    }
 }
 
 pub(super) struct Shared {
@@ -126,6 +148,11 @@ impl Door {
     /// How many requests and queries are being done now.
     pub fn in_flight(&self) -> usize {
         self.shared.work.taken() + self.shared.queries.taken()
+    }
+
+    /// What this door counts, for whoever asks later.
+    pub fn counts(&self) -> DoorCounts {
+        DoorCounts(self.shared.clone())
     }
 
     /// Takes no more requests, answers those that came before, and flushes. What still runs at the deadline is given up
@@ -224,7 +251,9 @@ impl Shared {
             tenant = %envelope.tenant,
             endpoint = endpoint.name
         );
-        let back = Back::new(to, &envelope);
+        trace::adopt(&span, envelope.traceparent.as_deref());
+        let back = Back::new(to, &envelope, trace::traceparent(&span));
+        let sender = trace::is_on().then(|| envelope.traceparent.clone()).flatten();
 
         let call = Call::new(envelope, now, received, message);
         let served = match checked.and_then(|()| self.body_fits(&call)) {
@@ -239,6 +268,9 @@ impl Shared {
             Served::Later { work, timeout } => match self.permits(endpoint.lane).take() {
                 None => self.shed(tally, &back).instrument(span).await,
                 Some(permit) => {
+                    if endpoint.lane == Lane::Work {
+                        trace::received(&span, sender.as_deref());
+                    }
                     let shared = self.clone();
                     let task = async move {
                         let outcome = shared.run(work, timeout).await;
@@ -286,6 +318,8 @@ impl Shared {
             Code::Internal => error!(code = %refusal.code, "refused: {}", refusal.message),
             _ => info!(code = %refusal.code, field = refusal.field.as_deref(), "refused"),
         }
+        meters().error(refusal.code.as_str());
+        trace::failed(refusal.code.as_str());
         back.refuse(&self.connection.client, refusal, None).await
     }
 
@@ -295,6 +329,7 @@ impl Shared {
         let refusal =
             Refusal::new(Code::Overloaded, "this worker is full; send the request again after Retry-After-Ms");
         tally.error("503:this worker is full");
+        meters().error(Code::Overloaded.as_str());
         // About as long as a piece of work takes; spread, so that those who were shed together do not come together.
         let usual = tally.usual_work().unwrap_or(FIRST_RETRY).clamp(Duration::from_millis(5), Duration::from_secs(2));
         let retry = usual.mul_f64(rand::random_range(0.5..1.5));
@@ -306,7 +341,7 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return };
         let (envelope, _) = Envelope::read(message.subject.as_str(), &message.subject, None, (self.clock)());
         match service::describe(verb, &self) {
-            Ok(body) => self.note(Back::new(to, &envelope).answer(&self.connection.client, body).await),
+            Ok(body) => self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body).await),
             Err(error) => error!("describe this service: {error}"),
         }
     }

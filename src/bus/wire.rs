@@ -12,9 +12,9 @@ mod response;
 pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT};
 pub use error::{Code, Error, Refusal};
 pub use query::{
-    CacheExplanation, Feedback, FeedbackAnswer, Nothing, TemplateChecks, TemplateChoice, TemplateList, TemplateQuery,
-    TemplateRef,
+    CacheExplanation, Feedback, FeedbackAnswer, Nothing, Purge, PurgeAnswer, TemplateChecks, TemplateChoice,
+    TemplateList, TemplateQuery, TemplateRef,
 };
-pub(super) use query::{Judgement, feedback, nothing, template_choice, template_query, template_ref};
+pub(super) use query::{Erasure, Judgement, feedback, nothing, purge, template_choice, template_query, template_ref};
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response};
