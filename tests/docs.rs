@@ -60,6 +60,11 @@ fn the_configuration_reference_is_that_of_the_code() {
 }
 
 #[test]
+fn the_table_of_metrics_is_that_of_the_code() {
+    generated("metrics.md", &tandem::telemetry::metrics::markdown());
+}
+
+#[test]
 fn the_schemas_are_those_of_the_code_and_no_others() {
     let schemas: BTreeMap<String, Value> =
         asyncapi::schemas().into_iter().map(|(name, schema)| (format!("{}.json", kebab(&name)), schema)).collect();
@@ -538,6 +543,7 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
                 json!({"task": "REST endpoint for orders and a NATS consumer for order events, with tests", "language": "rust"})
             }
             "feedback" => json!({"correlation_id": id, "verdict": "good"}),
+            "purge" => json!({"dry_run": true}),
             "template-show" => json!({"id": "elixir-nats-consumer"}),
             "template-select" => json!({"task": "Create a NATS consumer for user events"}),
             // Without an embedding model this one is refused, as documented.

@@ -98,6 +98,12 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// A reply is dated by the end of the lease under which it was made, some seconds ahead: where all is meant, none
+    /// is too new. What is being done has no reply yet and keeps its claim.
+    fn last_reply(self) -> i64 {
+        if self.whole { i64::MAX } else { self.until.0 }
+    }
+
     /// The first day whose sums stay.
     fn first_day_kept(self) -> i64 {
         if self.whole { i64::MAX } else { self.until.0.div_euclid(DAY_MS) }
@@ -153,6 +159,15 @@ impl Store {
             })?;
             Ok(u64::try_from(rows).unwrap_or(0))
         };
+        let replies = async || -> Result<u64, sqlx::Error> {
+            let sql = "SELECT COUNT(*) FROM claims WHERE tenant = $1
+                       AND until_ms <= CASE WHEN reply IS NULL THEN $2 ELSE $3 END";
+            let (rows,): (i64,) = on!(&self.read, pool => {
+                let query = sqlx::query_as(sql).bind(tenant.as_str()).bind(reach.until.0).bind(reach.last_reply());
+                query.fetch_one(pool).await
+            })?;
+            Ok(u64::try_from(rows).unwrap_or(0))
+        };
         let until = reach.until.0;
         let run = async {
             Ok(Rows {
@@ -169,7 +184,7 @@ impl Store {
                     until,
                 )
                 .await?,
-                replies: count("SELECT COUNT(*) FROM claims WHERE tenant = $1 AND until_ms <= $2", until).await?,
+                replies: replies().await?,
                 cache_entries: count(
                     "SELECT COUNT(*) FROM cache_entries WHERE tenant = $1 AND created_ms <= $2
                      AND (withdrawn_ms IS NULL OR length(task) > 0)",
@@ -194,7 +209,8 @@ impl Store {
             let mut tx = self.begin().await?;
             let days = "DELETE FROM execution_days WHERE tenant = $1 AND day < $2";
             let replies = "DELETE FROM claims WHERE tenant = $1 AND id IN
-                           (SELECT id FROM claims WHERE tenant = $1 AND until_ms <= $2 LIMIT $3)";
+                           (SELECT id FROM claims WHERE tenant = $1
+                            AND until_ms <= CASE WHEN reply IS NULL THEN $2 ELSE $3 END LIMIT $4)";
             let gone = on!(&mut tx, tx => (
                 sqlx::query(days)
                     .bind(tenant.as_str())
@@ -205,6 +221,7 @@ impl Store {
                 sqlx::query(replies)
                     .bind(tenant.as_str())
                     .bind(reach.until.0)
+                    .bind(reach.last_reply())
                     .bind(i64::from(batch))
                     .execute(&mut **tx)
                     .await?

@@ -45,6 +45,7 @@ async fn info_shows_every_endpoint_with_its_schemas() {
     for subject in [
         "execution.request",
         "execution.feedback",
+        "execution.purge",
         "execution.stats",
         "execution.health",
         "template.select",
