@@ -9,6 +9,7 @@ pub mod connection;
 pub mod door;
 pub mod endpoints;
 pub mod options;
+mod repeats;
 mod reply;
 mod service;
 pub mod sync;

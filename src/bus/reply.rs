@@ -5,7 +5,7 @@
 
 use async_nats::{Client, HeaderMap, Subject};
 
-use super::wire::{CORRELATION_ID, Code, Envelope, Error, Refusal, TRACEPARENT};
+use super::wire::{self, CORRELATION_ID, Code, Envelope, Error, Refusal, TRACEPARENT};
 use crate::domain::CorrelationId;
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
@@ -47,6 +47,10 @@ pub(super) struct Back {
 impl Back {
     pub(super) fn new(to: Subject, envelope: &Envelope) -> Self {
         Self { to, correlation_id: envelope.correlation_id.clone(), traceparent: envelope.traceparent.clone() }
+    }
+
+    pub(super) fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref().and_then(wire::trace_id)
     }
 
     /// Sends an answer, or says that it is too large to be sent.
