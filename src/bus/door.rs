@@ -244,25 +244,41 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return tally.error("no subject to reply to that is allowed") };
         let now = (self.clock)();
         let (envelope, checked) = Envelope::read(endpoint.subject, &message.subject, message.headers.as_ref(), now);
-        let span = info_span!(
-            "request",
-            correlation.id = %envelope.correlation_id,
-            trace.id = envelope.trace_id(),
-            tenant = %envelope.tenant,
-            endpoint = endpoint.name
-        );
-        trace::adopt(&span, envelope.traceparent.as_deref());
-        let back = Back::new(to, &envelope, trace::traceparent(&span));
-        let sender = trace::is_on().then(|| envelope.traceparent.clone()).flatten();
+        let mut back = Back::new(to, &envelope);
+        let tenant = envelope.tenant.clone();
+        let span = |back: &Back| {
+            info_span!(
+                "request",
+                correlation.id = %back.correlation_id,
+                trace.id = back.trace_id(),
+                tenant = %tenant,
+                endpoint = endpoint.name
+            )
+        };
+        // Where spans are sent, each request has one, and the sender is told of it.
+        let traced = trace::is_on().then(|| {
+            let (span, sender) = (span(&back), envelope.traceparent.clone());
+            trace::adopt(&span, sender.as_deref());
+            back.name(trace::traceparent(&span));
+            (span, sender)
+        });
 
         let call = Call::new(envelope, now, received, message);
         let served = match checked.and_then(|()| self.body_fits(&call)) {
             Err(refusal) => refusal.into(),
-            Ok(()) => span.in_scope(|| {
+            Ok(()) => {
+                let _inside = traced.as_ref().map(|(span, _)| span.enter());
                 let served = catch_unwind(AssertUnwindSafe(|| (endpoint.serve)(call)));
                 served.unwrap_or_else(|_| self.panicked().into())
-            }),
+            }
         };
+        // What is known at once leaves no line and needs no span: making one costs more than the answer.
+        if traced.is_none()
+            && let Served::Now(outcome @ Ok(_)) = served
+        {
+            return self.finish(tally, &back, outcome, received).await;
+        }
+        let (span, sender) = traced.unwrap_or_else(|| (span(&back), None));
         match served {
             Served::Now(outcome) => self.finish(tally, &back, outcome, received).instrument(span).await,
             Served::Later { work, timeout } => match self.permits(endpoint.lane).take() {
@@ -341,7 +357,7 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return };
         let (envelope, _) = Envelope::read(message.subject.as_str(), &message.subject, None, (self.clock)());
         match service::describe(verb, &self) {
-            Ok(body) => self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body).await),
+            Ok(body) => self.note(Back::new(to, &envelope).answer(&self.connection.client, body).await),
             Err(error) => error!("describe this service: {error}"),
         }
     }

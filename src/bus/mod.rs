@@ -9,6 +9,7 @@ pub mod connection;
 pub mod door;
 pub mod endpoints;
 pub mod options;
+mod repeats;
 mod reply;
 mod service;
 pub mod sync;
@@ -21,6 +22,7 @@ pub use connection::{Connection, connect, shown};
 pub use door::{Door, DoorCounts, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
+pub use repeats::Repeats;
 pub use sync::{Change, Confirmed, Heard, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.
