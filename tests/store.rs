@@ -67,6 +67,7 @@ macro_rules! on_both {
 on_both!(
     an_execution_is_read_as_it_was_written_and_only_by_its_tenant,
     an_execution_that_comes_twice_counts_once,
+    repeats_share_a_row_and_each_is_counted_once_and_can_be_judged,
     a_template_is_as_slow_as_it_is_and_not_as_the_request_was,
     samples_of_all_workers_are_folded_once_each,
     totals_are_of_requests_of_one_tenant,
@@ -227,6 +228,41 @@ async fn an_execution_that_comes_twice_counts_once(place: Place) {
     expected.learn(&bad.sample().unwrap().1);
     assert_eq!(store.edges().await.unwrap(), [(key, expected)]);
     assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 2);
+}
+
+async fn repeats_share_a_row_and_each_is_counted_once_and_can_be_judged(place: Place) {
+    let store = place.open().await;
+    let made = execution("exec_origin");
+    let stored = entry("answer", 1_000);
+    let hit = |_| Execution {
+        correlation_id: CorrelationId::generate(),
+        method: Method::Cached,
+        tier: Some(Tier::Exact),
+        entry: Some(stored.id),
+        origin: Some(made.correlation_id.clone()),
+        ..made.clone()
+    };
+    let hits: Vec<Execution> = (0..50).map(hit).collect();
+    store.record(&[made.clone()]).await.unwrap();
+    store.put_entries(std::slice::from_ref(&stored)).await.unwrap();
+    store.record(&hits[..20]).await.unwrap();
+    // The commit went unanswered: the same again, with more.
+    store.record(&hits).await.unwrap();
+    store.record(&hits).await.unwrap();
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 51);
+    // The ids were made within a few milliseconds: rarely, two spans.
+    let rows = store.latencies(&tenant("acme"), 100).await.unwrap().len();
+    assert!((3..=5).contains(&rows), "{rows} rows");
+
+    let judge = async |who: &str, id: &CorrelationId| {
+        store.judge(&tenant(who), id, Verdict::Wrong, None, Timestamp(2_000)).await.unwrap()
+    };
+    let last = &hits[49].correlation_id;
+    assert_eq!(judge("other", last).await, None, "another tenant's");
+    assert_eq!(judge("acme", &CorrelationId::generate()).await, None);
+    let judged = judge("acme", last).await.unwrap();
+    assert_eq!((judged.changed, judged.withdrawn, judged.blocked.len()), (true, vec![stored.id], 1));
+    assert!(!judge("acme", last).await.unwrap().changed);
 }
 
 async fn a_template_is_as_slow_as_it_is_and_not_as_the_request_was(place: Place) {

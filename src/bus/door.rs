@@ -14,12 +14,12 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use super::endpoints::{self, Call, Endpoint, Lane, Reply, Served};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
-use super::wire::{Code, Envelope, Refusal};
+use super::wire::{self, Code, Envelope, Refusal};
 use super::{Connection, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
 use crate::telemetry::{Figures, meters, trace};
@@ -244,41 +244,36 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return tally.error("no subject to reply to that is allowed") };
         let now = (self.clock)();
         let (envelope, checked) = Envelope::read(endpoint.subject, &message.subject, message.headers.as_ref(), now);
-        let mut back = Back::new(to, &envelope);
-        let tenant = envelope.tenant.clone();
-        let span = |back: &Back| {
-            info_span!(
+        let (tenant, correlation_id) = (envelope.tenant.clone(), envelope.correlation_id.clone());
+        let sender = envelope.traceparent.clone();
+        let span = || {
+            let span = info_span!(
                 "request",
-                correlation.id = %back.correlation_id,
-                trace.id = back.trace_id(),
+                correlation.id = %correlation_id,
+                trace.id = sender.as_deref().and_then(wire::trace_id),
                 tenant = %tenant,
                 endpoint = endpoint.name
-            )
-        };
-        // Where spans are sent, each request has one, and the sender is told of it.
-        let traced = trace::is_on().then(|| {
-            let (span, sender) = (span(&back), envelope.traceparent.clone());
+            );
             trace::adopt(&span, sender.as_deref());
-            back.name(trace::traceparent(&span));
-            (span, sender)
-        });
+            span
+        };
+        // Where no traces are sent, what is known at once needs no span: making one costs more than the answer.
+        let early = trace::is_on().then(&span);
+        let back = Back::new(to, &envelope, early.as_ref().and_then(trace::traceparent));
 
         let call = Call::new(envelope, now, received, message);
         let served = match checked.and_then(|()| self.body_fits(&call)) {
             Err(refusal) => refusal.into(),
             Ok(()) => {
-                let _inside = traced.as_ref().map(|(span, _)| span.enter());
+                let _entered = early.as_ref().map(Span::enter);
                 let served = catch_unwind(AssertUnwindSafe(|| (endpoint.serve)(call)));
                 served.unwrap_or_else(|_| self.panicked().into())
             }
         };
-        // What is known at once leaves no line and needs no span: making one costs more than the answer.
-        if traced.is_none()
-            && let Served::Now(outcome @ Ok(_)) = served
-        {
-            return self.finish(tally, &back, outcome, received).await;
-        }
-        let (span, sender) = traced.unwrap_or_else(|| (span(&back), None));
+        let span = match (early, &served) {
+            (None, Served::Now(Ok(_))) => Span::none(),
+            (early, _) => early.unwrap_or_else(span),
+        };
         match served {
             Served::Now(outcome) => self.finish(tally, &back, outcome, received).instrument(span).await,
             Served::Later { work, timeout } => match self.permits(endpoint.lane).take() {
@@ -357,7 +352,7 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return };
         let (envelope, _) = Envelope::read(message.subject.as_str(), &message.subject, None, (self.clock)());
         match service::describe(verb, &self) {
-            Ok(body) => self.note(Back::new(to, &envelope).answer(&self.connection.client, body).await),
+            Ok(body) => self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body).await),
             Err(error) => error!("describe this service: {error}"),
         }
     }

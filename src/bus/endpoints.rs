@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
-use tracing::{debug, debug_span, info, warn};
+use tracing::{Span, debug, debug_span, info, warn};
 
 use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
@@ -361,7 +361,7 @@ where
 }
 
 fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
-    let _decoding = tracing::debug_span!("decode").entered();
+    let _decoding = debug_span!("decode").entered();
     wire::decode(call.body(), &call.envelope, max_task, |written, task, notes| {
         pipeline.read_language(written, task, notes)
     })
@@ -391,20 +391,17 @@ fn respond_again(reply: pipeline::Reply, repeats: &Repeats, call: &Call) -> Resu
         response.result = wire::Text::Json(json);
     }
     trace::note("method", response.method.as_str());
-    let line = || debug!(method = response.method.as_str(), time_ms = response.metrics.time_ms, "answered");
-    if trace::is_on() {
-        // The door made the span.
-        line();
-    } else {
-        let span = debug_span!(
+    // The door makes one only where traces are sent.
+    let span = Some(Span::current()).filter(|span| !span.is_none()).unwrap_or_else(|| {
+        debug_span!(
             "request",
             correlation.id = %reply.correlation_id,
             trace.id = call.envelope.traceparent.as_deref().and_then(wire::trace_id),
             tenant = %call.envelope.tenant,
             endpoint = REQUEST.name
-        );
-        span.in_scope(line);
-    }
+        )
+    });
+    span.in_scope(|| debug!(method = response.method.as_str(), time_ms = response.metrics.time_ms, "answered"));
     Reply::json(&response)
 }
 

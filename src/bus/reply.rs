@@ -5,7 +5,7 @@
 
 use async_nats::{Client, HeaderMap, Subject};
 
-use super::wire::{self, CORRELATION_ID, Code, Envelope, Error, Refusal, TRACEPARENT};
+use super::wire::{CORRELATION_ID, Code, Envelope, Error, Refusal, TRACEPARENT};
 use crate::domain::CorrelationId;
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
@@ -45,19 +45,11 @@ pub(super) struct Back {
 }
 
 impl Back {
-    pub(super) fn new(to: Subject, envelope: &Envelope) -> Self {
-        Self { to, correlation_id: envelope.correlation_id.clone(), traceparent: envelope.traceparent.clone() }
-    }
-
-    /// The reply tells the span under which the request is done here, instead of giving the sender's back.
-    pub(super) fn name(&mut self, span: Option<String>) {
-        if span.is_some() {
-            self.traceparent = span;
-        }
-    }
-
-    pub(super) fn trace_id(&self) -> Option<&str> {
-        self.traceparent.as_deref().and_then(wire::trace_id)
+    /// `own` is the traceparent of the span under which the request is done here; without one the sender gets its own
+    /// back.
+    pub(super) fn new(to: Subject, envelope: &Envelope, own: Option<String>) -> Self {
+        let traceparent = own.or_else(|| envelope.traceparent.clone());
+        Self { to, correlation_id: envelope.correlation_id.clone(), traceparent }
     }
 
     /// Sends an answer, or says that it is too large to be sent.

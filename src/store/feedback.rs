@@ -4,7 +4,7 @@ use crate::domain::record::{Block, EdgeKey, EntryId, Execution, Verdict};
 use crate::domain::{CorrelationId, Method, TemplateId, Tenant, Timestamp};
 
 use super::rows::{ExecutionRow, decode, digest, entry_bytes, entry_id, label, verdict_name};
-use super::{Error, Store, Tx, claims, entries, learning, on};
+use super::{Error, Store, Tx, claims, entries, learning, on, repeats};
 
 /// What a verdict did. All but `changed` tells how things stand, so that a verdict sent again (its first reply was
 /// lost) can be told to the other workers again.
@@ -43,7 +43,13 @@ impl Store {
     ) -> Result<Option<Judgement>, Error> {
         let run = async {
             let mut tx = self.begin().await?;
-            let executions = executions(&mut tx, tenant, id).await?;
+            let mut executions = executions(&mut tx, tenant, id).await?;
+            if executions.is_empty()
+                && let Some(first) = repeats::first_of(&mut tx, tenant, id).await?
+            {
+                let like = self::executions(&mut tx, tenant, &first).await?.into_iter();
+                executions = like.map(|like| Execution { correlation_id: id.clone(), ..like }).collect();
+            }
             if executions.is_empty() {
                 return Ok(None);
             }

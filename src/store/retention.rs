@@ -10,7 +10,7 @@ use crate::domain::{Tenant, Timestamp};
 
 use super::learning::{self, DAY_MS};
 use super::rows::{decode, entry_bytes, entry_id};
-use super::{Error, Store, entries, on};
+use super::{Error, Store, Tx, entries, on};
 
 /// How long what is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -263,10 +263,18 @@ impl Store {
         };
         let run = async {
             let mut tx = self.begin().await?;
-            let rows = on!(&mut tx, tx => {
-                let query = sqlx::query(sql).bind(tenant.as_str()).bind(until.0).bind(i64::from(batch));
-                query.execute(&mut **tx).await?.rows_affected()
-            });
+            // Each of them stands behind an execution of its time, so a batch of these goes with a batch of those.
+            let repeats = "DELETE FROM repeats WHERE tenant = $1 AND correlation_id IN
+                (SELECT correlation_id FROM repeats WHERE tenant = $1 AND from_ms <= $2 AND to_ms <= $2
+                 ORDER BY from_ms LIMIT $3)";
+            let delete = async |tx: &mut Tx, sql: &'static str| -> Result<u64, sqlx::Error> {
+                Ok(on!(tx, tx => {
+                    let query = sqlx::query(sql).bind(tenant.as_str()).bind(until.0).bind(i64::from(batch));
+                    query.execute(&mut **tx).await?.rows_affected()
+                }))
+            };
+            let rows = delete(&mut tx, sql).await?;
+            delete(&mut tx, repeats).await?;
             tx.commit().await?;
             Ok(rows)
         };

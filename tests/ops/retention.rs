@@ -290,7 +290,7 @@ async fn deleting_much_keeps_nobody_waiting(base: Base) {
     }
     let (gone, time) = deleting.await.unwrap();
     assert_eq!(gone.executions, 20_000);
-    println!("20000 requests deleted in {time:?}; {written} writes meanwhile, the longest took {longest:?}");
+    eprintln!("20000 requests deleted in {time:?}; {written} writes meanwhile, the longest took {longest:?}");
     assert!(longest < Duration::from_secs(1), "a writer waited {longest:?}");
     // Of 40 batches: in one transaction, a writer of SQLite would have got in once.
     assert!(written >= 10, "only {written} writes got in between the batches");

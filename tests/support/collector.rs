@@ -59,7 +59,7 @@ impl Collector {
 
     pub fn spans(&self) -> Vec<Seen> {
         let bodies = self.kept.lock().unwrap().bodies.clone();
-        bodies.iter().flat_map(|body| read(body)).collect()
+        bodies.iter().flat_map(read).collect()
     }
 
     /// Everything that came, headers too, as bytes to look into.
