@@ -17,7 +17,7 @@ use super::{Error, Store, Tx, entries, on};
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionOptions {
     /// For how many days an execution is kept, and can be judged. Sums over them (`execution.stats`) are kept for ever.
-    /// 90: a quarter to look back on, some 400 bytes a request. 0: for ever. At least as long as a cached answer lives,
+    /// 90: a quarter to look back on, some 350 bytes a request. 0: for ever. At least as long as a cached answer lives,
     /// or a verdict on it can't find what it came from.
     pub executions_days: u32,
     /// For how many days a verdict is kept, and with it the template that it blocks for its task. 0, for ever: a
