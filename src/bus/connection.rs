@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Subscriber};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Error, Options};
+use super::{Error, Options, login};
 use crate::pipeline::{ComponentHealth, Status};
 
 /// How long the server may take to send back what was sent to oneself.
@@ -143,17 +143,18 @@ impl Signs {
 pub async fn connect(options: &Options) -> Result<Connection, Error> {
     options.check()?;
     let signs = Arc::new(Signs { dropped: AtomicU64::new(0), connected: watch::Sender::new(()) });
-    let client = connect_options(options, &signs)
-        .connect(options.urls.clone())
-        .await
-        .map_err(|source| Error::Connect { urls: shown(&options.urls).join(", "), source })?;
+    let connected = connect_options(options, &signs)?.connect(options.urls.clone()).await;
+    let client = connected.map_err(|source| {
+        let urls = shown(&options.urls).join(", ");
+        Error::Connect { urls, mend: mend(&source), source }
+    })?;
     Ok(Connection { client, signs })
 }
 
 /// What a worker's connection is made with; `signs` is told what happens to it.
-pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions {
+pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> Result<ConnectOptions, Error> {
     let signs = signs.clone();
-    credentials(&options.urls)
+    let options = login::connect_options(options)?
         .name(&options.name)
         .custom_inbox_prefix(&options.inbox_prefix)
         .subscription_capacity(options.subscription_capacity)
@@ -165,41 +166,27 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions 
         .event_callback(move |event| {
             signs.note(&event);
             async {}
-        })
+        });
+    Ok(options)
 }
 
-/// User and password (`nats://user:password@host`), or a token (`nats://token@host`), of the first url that has some:
-/// async-nats 0.51 leaves them unread.
-fn credentials(urls: &[String]) -> ConnectOptions {
-    let options = ConnectOptions::new();
-    let mut addresses = urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok());
-    let Some(address) = addresses.find(ServerAddr::has_user_pass) else { return options };
-    let user = unescaped(address.username().unwrap_or_default());
-    match address.password() {
-        Some(password) => options.user_and_password(user, unescaped(password)),
-        None => options.token(user),
-    }
-}
-
-/// `%40` as `@`, as URLs write what would end a password. What is no such escape stays.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.filter(|hex| *first == b'%' && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
+/// What to do about a connection that failed.
+fn mend(error: &async_nats::ConnectError) -> &'static str {
+    let certificate = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+        .any(|cause| cause.to_string().contains("certificate"));
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            "the server does not let this user in; check nats.user and its password, nats.credentials_file or nats.nkey_seed_file"
         }
+        ConnectErrorKind::ServerParse => "write nats.urls as nats://host:4222 or tls://host:4222",
+        ConnectErrorKind::Dns => "the name of the host is not known; check nats.urls",
+        _ if certificate => {
+            "the two do not trust each other's certificates; check nats.tls.ca_file, nats.tls.cert_file and the host's name"
+        }
+        ConnectErrorKind::Tls => "TLS could not be begun; check that the server serves it, and nats.tls",
+        ConnectErrorKind::TimedOut => "no answer in time; check nats.urls, and nats.tls.first on both sides",
+        _ => "check that the server runs, and nats.urls",
     }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The urls as they may be shown: without user and password.
@@ -216,14 +203,6 @@ pub fn shown(urls: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn a_password_is_read_as_urls_write_it() {
-        for (written, meant) in [("a%40b%3A", "a@b:"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("%C3%A4", "ä"), ("", "")]
-        {
-            assert_eq!(super::unescaped(written), meant);
-        }
-    }
-
     #[test]
     fn a_password_in_a_url_is_never_shown() {
         let urls = ["nats://bob:se@cret@host:4222".to_owned(), "tls://other".to_owned()];

@@ -52,6 +52,7 @@ impl Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Log(_) | Self::Serve(crate::app::Error::Llm(_)) => 2,
+            Self::Bus(error) | Self::Serve(crate::app::Error::Bus(error)) if !error.is_transient() => 2,
             Self::Bus(_) | Self::Serve(crate::app::Error::Bus(_)) => 3,
             Self::Serve(_) | Self::Answer(_) | Self::Runtime(_) => 1,
         }
