@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod options;
 mod reply;
 mod service;
+pub mod streams;
 pub mod sync;
 pub mod wire;
 
@@ -21,6 +22,7 @@ pub use connection::{Connection, connect, shown};
 pub use door::{Door, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
+pub use streams::Provision;
 pub use sync::{Change, Confirmed, Heard, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.
@@ -84,6 +86,17 @@ pub enum Error {
         #[source]
         source: async_nats::RequestError,
     },
+    #[error("{action}")]
+    JetStream {
+        action: String,
+        #[source]
+        source: async_nats::Error,
+    },
+    /// What is missing or is not what durable work rests on.
+    #[error("{wrong}; run `tandem provision` with an administrator's credentials")]
+    Streams { wrong: String },
+    #[error("durable work needs nats-server {oldest} or newer, and this is {version}")]
+    OldServer { version: String, oldest: String },
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
 }
