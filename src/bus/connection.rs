@@ -1,7 +1,7 @@
 //! A connection to NATS, and what the client library tells of it on the side.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -100,9 +100,11 @@ impl Connection {
 }
 
 /// What the client library tells on the side.
+#[derive(Default)]
 pub struct Signs {
     dropped: AtomicU64,
     connected: watch::Sender<()>,
+    denied: Mutex<Option<String>>,
 }
 
 impl Signs {
@@ -110,6 +112,11 @@ impl Signs {
     /// also drops some of the events that are counted here. Above zero is an alarm: the door did not shed fast enough.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// What the server forbade last, in its own words. Nobody else says so: whoever asks in vain only waits.
+    pub fn denied(&self) -> Option<String> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes soon after each connect. In a flood the library drops such signs: `Client::statistics` counts them all.
@@ -132,7 +139,13 @@ impl Signs {
                     error!(nats.dropped = dropped, "the client library dropped requests: the reader is too slow");
                 }
             }
-            Event::ServerError(error) => warn!("the NATS server says: {error}"),
+            Event::ServerError(error) => {
+                warn!("the NATS server says: {error}");
+                let text = error.to_string();
+                if text.to_lowercase().contains("permissions violation") {
+                    *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                }
+            }
             Event::ClientError(error) => warn!("the NATS client says: {error}"),
             Event::Draining | Event::Closed => {}
         }
@@ -142,7 +155,7 @@ impl Signs {
 /// Connects once: whether to try again is the caller's to say. Afterwards the client reconnects by itself, for ever.
 pub async fn connect(options: &Options) -> Result<Connection, Error> {
     options.check()?;
-    let signs = Arc::new(Signs { dropped: AtomicU64::new(0), connected: watch::Sender::new(()) });
+    let signs = Arc::new(Signs::default());
     let connected = connect_options(options, &signs)?.connect(options.urls.clone()).await;
     let client = connected.map_err(|source| {
         let urls = shown(&options.urls).join(", ");

@@ -12,6 +12,7 @@ pub mod login;
 pub mod options;
 mod reply;
 mod service;
+pub mod streams;
 pub mod sync;
 pub mod wire;
 
@@ -23,6 +24,7 @@ pub use connection::{Connection, connect, shown};
 pub use door::{Door, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
+pub use streams::Provision;
 pub use sync::{Change, Confirmed, Heard, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.
@@ -98,6 +100,19 @@ pub enum Error {
         #[source]
         source: async_nats::RequestError,
     },
+    #[error("{action}")]
+    JetStream {
+        action: String,
+        #[source]
+        source: async_nats::Error,
+    },
+    /// What is missing or is not what durable work rests on.
+    #[error("{wrong}; run `tandem provision` with an administrator's credentials")]
+    Streams { wrong: String },
+    #[error("the server does not let this user do that ({said}); log in as an administrator")]
+    Denied { said: String },
+    #[error("durable work needs nats-server {oldest} or newer, and this is {version}")]
+    OldServer { version: String, oldest: String },
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
 }
@@ -105,6 +120,6 @@ pub enum Error {
 impl Error {
     /// Whether the same may work later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Option { .. } | Self::File { .. } | Self::Encode(_))
+        !matches!(self, Self::Option { .. } | Self::File { .. } | Self::Denied { .. } | Self::Encode(_))
     }
 }

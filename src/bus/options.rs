@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::login::{self, Secret, Tls};
-use super::{Error, shown};
+use super::{Error, Provision, shown, streams};
 
 /// How this worker stands on NATS.
 #[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -58,6 +58,18 @@ pub struct Options {
     pub ping_interval_ms: u64,
     /// How long other workers are given to confirm that they withdrew a cached answer, in milliseconds.
     pub confirm_timeout_ms: u64,
+    /// Who makes the streams of durable work.
+    pub provision: Provision,
+    /// How many submits this worker does at a time, apart from `max_concurrent`: a long queue of submits must not keep
+    /// those waiting who wait for a reply. 0: this worker takes none.
+    pub max_concurrent_submits: usize,
+    /// After how many attempts that failed by a fault of the worker a submit is set aside as a dead letter. A database
+    /// that is away costs none.
+    pub max_deliver: u32,
+    /// After how long without a sign from its worker a submit is given to another, in milliseconds. Working workers give
+    /// signs, however long the work takes. A consumer that exists keeps its own.
+    pub ack_wait_ms: u64,
+    pub streams: streams::Options,
 }
 
 impl Default for Options {
@@ -82,6 +94,11 @@ impl Default for Options {
             subscription_capacity: 4096,
             ping_interval_ms: 20_000,
             confirm_timeout_ms: 500,
+            provision: Provision::Auto,
+            max_concurrent_submits: 64,
+            max_deliver: 5,
+            ack_wait_ms: 30_000,
+            streams: streams::Options::default(),
         }
     }
 }
@@ -124,9 +141,11 @@ impl Options {
             }
         }
         // Permits are counted in u32 when the door waits for all of them.
-        for (key, value) in
-            [("max_concurrent", self.max_concurrent), ("max_concurrent_queries", self.max_concurrent_queries)]
-        {
+        for (key, value) in [
+            ("max_concurrent", self.max_concurrent),
+            ("max_concurrent_queries", self.max_concurrent_queries),
+            ("max_concurrent_submits", self.max_concurrent_submits),
+        ] {
             if value > 1_000_000 {
                 return wrong(key, "must be at most 1000000".to_owned());
             }
@@ -134,6 +153,13 @@ impl Options {
         if self.ping_interval_ms == 0 {
             return wrong("ping_interval_ms", "must be at least 1".to_owned());
         }
+        if self.max_deliver == 0 {
+            return wrong("max_deliver", "must be at least 1".to_owned());
+        }
+        if self.ack_wait_ms < 500 {
+            return wrong("ack_wait_ms", "must be at least 500: a sign takes a moment to arrive".to_owned());
+        }
+        self.streams.check()?;
         login::check(self)
     }
 
@@ -144,6 +170,11 @@ impl Options {
 
     pub(super) fn ping_interval(&self) -> Duration {
         Duration::from_millis(self.ping_interval_ms)
+    }
+
+    /// After how long without a sign the server takes a submit's worker for dead.
+    pub fn ack_wait(&self) -> Duration {
+        Duration::from_millis(self.ack_wait_ms)
     }
 
     pub(super) fn confirm_timeout(&self) -> Duration {

@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod feedback;
 mod figures;
+mod provision;
 mod request;
 mod serve;
 mod templates;
@@ -95,6 +96,8 @@ enum Command {
     Stats(client::Common),
     /// Health of a worker, per component.
     Health(client::Common),
+    /// Create the streams of durable work, once, with an administrator's credentials.
+    Provision(provision::Arguments),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -140,6 +143,7 @@ async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
         Command::Feedback(arguments) => feedback::run(arguments, variables).await,
         Command::Stats(common) => figures::stats(&common, variables).await,
         Command::Health(common) => figures::health(&common, variables).await,
+        Command::Provision(arguments) => provision::run(&arguments, variables).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(Ended::Well),
     }
 }
