@@ -1,7 +1,7 @@
 //! A connection to NATS, and what the client library tells of it on the side.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -104,7 +104,7 @@ impl Connection {
 pub struct Signs {
     dropped: AtomicU64,
     connected: watch::Sender<()>,
-    denied: Mutex<Option<String>>,
+    denied: watch::Sender<Option<String>>,
 }
 
 impl Signs {
@@ -114,9 +114,15 @@ impl Signs {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// What the server forbade last, in its own words. Nobody else says so: whoever asks in vain only waits.
-    pub fn denied(&self) -> Option<String> {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Comes back when the server has forbidden something, with its words. Only here does it say so: what is forbidden
+    /// is left unanswered, and whoever asked would wait until the time is over.
+    pub async fn denied(&self) -> String {
+        let mut denied = self.denied.subscribe();
+        match denied.wait_for(Option::is_some).await {
+            Ok(said) => said.clone().unwrap_or_default(),
+            // The sender is this very value.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Changes soon after each connect. In a flood the library drops such signs: `Client::statistics` counts them all.
@@ -143,7 +149,7 @@ impl Signs {
                 warn!("the NATS server says: {error}");
                 let text = error.to_string();
                 if text.to_lowercase().contains("permissions violation") {
-                    *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                    self.denied.send_replace(Some(text));
                 }
             }
             Event::ClientError(error) => warn!("the NATS client says: {error}"),
@@ -186,7 +192,7 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> Result<ConnectO
 /// What to do about a connection that failed.
 fn mend(error: &async_nats::ConnectError) -> &'static str {
     let certificate = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
-        .any(|cause| cause.to_string().contains("certificate"));
+        .any(|cause| cause.to_string().to_lowercase().contains("certificate"));
     match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
             "the server does not let this user in; check nats.user and its password, nats.credentials_file or nats.nkey_seed_file"

@@ -35,16 +35,17 @@ struct Row {
 pub(super) async fn run(arguments: &Arguments, variables: &Variables) -> Result<Ended, Error> {
     let nats = client::config(variables).await?.nats;
     let connection = connect(&nats).await?;
-    let done = if arguments.dry_run {
-        streams::plan(&connection.client, &nats.streams, nats.ack_wait()).await
-    } else {
-        streams::create_all(&connection.client, &nats.streams, nats.ack_wait()).await
+    let work = async {
+        if arguments.dry_run {
+            streams::plan(&connection.client, &nats.streams, nats.ack_wait()).await
+        } else {
+            streams::create_all(&connection.client, &nats.streams, nats.ack_wait()).await
+        }
     };
-    // What is forbidden is not refused but left unanswered; only on the side the server says why.
-    let done = done.map_err(|error| match connection.signs.denied() {
-        Some(said) => bus::Error::Denied { said },
-        None => error,
-    })?;
+    let done = tokio::select! {
+        done = work => done?,
+        said = connection.signs.denied() => return Err(bus::Error::Denied { said }.into()),
+    };
     let rows: Vec<Row> = done.into_iter().map(|(name, made)| Row { name, made }).collect();
     if arguments.json {
         let all = serde_json::json!({ "dry_run": arguments.dry_run, "done": rows });
