@@ -290,11 +290,12 @@ async fn a_wildcard_at_the_end_of_a_subscription_hears_no_other_tenant() {
     let worker = server.user("worker").await.client;
     for (name, tenant, other) in [("client", "", ".acme"), ("acme", ".acme", "")] {
         for kind in ["result", "progress"] {
-            let client = server.user(name).await.client;
+            let mut user = server.user(name).await;
             let subject = format!("execution.{kind}{tenant}.>");
-            let mut alone = client.subscribe(subject.clone()).await.unwrap();
-            let mut queued = client.queue_subscribe(subject, "mine".into()).await.unwrap();
-            client.flush().await.unwrap();
+            let mut alone = user.client.subscribe(subject.clone()).await.unwrap();
+            let mut queued = user.client.queue_subscribe(subject, "mine".into()).await.unwrap();
+            // Also the sign that the server knows them.
+            assert_eq!(user.denials().await, Vec::<String>::new());
             for (of, body) in [(other, "theirs"), (tenant, "own")] {
                 worker.publish(format!("execution.{kind}{of}.1"), body.into()).await.unwrap();
             }
@@ -339,7 +340,17 @@ async fn an_operator_handles_dead_letters_and_changes_no_stream() {
     let but_dead: Vec<String> =
         administration().into_iter().filter(|s| s != "$JS.API.STREAM.MSG.DELETE.TANDEM_DEAD").collect();
     denied_to_publish(&mut operator, &texts(&but_dead)).await;
-    denied_to_publish(&mut operator, &["tandem.sync.cache", "execution.result.acme.x.y", "_INBOX.client.1"]).await;
+    denied_to_publish(
+        &mut operator,
+        &[
+            "tandem.sync.cache",
+            "execution.result.x",
+            "execution.result.acme.x",
+            "execution.progress.x",
+            "_INBOX.client.1",
+        ],
+    )
+    .await;
     denied_to_subscribe(&mut operator, &["_INBOX.>", "execution.request", "tandem.sync.*"]).await;
     assert_eq!(state(&server).await, before);
 
