@@ -968,3 +968,33 @@ async fn an_older_tandem_works_on_a_database_that_a_newer_one_migrated(mut place
     use_all(&started_after, 4).await;
     assert_eq!(started_after.totals(&tenant("acme")).await.unwrap().executions, 4);
 }
+
+/// The rule of docs/upgrading.md, as far as a text can be held against it.
+#[test]
+fn migrations_only_add_and_columns_are_named() {
+    let store = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let read = |folder: &std::path::Path| -> Vec<(String, String)> {
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file());
+        files.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
+    };
+    let mut seen = 0;
+    for kind in ["sqlite", "postgres"] {
+        for (file, text) in read(&store.join("migrations").join(kind)) {
+            seen += 1;
+            let bare: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
+            for statement in bare.join(" ").to_uppercase().split(';') {
+                let words: Vec<&str> = statement.split_whitespace().collect();
+                let changes = words.contains(&"ALTER") || words.contains(&"DROP");
+                let takes = ["DROP", "RENAME", "TYPE"].iter().any(|word| words.contains(word));
+                let demands = statement.contains("NOT NULL") && !statement.contains("DEFAULT");
+                assert!(!changes || !(takes || demands), "{file}: an older worker would break at {statement}");
+            }
+        }
+    }
+    assert!(seen >= 2);
+    for (file, text) in read(&store) {
+        for star in ["SELECT *", "RETURNING *", ".* FROM"] {
+            assert!(!text.contains(star), "{file}: {star}: name the columns");
+        }
+    }
+}

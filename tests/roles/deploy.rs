@@ -251,3 +251,35 @@ fn the_image_runs_without_root_and_holds_its_assets() {
         assert!(rest.contains(':') && !rest.contains(":latest"), "{word} {rest}");
     }
 }
+
+/// A document that names a test that is gone promises what nothing holds.
+#[test]
+fn the_documents_name_tests_that_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    let mut folders = vec![root.join("tests"), root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                code.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    for document in ["docs/security.md", "docs/upgrading.md"] {
+        let (text, mut names) = (read(document), 0);
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_path = (word.starts_with("tests/") || word.starts_with("src/")) && !word.contains(' ');
+            assert!(!is_path || root.join(word).exists(), "{document}: {word}");
+            let is_test = word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let is_key = word.starts_with("nats.") || word.ends_with("_ms");
+            if is_test && !is_key {
+                assert!(code.contains(&format!("fn {word}(")), "{document}: {word}");
+                names += 1;
+            }
+        }
+        assert!(names >= 3, "{document}: {names}");
+    }
+}

@@ -166,6 +166,9 @@ async fn a_worker_serves_but_can_not_make_change_or_empty_a_stream() {
         "execution.progress.1",
         "execution.progress.acme.1",
         "tandem.sync.hello",
+        "execution.health",
+        // Looked at where a submit breaks the connection.
+        "$JS.API.STREAM.MSG.GET.TANDEM_SUBMIT",
     ];
     allowed(&mut worker, &said, &served).await;
 }
@@ -279,6 +282,24 @@ async fn a_client_can_not_answer_for_a_worker_or_look_at_others() {
             _ => ["execution.result.*", "execution.progress.*", "_INBOX.client.>"],
         };
         denied_to_subscribe(&mut client, &theirs).await;
+    }
+    assert_eq!(state(&server).await, before);
+}
+
+/// What would empty a stream, or make a message go before its time.
+#[tokio::test]
+async fn headers_that_order_the_server_about_are_refused() {
+    let server = server().await;
+    let before = state(&server).await;
+    let client = server.user("client").await.client;
+    for (name, value) in
+        [("Nats-Rollup", "all"), ("Nats-Rollup", "sub"), ("Nats-TTL", "1s"), ("Nats-Schedule", "@every 1s")]
+    {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(name, value);
+        let said = client.request_with_headers("execution.submit", headers, "{}".into()).await.unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&said.payload).unwrap();
+        assert!(said["error"]["code"].is_number(), "{name}: {value}: {said}");
     }
     assert_eq!(state(&server).await, before);
 }

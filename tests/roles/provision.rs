@@ -1,5 +1,7 @@
 //! An administrator makes the streams; a worker in production only looks.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tandem::bus::streams::{self, provide};
 use tandem::bus::{Error, Provision};
@@ -7,7 +9,7 @@ use tandem::bus::{Error, Provision};
 use crate::process::{Served, output, tandem};
 use crate::server::Server;
 
-const WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(30);
 
 async fn provision(server: &Server, user: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let variables = server.variables(user);
