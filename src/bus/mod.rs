@@ -10,6 +10,7 @@ pub mod door;
 pub mod endpoints;
 pub mod login;
 pub mod options;
+mod repeats;
 mod reply;
 mod service;
 pub mod streams;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use connection::{Connection, connect, shown};
-pub use door::{Door, Stopped};
+pub use door::{Door, DoorCounts, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
 pub use streams::Provision;

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::{Connection, Error, Instance, Options, WIRE};
 use crate::domain::record::EntryId;
+use crate::domain::{Tenant, Timestamp};
 
 /// Everything below belongs to the workers; no reply goes there.
 pub(super) const SUBJECT: &str = "tandem.sync";
@@ -43,6 +44,9 @@ pub enum Change {
     Removed(Vec<EntryId>),
     /// A template was blocked for a task.
     Blocks,
+    /// What a tenant had before that moment is to be forgotten, and what waits to be written of it to be written, so
+    /// that it can be deleted.
+    Purged { tenant: Tenant, until: Timestamp },
     /// Messages may have been lost: everything is to be compared with the database. Never sent, only heard.
     Resync,
 }
@@ -116,6 +120,10 @@ enum Word {
         ids: Vec<EntryId>,
     },
     Blocks,
+    Purged {
+        tenant: String,
+        until_ms: i64,
+    },
     /// A worker began: the others answer with `Alive`, so that it knows them at once.
     Hello,
     Alive,
@@ -135,6 +143,10 @@ impl Word {
         let word = serde_json::from_slice(body).unwrap_or(Self::Unknown);
         let of_all_versions = matches!(word, Self::Hello | Self::Alive | Self::Bye);
         Ok((head.from, if head.wire > WIRE && !of_all_versions { Self::Unknown } else { word }))
+    }
+
+    fn purged(tenant: &Tenant, until: Timestamp) -> Self {
+        Self::Purged { tenant: tenant.as_str().to_owned(), until_ms: until.0 }
     }
 }
 
@@ -207,6 +219,7 @@ impl Sync {
         match change {
             Change::Committed => self.shared.tell(Word::Committed).await,
             Change::Blocks => self.shared.tell(Word::Blocks).await,
+            Change::Purged { tenant, until } => self.shared.tell(Word::purged(tenant, *until)).await,
             Change::Removed(ids) => {
                 for ids in ids.chunks(IDS) {
                     self.shared.tell(Word::Removed { ids: ids.to_vec() }).await?;
@@ -225,6 +238,11 @@ impl Sync {
     /// Has every live worker read anew which templates are blocked, and waits for their word as [`Self::withdraw`].
     pub async fn block(&self) -> Result<Confirmed, Error> {
         self.confirmed(vec![Word::Blocks]).await
+    }
+
+    /// Has every live worker forget what a tenant had until then, and waits for their word as [`Self::withdraw`].
+    pub async fn purge(&self, tenant: &Tenant, until: Timestamp) -> Result<Confirmed, Error> {
+        self.confirmed(vec![Word::purged(tenant, until)]).await
     }
 
     async fn confirmed(&self, words: Vec<Word>) -> Result<Confirmed, Error> {
@@ -293,6 +311,7 @@ impl Shared {
             Word::Committed => "committed",
             Word::Removed { .. } => "cache",
             Word::Blocks => "blocks",
+            Word::Purged { .. } => "purged",
             Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
         };
         let body = serde_json::to_vec(&Told { from: &self.instance, wire: WIRE, word })?;
@@ -346,6 +365,10 @@ impl Shared {
             Word::Committed => Some(Heard { change: Change::Committed, confirm }),
             Word::Removed { ids } => Some(Heard { change: Change::Removed(ids), confirm }),
             Word::Blocks => Some(Heard { change: Change::Blocks, confirm }),
+            Word::Purged { tenant, until_ms } => match Tenant::parse(&tenant) {
+                Ok(tenant) => Some(Heard { change: Change::Purged { tenant, until: Timestamp(until_ms) }, confirm }),
+                Err(_) => Some(Heard { change: Change::Resync, confirm: None }),
+            },
             Word::Hello => {
                 self.tell_or_log(Word::Alive).await;
                 None

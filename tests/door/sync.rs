@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tandem::bus::{Change, Confirmed, Heard, Instance, Options, Sync};
 use tandem::domain::record::EntryId;
+use tandem::domain::{Tenant, Timestamp};
 use tokio::sync::mpsc::Receiver;
 
 use crate::nats::Nats;
@@ -145,6 +146,9 @@ async fn the_words_of_this_version_are_written_so() {
     a.publish(&Change::Committed).await.unwrap();
     a.publish(&Change::Removed(vec![entry(1), entry(0xabc)])).await.unwrap();
     a.publish(&Change::Blocks).await.unwrap();
+    a.publish(&Change::Purged { tenant: Tenant::parse("acme").unwrap(), until: Timestamp(1_700_000_000_000) })
+        .await
+        .unwrap();
     // Nobody needs to confirm, and the word is the same.
     a.withdraw(&[entry(2)]).await.unwrap();
     let mut said = vec![];
@@ -160,7 +164,7 @@ async fn the_words_of_this_version_are_written_so() {
         if said.last().is_some_and(|line| line.contains("bye")) {
             break;
         }
-        if said.len() == 6 {
+        if said.len() == 7 {
             a.stop().await;
         }
     }
@@ -173,6 +177,7 @@ async fn the_words_of_this_version_are_written_so() {
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"alive"}"#,
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"bye"}"#,
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"hello"}"#,
+        r#"tandem.sync.purged {"from":"A","wire":1,"kind":"purged","tenant":"acme","until_ms":1700000000000}"#,
     ];
     assert_eq!(said, written);
 }

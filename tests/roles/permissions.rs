@@ -144,21 +144,11 @@ async fn a_worker_serves_but_can_not_make_change_or_empty_a_stream() {
     let results = js.get_stream(RESULT).await.unwrap();
     results.direct_get_last_for_subject("execution.result.acme.1").await.unwrap();
     submit.double_ack().await.unwrap();
-    let served = [
-        "execution.request",
-        "execution.request.*",
-        "execution.feedback.*",
-        "execution.stats",
-        "execution.health.*",
-        "template.list",
-        "template.list.*",
-        "cache.stats",
-        "cache.stats.*",
-        "tandem.sync.*",
-        "$SRV.PING",
-        "$SRV.INFO.tandem.x",
-        "_INBOX.worker.1",
-    ];
+    // Every endpoint that there is, with and without a tenant, and what else it listens on.
+    let endpoints =
+        tandem::bus::endpoints::TABLE.iter().flat_map(|e| [e.subject.to_owned(), format!("{}.*", e.subject)]);
+    let more = ["tandem.sync.*", "$SRV.PING", "$SRV.INFO.tandem.x", "_INBOX.worker.1"].map(str::to_owned);
+    let served: Vec<String> = endpoints.chain(more).collect();
     let said = [
         "_INBOX.client.1",
         "_INBOX.acme.1",
@@ -170,7 +160,7 @@ async fn a_worker_serves_but_can_not_make_change_or_empty_a_stream() {
         // Looked at where a submit breaks the connection.
         "$JS.API.STREAM.MSG.GET.TANDEM_SUBMIT",
     ];
-    allowed(&mut worker, &said, &served).await;
+    allowed(&mut worker, &said, &texts(&served)).await;
 }
 
 #[tokio::test]
@@ -214,6 +204,8 @@ async fn a_client_can_not_answer_for_a_worker_or_look_at_others() {
     let server = server().await;
     let before = state(&server).await;
     let nobodys = [
+        "execution.purge",
+        "execution.purge.acme",
         "tandem.sync.cache",
         "tandem.sync.hello",
         "execution.result.mine",
