@@ -258,7 +258,8 @@ mod tests {
             set(&mut options);
             check(&options).map_err(|error| error.to_string())
         };
-        let cases: [(fn(&mut Options), &[&str]); 8] = [
+        type Case = (fn(&mut Options), &'static [&'static str]);
+        let cases: [Case; 8] = [
             (
                 |o| (o.credentials_file, o.nkey_seed_file) = ("a".into(), "b".into()),
                 &["credentials_file", "nkey_seed_file"],
