@@ -1,16 +1,39 @@
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::Error;
+use super::login::{self, Secret, Tls};
+use super::{Error, Provision, shown, streams};
 
 /// How this worker stands on NATS.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`. User and password stand
     /// before the host (`nats://user:password@host`), or a token; the first that are given hold for all.
+    // Whoever prints the configuration must not print the password.
+    #[serde(serialize_with = "without_passwords")]
     pub urls: Vec<String>,
+    /// A credentials file (`.creds`: a user's JWT with its seed) to log in with. Also `NATS_CREDS`. One connection logs
+    /// in one way: by this, an nkey, user and password, or a token.
+    pub credentials_file: String,
+    /// A file with the seed of a user's nkey to log in with. Also `NATS_NKEY`.
+    pub nkey_seed_file: String,
+    /// The user to log in as, with `password_file` or `password`. Also `NATS_USER`.
+    pub user: String,
+    /// A file with the password of `user`; an end of line at its end is no part of it.
+    pub password_file: String,
+    /// The password of `user`, better given as `NATS_PASSWORD`. Never shown.
+    #[schemars(with = "String")]
+    pub password: Secret,
+    /// A file with the token to log in with.
+    pub token_file: String,
+    /// The token to log in with, better given as `NATS_TOKEN`. Never shown.
+    #[schemars(with = "String")]
+    pub token: Secret,
+    /// TLS to the server.
+    pub tls: Tls,
     /// The connection's name in the server's monitoring.
     pub name: String,
     /// How many requests this worker does at a time. One more is told 503 with `Retry-After-Ms` at once. Most of them
@@ -35,12 +58,32 @@ pub struct Options {
     pub ping_interval_ms: u64,
     /// How long other workers are given to confirm that they withdrew a cached answer, in milliseconds.
     pub confirm_timeout_ms: u64,
+    /// Who makes the streams of durable work.
+    pub provision: Provision,
+    /// How many submits this worker does at a time, apart from `max_concurrent`: a long queue of submits must not keep
+    /// those waiting who wait for a reply. 0: this worker takes none.
+    pub max_concurrent_submits: usize,
+    /// After how many attempts that failed by a fault of the worker a submit is set aside as a dead letter. A database
+    /// that is away costs none.
+    pub max_deliver: u32,
+    /// After how long without a sign from its worker a submit is given to another, in milliseconds. Working workers give
+    /// signs, however long the work takes. A consumer that exists keeps its own.
+    pub ack_wait_ms: u64,
+    pub streams: streams::Options,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             urls: vec!["nats://127.0.0.1:4222".to_owned()],
+            credentials_file: String::new(),
+            nkey_seed_file: String::new(),
+            user: String::new(),
+            password_file: String::new(),
+            password: Secret::default(),
+            token_file: String::new(),
+            token: Secret::default(),
+            tls: Tls::default(),
             name: "tandem".to_owned(),
             max_concurrent: 256,
             max_concurrent_queries: 32,
@@ -51,6 +94,11 @@ impl Default for Options {
             subscription_capacity: 4096,
             ping_interval_ms: 20_000,
             confirm_timeout_ms: 500,
+            provision: Provision::Auto,
+            max_concurrent_submits: 64,
+            max_deliver: 5,
+            ack_wait_ms: 30_000,
+            streams: streams::Options::default(),
         }
     }
 }
@@ -93,9 +141,11 @@ impl Options {
             }
         }
         // Permits are counted in u32 when the door waits for all of them.
-        for (key, value) in
-            [("max_concurrent", self.max_concurrent), ("max_concurrent_queries", self.max_concurrent_queries)]
-        {
+        for (key, value) in [
+            ("max_concurrent", self.max_concurrent),
+            ("max_concurrent_queries", self.max_concurrent_queries),
+            ("max_concurrent_submits", self.max_concurrent_submits),
+        ] {
             if value > 1_000_000 {
                 return wrong(key, "must be at most 1000000".to_owned());
             }
@@ -103,16 +153,44 @@ impl Options {
         if self.ping_interval_ms == 0 {
             return wrong("ping_interval_ms", "must be at least 1".to_owned());
         }
-        Ok(())
+        if self.max_deliver == 0 {
+            return wrong("max_deliver", "must be at least 1".to_owned());
+        }
+        if self.ack_wait_ms < 500 {
+            return wrong("ack_wait_ms", "must be at least 500: a sign takes a moment to arrive".to_owned());
+        }
+        self.streams.check()?;
+        login::check(self)
+    }
+
+    /// Reads the files that the options name, as a connection would.
+    pub fn check_files(&self) -> Result<(), Error> {
+        login::connect_options(self).map(drop)
     }
 
     pub(super) fn ping_interval(&self) -> Duration {
         Duration::from_millis(self.ping_interval_ms)
     }
 
+    /// After how long without a sign the server takes a submit's worker for dead.
+    pub fn ack_wait(&self) -> Duration {
+        Duration::from_millis(self.ack_wait_ms)
+    }
+
     pub(super) fn confirm_timeout(&self) -> Duration {
         Duration::from_millis(self.confirm_timeout_ms)
     }
+}
+
+/// As it may be shown.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn without_passwords<S: Serializer>(urls: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(shown(urls))
 }
 
 #[cfg(test)]

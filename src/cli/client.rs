@@ -63,11 +63,7 @@ impl Common {
         subject: &str,
         body: Vec<u8>,
     ) -> Result<Answered<T>, Error> {
-        let mut config = Config::load(variables)?;
-        config.nats.name = "tandem-cli".to_owned();
-        if let Some(url) = own_server(variables).await? {
-            config.nats.urls = vec![url];
-        }
+        let config = config(variables).await?;
         let client = Client::connect(&config.nats).await?;
         let waiting = spinner();
         let said = client.ask_raw(subject, &self.tenant, body, Duration::from_secs_f64(self.wait)).await;
@@ -87,6 +83,16 @@ impl Common {
         }
         Ok(Answered::Ok(serde_json::from_slice(&said.body)?))
     }
+}
+
+/// What is in force, for a client: with the server of this machine where no other is named.
+pub(super) async fn config(variables: &Variables) -> Result<Config, Error> {
+    let mut config = Config::load(variables)?;
+    config.nats.name = "tandem-cli".to_owned();
+    if let Some(url) = own_server(variables).await? {
+        config.nats.urls = vec![url];
+    }
+    Ok(config)
 }
 
 /// The server that `serve --with-nats` on this machine told the address of, unless environment or file names one. A

@@ -7,7 +7,7 @@ use crate::domain::record::{EdgeKey, EdgeStats, Execution, Sample, Totals};
 use crate::domain::{CorrelationId, NanoUsd, TemplateId, Tenant, Timestamp, Usage};
 
 use super::rows::{
-    EdgeRow, ExecutionRow, StatsRow, decode, entry_bytes, label, method, nanos, signed, tier_name, unsigned,
+    EXECUTIONS, EdgeRow, ExecutionRow, StatsRow, decode, entry_bytes, label, method, nanos, signed, tier_name, unsigned,
 };
 use super::{Error, Store, Tx, on, repeats};
 
@@ -33,9 +33,8 @@ impl Store {
     /// What is recorded under a correlation id: the request first, then its parts. Empty for another tenant's.
     pub async fn execution(&self, tenant: &Tenant, id: &CorrelationId) -> Result<Vec<Execution>, Error> {
         let run = async {
-            let sql = "SELECT * FROM executions WHERE correlation_id = $1 AND tenant = $2 ORDER BY part";
             let rows: Vec<ExecutionRow> = on!(&self.read, pool => {
-                sqlx::query_as(sql).bind(id.as_str()).bind(tenant.as_str()).fetch_all(pool).await
+                sqlx::query_as(EXECUTIONS).bind(id.as_str()).bind(tenant.as_str()).fetch_all(pool).await
             })?;
             rows.into_iter().map(TryInto::try_into).collect::<Result<_, sqlx::Error>>()
         };
