@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use async_nats::{Message, Subscriber};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::endpoints::{self, Call, Endpoint, Lane, Reply, Served};
+use super::objects;
+use super::permits::{self, Permits};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
 use super::wire::{Code, Envelope, Refusal};
@@ -57,8 +58,8 @@ pub(super) struct Shared {
     allowed: Allowed,
     clock: fn() -> Timestamp,
     max_body: usize,
-    work: Permits,
-    queries: Permits,
+    pub(super) work: Permits,
+    pub(super) queries: Permits,
     give_up: CancellationToken,
 }
 
@@ -66,14 +67,11 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) shed: AtomicU64,
+    /// Of them: those that another tenant would have been served.
+    pub(super) over_share: AtomicU64,
     pub(super) refused_replies: AtomicU64,
     pub(super) panics: AtomicU64,
     pub(super) unsent: AtomicU64,
-}
-
-struct Permits {
-    free: Arc<Semaphore>,
-    all: usize,
 }
 
 impl Door {
@@ -97,8 +95,8 @@ impl Door {
             opened: clock(),
             clock,
             max_body: options.max_body_bytes,
-            work: Permits::new(options.max_concurrent),
-            queries: Permits::new(options.max_concurrent_queries),
+            work: Permits::new(options.max_concurrent, options.max_concurrent_per_tenant),
+            queries: Permits::new(options.max_concurrent_queries, options.max_queries_per_tenant()),
             give_up: CancellationToken::new(),
             connection,
             instance,
@@ -224,7 +222,8 @@ impl Shared {
             tenant = %envelope.tenant,
             endpoint = endpoint.name
         );
-        let back = Back::new(to, &envelope);
+        let back = Back::new(to, &envelope, message.headers.as_ref());
+        let tenant = envelope.tenant.clone();
 
         let call = Call::new(envelope, now, received, message);
         let served = match checked.and_then(|()| self.body_fits(&call)) {
@@ -234,11 +233,18 @@ impl Shared {
                 served.unwrap_or_else(|_| self.panicked().into())
             }),
         };
+        let served = match served {
+            // Storing asks the server and waits: not on the loop.
+            Served::Now(Ok(Reply(body))) if back.must_store(&self.connection.client, &body) => {
+                Served::Later { work: Box::pin(std::future::ready(Ok(Reply(body)))), timeout: objects::LIMIT }
+            }
+            served => served,
+        };
         match served {
             Served::Now(outcome) => self.finish(tally, &back, outcome, received).instrument(span).await,
-            Served::Later { work, timeout } => match self.permits(endpoint.lane).take() {
-                None => self.shed(tally, &back).instrument(span).await,
-                Some(permit) => {
+            Served::Later { work, timeout } => match self.permits(endpoint.lane).take(&tenant) {
+                Err(none) => self.shed(tally, &back, none).instrument(span).await,
+                Ok(permit) => {
                     let shared = self.clone();
                     let task = async move {
                         let outcome = shared.run(work, timeout).await;
@@ -290,11 +296,23 @@ impl Shared {
     }
 
     /// No line in the log: being full must not cost more than the answer that says so.
-    async fn shed(&self, tally: &Tally, back: &Back) {
+    async fn shed(&self, tally: &Tally, back: &Back, none: permits::None) {
         self.counts.shed.fetch_add(1, Ordering::Relaxed);
-        let refusal =
-            Refusal::new(Code::Overloaded, "this worker is full; send the request again after Retry-After-Ms");
-        tally.error("503:this worker is full");
+        let message = match none {
+            permits::None::Full => {
+                tally.error("503:this worker is full");
+                "this worker is full; send the request again after Retry-After-Ms".to_owned()
+            }
+            permits::None::Share(own) => {
+                self.counts.over_share.fetch_add(1, Ordering::Relaxed);
+                tally.error("503:a tenant has its share");
+                format!(
+                    "this tenant has {own} calls under way and no room for more beside the others' \
+                     (nats.max_concurrent_per_tenant); send the request again after Retry-After-Ms"
+                )
+            }
+        };
+        let refusal = Refusal::new(Code::Overloaded, message);
         // About as long as a piece of work takes; spread, so that those who were shed together do not come together.
         let usual = tally.usual_work().unwrap_or(FIRST_RETRY).clamp(Duration::from_millis(5), Duration::from_secs(2));
         let retry = usual.mul_f64(rand::random_range(0.5..1.5));
@@ -306,7 +324,7 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return };
         let (envelope, _) = Envelope::read(message.subject.as_str(), &message.subject, None, (self.clock)());
         match service::describe(verb, &self) {
-            Ok(body) => self.note(Back::new(to, &envelope).answer(&self.connection.client, body).await),
+            Ok(body) => self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body).await),
             Err(error) => error!("describe this service: {error}"),
         }
     }
@@ -359,24 +377,5 @@ impl Shared {
             Unsent::Failed(why) => why,
         };
         error!("a reply could not be sent: {why}");
-    }
-}
-
-impl Permits {
-    fn new(all: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(all)), all }
-    }
-
-    fn take(&self) -> Option<OwnedSemaphorePermit> {
-        self.free.clone().try_acquire_owned().ok()
-    }
-
-    fn taken(&self) -> usize {
-        self.all.saturating_sub(self.free.available_permits())
-    }
-
-    async fn all_free(&self) {
-        // Options keep `all` below a million. The semaphore is never closed.
-        let _ = self.free.acquire_many(self.all as u32).await;
     }
 }

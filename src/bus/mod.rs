@@ -8,7 +8,9 @@ pub mod client;
 pub mod connection;
 pub mod door;
 pub mod endpoints;
+pub mod objects;
 pub mod options;
+mod permits;
 mod reply;
 mod service;
 pub mod sync;
@@ -84,6 +86,8 @@ pub enum Error {
         #[source]
         source: async_nats::RequestError,
     },
+    #[error("fetch an answer that is too large for a message")]
+    Fetch(#[from] objects::Error),
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
 }

@@ -16,6 +16,11 @@ pub struct Options {
     /// How many requests this worker does at a time. One more is told 503 with `Retry-After-Ms` at once. Most of them
     /// wait for a model, so it may be far above the number of cores.
     pub max_concurrent: usize,
+    /// How many of `max_concurrent` one tenant may have while it is alone. Where several want more than there is, all
+    /// come to the same share, and a part always stays free for who comes next: with the default, half, n busy tenants
+    /// have one (n+1)th each. The same fraction holds for queries. As much as `max_concurrent`: no shares; right where
+    /// there is one tenant only.
+    pub max_concurrent_per_tenant: usize,
     /// How many queries (statistics, templates, health, ...) run at a time, apart from the requests: a full worker
     /// still says that it is full.
     pub max_concurrent_queries: usize,
@@ -43,6 +48,7 @@ impl Default for Options {
             urls: vec!["nats://127.0.0.1:4222".to_owned()],
             name: "tandem".to_owned(),
             max_concurrent: 256,
+            max_concurrent_per_tenant: 128,
             max_concurrent_queries: 32,
             reply_prefixes: vec!["_INBOX.".to_owned()],
             inbox_prefix: "_INBOX".to_owned(),
@@ -83,6 +89,7 @@ impl Options {
         }
         for (key, value) in [
             ("max_concurrent", self.max_concurrent),
+            ("max_concurrent_per_tenant", self.max_concurrent_per_tenant),
             ("max_concurrent_queries", self.max_concurrent_queries),
             ("max_task_bytes", self.max_task_bytes),
             ("max_body_bytes", self.max_body_bytes),
@@ -92,7 +99,7 @@ impl Options {
                 return wrong(key, "must be at least 1".to_owned());
             }
         }
-        // Permits are counted in u32 when the door waits for all of them.
+        // More tasks than that are memory that no machine has; and what shares are computed with stays small.
         for (key, value) in
             [("max_concurrent", self.max_concurrent), ("max_concurrent_queries", self.max_concurrent_queries)]
         {
@@ -104,6 +111,12 @@ impl Options {
             return wrong("ping_interval_ms", "must be at least 1".to_owned());
         }
         Ok(())
+    }
+
+    /// What one tenant may have of the queries: the same fraction as of the requests.
+    pub(super) fn max_queries_per_tenant(&self) -> usize {
+        let quota = self.max_concurrent_per_tenant.min(self.max_concurrent);
+        (self.max_concurrent_queries * quota).div_ceil(self.max_concurrent)
     }
 
     pub(super) fn ping_interval(&self) -> Duration {

@@ -17,4 +17,4 @@ pub use query::{
 };
 pub(super) use query::{Judgement, feedback, nothing, template_choice, template_query, template_ref};
 pub use request::{Context, Request, decode};
-pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response};
+pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
