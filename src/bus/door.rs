@@ -1,16 +1,17 @@
 //! Receives, sheds, answers and stops.
 //!
 //! One task per subscription reads. It decodes, gives what is known at once, and starts the rest under a permit; with
-//! no permit left the sender is told so at once. So the library's buffer, which drops without a word, stays empty.
+//! no permit left the sender is told so at once. It is never sent more than it can hold (`window.rs`), so the library's
+//! buffer, which drops without a word, never overflows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -20,6 +21,7 @@ use super::objects;
 use super::permits::{self, Permits};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
+use super::window::Window;
 use super::wire::{Code, Envelope, Refusal};
 use super::{Connection, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
@@ -104,13 +106,15 @@ impl Door {
         let mut door = Self { shared: shared.clone(), readers: vec![], closing: CancellationToken::new() };
         for (index, (endpoint, _)) in shared.endpoints.iter().enumerate() {
             for subject in [endpoint.subject.to_owned(), format!("{}.*", endpoint.subject)] {
-                let subscription = shared.subscribe(subject, Some(NAME)).await?;
-                door.read(subscription, move |shared, message| async move { shared.receive(index, message).await });
+                let window = Window::open(&shared.connection, subject, NAME.to_owned(), options.subscription_capacity);
+                door.read(window.await?, move |shared, message| async move { shared.receive(index, message).await });
             }
         }
         for (verb, subject) in service::subjects(&shared.instance) {
-            let subscription = shared.subscribe(subject, None).await?;
-            door.read(subscription, move |shared, message| async move { shared.describe(verb, message).await });
+            // Every worker answers: the group is its own.
+            let group = shared.instance.to_string();
+            let window = Window::open(&shared.connection, subject, group, options.subscription_capacity);
+            door.read(window.await?, move |shared, message| async move { shared.describe(verb, message).await });
         }
         shared.connection.echo().await?;
         info!(instance = %shared.instance, endpoints = shared.endpoints.len(), "the door is open");
@@ -151,13 +155,13 @@ impl Door {
         Stopped { given_up, drained }
     }
 
-    fn read<F>(&mut self, subscription: Subscriber, each: impl Fn(Arc<Shared>, Message) -> F + Send + 'static)
+    fn read<F>(&mut self, window: Window, each: impl Fn(Arc<Shared>, Message) -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (shared, closing, connection) = (self.shared.clone(), self.closing.clone(), self.shared.connection.clone());
+        let (shared, closing) = (self.shared.clone(), self.closing.clone());
         let each = move |message| each(shared.clone(), message);
-        self.readers.push(tokio::spawn(read(subscription, closing, connection, each)));
+        self.readers.push(tokio::spawn(read(window, closing, each)));
     }
 }
 
@@ -170,38 +174,25 @@ impl Drop for Door {
 }
 
 /// Reads until `closing` is cancelled, then drains.
-async fn read<F: Future<Output = ()>>(
-    mut subscription: Subscriber,
-    closing: CancellationToken,
-    connection: Connection,
-    each: impl Fn(Message) -> F,
-) {
+async fn read<F: Future<Output = ()>>(mut window: Window, closing: CancellationToken, each: impl Fn(Message) -> F) {
     {
         let mut closed = std::pin::pin!(closing.cancelled());
         loop {
+            window.refill().await;
             tokio::select! {
                 biased;
                 () = &mut closed => break,
-                message = subscription.next() => match message {
+                message = window.next() => match message {
                     Some(message) => each(message).await,
                     None => return,
                 },
             }
         }
     }
-    connection.drain(subscription, each).await;
+    window.drain(each).await;
 }
 
 impl Shared {
-    async fn subscribe(&self, subject: String, queue: Option<&str>) -> Result<Subscriber, Error> {
-        let client = &self.connection.client;
-        let subscribed = match queue {
-            Some(queue) => client.queue_subscribe(subject.clone(), queue.to_owned()).await,
-            None => client.subscribe(subject.clone()).await,
-        };
-        subscribed.map_err(|source| Error::Subscribe { subject, source })
-    }
-
     /// All permits are free: nothing runs and every reply is on its way.
     async fn idle(&self) {
         self.work.all_free().await;

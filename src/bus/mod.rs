@@ -14,6 +14,7 @@ mod permits;
 mod reply;
 mod service;
 pub mod sync;
+mod window;
 pub mod wire;
 
 use std::fmt;
@@ -76,7 +77,7 @@ pub enum Error {
     },
     #[error("the NATS server did not send back a message to oneself within {seconds} s")]
     NoEcho { seconds: u64 },
-    #[error("nobody listens on {subject}: no worker is running on this NATS server")]
+    #[error("nobody listens on {subject}: no worker is running on this NATS server, or all are overrun")]
     NoWorker { subject: String },
     #[error("no answer on {subject} within {seconds} s")]
     NoAnswer { subject: String, seconds: f64 },

@@ -33,8 +33,9 @@ pub struct Options {
     pub max_task_bytes: usize,
     /// The longest body, in bytes. Longer ones are told 413 without being read.
     pub max_body_bytes: usize,
-    /// How many messages the library holds for each subscription before it drops some. Low on purpose: what waits here
-    /// is memory, and 65,536 (the library's default) let it grow by 700 MiB.
+    /// How many messages of one subject may be on their way to this worker or wait in it to be read. Beyond that the
+    /// server gives them to another worker or tells their senders at once that there is no responder; none is dropped.
+    /// More is memory: with 65,536, the library's own limit, it grew by 700 MiB.
     pub subscription_capacity: usize,
     /// How often the server is asked whether it is there, in milliseconds.
     pub ping_interval_ms: u64,

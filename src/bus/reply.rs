@@ -7,7 +7,7 @@ use async_nats::{Client, HeaderMap, Subject};
 use tracing::warn;
 
 use super::objects;
-use super::wire::{CORRELATION_ID, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
+use super::wire::{CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
 use crate::domain::{CorrelationId, Tenant};
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
@@ -83,7 +83,7 @@ impl Back {
         match tokio::time::timeout(objects::LIMIT, put).await {
             Ok(Ok(())) => self.stored(client, body.len()).await,
             Ok(Err(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "an answer could not be stored");
+                warn!(error = %Causes(&error), "an answer could not be stored");
                 refused("the object store does not take it; ask for less at a time")
             }
             Err(_) => {

@@ -10,6 +10,7 @@ mod request;
 mod response;
 
 pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT};
+pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
 pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Nothing, TemplateChecks, TemplateChoice, TemplateList, TemplateQuery,
