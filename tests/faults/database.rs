@@ -46,6 +46,9 @@ async fn serves_what_needs_no_database(client: &Client, database_down: bool) -> 
     assert!(error["message"].as_str().unwrap().contains("the database"), "{error}");
     let refused = begun.elapsed();
     assert!(refused < Duration::from_secs(10), "{refused:?}");
+    // Figures would be wrong without what waits to be written.
+    let figures = ask(client, "execution.stats", &json!({})).await;
+    assert_eq!((status(&figures), &read(&figures)["error"]), (Some("503"), &json!("unavailable")));
     if database_down {
         assert_eq!(component(client, "database").await, "down");
     }
