@@ -263,7 +263,7 @@ fn envelope() -> Envelope {
 
 fn decodes(body: &Value) -> Result<(), Refusal> {
     let body = body.to_string();
-    wire::decode(body.as_bytes(), &envelope(), Timestamp(1), 64 * 1024, |_, _, _| Language::Elixir).map(drop)
+    wire::decode(body.as_bytes(), &envelope(), 64 * 1024, |_, _, _| Language::Elixir).map(drop)
 }
 
 /// Something that may stand in a field: mostly what belongs into one, sometimes anything.

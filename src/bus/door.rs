@@ -206,23 +206,15 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return tally.error("no subject to reply to that is allowed") };
         let now = (self.clock)();
         let (envelope, checked) = Envelope::read(endpoint.subject, &message.subject, message.headers.as_ref(), now);
-        let span = info_span!(
-            "request",
-            correlation.id = %envelope.correlation_id,
-            trace.id = envelope.trace_id(),
-            tenant = %envelope.tenant,
-            endpoint = endpoint.name
-        );
         let back = Back::new(to, &envelope, message.headers.as_ref());
-        let tenant = envelope.tenant.clone();
 
         let call = Call::new(envelope, now, received, message);
         let served = match checked.and_then(|()| self.body_fits(&call)) {
             Err(refusal) => refusal.into(),
-            Ok(()) => span.in_scope(|| {
+            Ok(()) => {
                 let served = catch_unwind(AssertUnwindSafe(|| (endpoint.serve)(call)));
                 served.unwrap_or_else(|_| self.panicked().into())
-            }),
+            }
         };
         let served = match served {
             // Storing asks the server and waits: not on the loop.
@@ -231,9 +223,20 @@ impl Shared {
             }
             served => served,
         };
+        // What is known at once leaves no line and needs no span: making one costs more than the answer.
+        if let Served::Now(outcome @ Ok(_)) = served {
+            return self.finish(tally, &back, outcome, received).await;
+        }
+        let span = info_span!(
+            "request",
+            correlation.id = %back.correlation_id,
+            trace.id = back.trace_id(),
+            tenant = %back.tenant,
+            endpoint = endpoint.name
+        );
         match served {
             Served::Now(outcome) => self.finish(tally, &back, outcome, received).instrument(span).await,
-            Served::Later { work, timeout } => match self.permits(endpoint.lane).take(&tenant) {
+            Served::Later { work, timeout } => match self.permits(endpoint.lane).take(&back.tenant) {
                 Err(none) => self.shed(tally, &back, none).instrument(span).await,
                 Ok(permit) => {
                     let shared = self.clone();

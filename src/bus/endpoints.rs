@@ -7,8 +7,9 @@ use futures::future::BoxFuture;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::{debug, debug_span, info, warn};
 
+use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::{Connection, Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
@@ -211,15 +212,23 @@ pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, options: &
 /// The main job.
 fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
     let max_task = options.max_task_bytes;
+    let repeats = Repeats::new();
     let serve = move |call: Call| {
-        let request = match decode(&pipeline, &call, max_task) {
-            Ok(request) => request,
-            Err(refusal) => return refusal.into(),
+        let read = || {
+            let request = decode(&pipeline, &call, max_task)?;
+            let name = pipeline.name(&request);
+            Ok(Known { request, name })
         };
-        if let Some(reply) = pipeline.known(&request, call.now) {
-            return Served::Now(respond(reply, &call));
+        let known = match repeats.body(&call.envelope.tenant, call.body(), read) {
+            Ok(known) => known,
+            Err(refusal) => return Refusal::into(refusal),
+        };
+        let mut request = Request { correlation_id: call.envelope.correlation_id.clone(), ..known.request.clone() };
+        if let Some(reply) = pipeline.known(&request, &known.name, call.now) {
+            return Served::Now(respond_again(reply, &repeats, &call));
         }
-        let timeout = request.timeout;
+        let timeout = call.envelope.within(request.timeout, call.now);
+        request.timeout = timeout;
         let pipeline = pipeline.clone();
         let work = async move { respond(pipeline.run(request, call.now).await?, &call) };
         Served::Later { work: Box::pin(work), timeout }
@@ -291,7 +300,7 @@ where
 }
 
 fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
-    wire::decode(call.body(), &call.envelope, call.now, max_task, |written, task, notes| {
+    wire::decode(call.body(), &call.envelope, max_task, |written, task, notes| {
         pipeline.read_language(written, task, notes)
     })
 }
@@ -306,6 +315,26 @@ fn respond(reply: pipeline::Reply, call: &Call) -> Result<Reply, Refusal> {
         success = response.metrics.success,
         "answered"
     );
+    Reply::json(&response)
+}
+
+/// As [`respond`], for what is given again and again: its line is for those who debug.
+fn respond_again(reply: pipeline::Reply, repeats: &Repeats, call: &Call) -> Result<Reply, Refusal> {
+    let entry = reply.answer.hit.as_ref().map(|hit| hit.entry);
+    let mut response = Response::new(reply.answer, &reply.correlation_id, call.received.elapsed());
+    if let (Some(entry), wire::Text::Plain(text)) = (entry, &response.result)
+        && let Ok(json) = repeats.answer(entry, text)
+    {
+        response.result = wire::Text::Json(json);
+    }
+    let span = debug_span!(
+        "request",
+        correlation.id = %reply.correlation_id,
+        trace.id = call.envelope.traceparent.as_deref().and_then(wire::trace_id),
+        tenant = %call.envelope.tenant,
+        endpoint = REQUEST.name
+    );
+    span.in_scope(|| debug!(method = response.method.as_str(), time_ms = response.metrics.time_ms, "answered"));
     Reply::json(&response)
 }
 

@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod objects;
 pub mod options;
 mod permits;
+mod repeats;
 mod reply;
 mod service;
 pub mod sync;

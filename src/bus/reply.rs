@@ -7,7 +7,7 @@ use async_nats::{Client, HeaderMap, Subject};
 use tracing::warn;
 
 use super::objects;
-use super::wire::{CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
+use super::wire::{self, CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
 use crate::domain::{CorrelationId, Tenant};
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
@@ -44,7 +44,7 @@ pub(super) struct Back {
     pub(super) to: Subject,
     pub(super) correlation_id: CorrelationId,
     traceparent: Option<String>,
-    tenant: Tenant,
+    pub(super) tenant: Tenant,
     /// The sender can fetch an answer from the object store.
     fetches: bool,
 }
@@ -64,6 +64,10 @@ impl Back {
     /// Whether [`answer`](Self::answer) would have to store it first, which takes round trips.
     pub(super) fn must_store(&self, client: &Client, body: &[u8]) -> bool {
         self.fetches && body.len() > most(client)
+    }
+
+    pub(super) fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref().and_then(wire::trace_id)
     }
 
     /// Sends an answer, or where it is, or says that it is too large to be sent.

@@ -8,8 +8,9 @@ mod fields;
 mod query;
 mod request;
 mod response;
+mod text;
 
-pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT};
+pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
 pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
 pub use query::{
@@ -19,3 +20,4 @@ pub use query::{
 pub(super) use query::{Judgement, feedback, nothing, template_choice, template_query, template_ref};
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
+pub use text::Text;
