@@ -62,7 +62,7 @@ async fn a_flood_is_answered_or_shed_and_takes_little_memory() {
             Some("503") => shed += 1,
             Some(_) => refused += 1,
         }
-        if missing % 1_000 == 0 {
+        if missing.is_multiple_of(1_000) {
             most = most.max(memory_mib(worker.pid(), "VmRSS"));
         }
     }

@@ -1,7 +1,14 @@
 //! What a stranger, a crash or an absent neighbour can do to the door of request/reply, on real servers. Each test says
 //! its figure and the limit; `scripts/test --faults` runs them at full size and shows the table.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test"
+)]
 
 #[path = "../support/fault.rs"]
 mod fault;

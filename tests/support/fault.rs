@@ -1,6 +1,6 @@
 //! The table of faults: each test adds its line, `scripts/test --faults` shows them all.
 
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(dead_code, clippy::print_stdout, reason = "each test takes what it needs; the figures are for people")]
 
 use std::fmt::Display;
 use std::io::Write as _;
