@@ -6,10 +6,12 @@
 //! holds have been taken. What comes on top meets no subscription: then the server itself tells the sender at once that
 //! there is no responder, or gives the message to another worker. See `docs/decisions/0007-window.md`.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use async_nats::{Message, Subscriber};
 use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::SelectAll;
 use tracing::warn;
 
 use super::{Connection, Error};
@@ -20,7 +22,8 @@ pub(super) struct Window {
     subject: String,
     /// Not only for sharing with other workers: slices without a group would each get every message.
     group: String,
-    slices: SelectAll<Subscriber>,
+    /// The oldest first; two or three.
+    slices: Vec<Subscriber>,
     /// Messages in one slice.
     slice: usize,
     /// Messages that may be on their way or waiting here, at most.
@@ -39,7 +42,7 @@ impl Window {
         // Half: when one is used up and its successor on the way, another is there.
         let slice = (most / 2).max(1);
         let connection = connection.clone();
-        let mut window = Self { connection, subject, group, slices: SelectAll::new(), slice, most, open: 0 };
+        let mut window = Self { connection, subject, group, slices: vec![], slice, most, open: 0 };
         window.fill().await?;
         Ok(window)
     }
@@ -53,7 +56,20 @@ impl Window {
 
     /// `None` when the connection is closed. May be dropped at any time.
     pub(super) async fn next(&mut self) -> Option<Message> {
-        let message = self.slices.next().await?;
+        let slices = &mut self.slices;
+        let next = poll_fn(|cx| {
+            let mut n = 0;
+            while let Some(slice) = slices.get_mut(n) {
+                match slice.poll_next_unpin(cx) {
+                    Poll::Ready(Some(message)) => return Poll::Ready(Some(message)),
+                    // Used up.
+                    Poll::Ready(None) => drop(slices.remove(n)),
+                    Poll::Pending => n += 1,
+                }
+            }
+            if slices.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+        });
+        let message = next.await?;
         self.open = self.open.saturating_sub(1);
         Some(message)
     }
