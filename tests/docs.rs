@@ -258,7 +258,8 @@ mod schemas {
 }
 
 fn envelope() -> Envelope {
-    Envelope { tenant: Tenant::default(), correlation_id: CorrelationId::generate(), traceparent: None, deadline: None }
+    let (tenant, correlation_id) = (Tenant::default(), CorrelationId::generate());
+    Envelope { tenant, correlation_id, traceparent: None, deadline: None, fetches: false }
 }
 
 fn decodes(body: &Value) -> Result<(), Refusal> {

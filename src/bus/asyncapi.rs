@@ -7,7 +7,7 @@ use schemars::schema_for;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::TABLE;
-use super::wire::{self, CORRELATION_ID, DEADLINE, TRACEPARENT};
+use super::wire::{self, ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, TRACEPARENT};
 use super::{Endpoint, NAME, objects};
 
 /// The source's own example of a request.
@@ -205,7 +205,7 @@ fn headers() -> Map<String, Value> {
     let request = json!({
         TRACEPARENT: traceparent,
         DEADLINE: text("When the sender stops waiting, in milliseconds since the Unix epoch."),
-        objects::ACCEPT: text("`true` where the sender can fetch an answer from JetStream's object store."),
+        ACCEPT_OBJECT_STORE: text("`true` where the sender can fetch an answer from JetStream's object store."),
     });
     let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required});
     [

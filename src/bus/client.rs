@@ -6,6 +6,7 @@ use async_nats::header::HeaderMap;
 use async_nats::{Request, RequestErrorKind};
 use serde::Serialize;
 
+use super::wire::ACCEPT_OBJECT_STORE;
 use super::{Connection, Error, Options, connect, objects};
 use crate::domain::Tenant;
 
@@ -48,7 +49,7 @@ impl Client {
     ) -> Result<Said, Error> {
         let subject = if *tenant == Tenant::default() { subject.to_owned() } else { format!("{subject}.{tenant}") };
         let mut headers = HeaderMap::new();
-        headers.insert(objects::ACCEPT, "true");
+        headers.insert(ACCEPT_OBJECT_STORE, "true");
         let request = Request::new().payload(body.into()).timeout(Some(timeout)).headers(headers);
         let asked = self.0.client.send_request(subject.clone(), request).await;
         let message = asked.map_err(|error| match error.kind() {

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use connection::{Connection, connect, shown};
-pub use door::{Door, Stopped};
+pub use door::{Door, DoorCounts, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
 pub use sync::{Change, Confirmed, Heard, Sync};

@@ -14,8 +14,6 @@ use tokio::io::AsyncReadExt;
 
 use crate::domain::{CorrelationId, Tenant};
 
-/// What a sender says who can fetch an answer: `true`.
-pub const ACCEPT: &str = "Accept-Object-Store";
 /// Where the answer is.
 pub const BUCKET: &str = "Object-Store-Bucket";
 /// What it is called there.

@@ -7,7 +7,7 @@ use async_nats::{Client, HeaderMap, Subject};
 use tracing::warn;
 
 use super::objects;
-use super::wire::{self, CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
+use super::wire::{CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
 use crate::domain::{CorrelationId, Tenant};
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
@@ -44,30 +44,27 @@ pub(super) struct Back {
     pub(super) to: Subject,
     pub(super) correlation_id: CorrelationId,
     traceparent: Option<String>,
-    pub(super) tenant: Tenant,
+    tenant: Tenant,
     /// The sender can fetch an answer from the object store.
     fetches: bool,
 }
 
 impl Back {
-    pub(super) fn new(to: Subject, envelope: &Envelope, headers: Option<&HeaderMap>) -> Self {
-        let accept = headers.and_then(|h| h.get_last(objects::ACCEPT));
+    /// `own` is the traceparent of the span under which the request is done here; without one the sender gets its own
+    /// back.
+    pub(super) fn new(to: Subject, envelope: &Envelope, own: Option<String>) -> Self {
         Self {
             to,
             correlation_id: envelope.correlation_id.clone(),
-            traceparent: envelope.traceparent.clone(),
+            traceparent: own.or_else(|| envelope.traceparent.clone()),
             tenant: envelope.tenant.clone(),
-            fetches: accept.is_some_and(|value| value.as_str().eq_ignore_ascii_case("true")),
+            fetches: envelope.fetches,
         }
     }
 
     /// Whether [`answer`](Self::answer) would have to store it first, which takes round trips.
     pub(super) fn must_store(&self, client: &Client, body: &[u8]) -> bool {
         self.fetches && body.len() > most(client)
-    }
-
-    pub(super) fn trace_id(&self) -> Option<&str> {
-        self.traceparent.as_deref().and_then(wire::trace_id)
     }
 
     /// Sends an answer, or where it is, or says that it is too large to be sent.

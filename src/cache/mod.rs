@@ -25,6 +25,7 @@ pub use stats::Stats;
 use crate::domain::record::{CacheEntry, EntryId, EntryKind};
 use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Part, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
+use crate::telemetry::meters;
 use entries::{Entries, Near};
 use reading::Reading;
 use stats::Counters;
@@ -161,6 +162,7 @@ impl Cache {
         let found = self.known_if(key, now, may);
         if found.is_none() && self.0.options.enabled {
             self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
+            meters().missed();
         }
         found
     }
@@ -175,6 +177,7 @@ impl Cache {
         let found = found(entry, Tier::Exact, 1.0, now);
         state.entries.touch(found.entry.id);
         state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
+        meters().hit(Tier::Exact);
         Some(found)
     }
 
@@ -224,6 +227,9 @@ impl Cache {
             }
         });
         drop(state);
+        if chosen.is_some() {
+            meters().hit(Tier::Semantic);
+        }
         Ok(chosen.map(|near| found(&near.entry, Tier::Semantic, near.similarity, now)))
     }
 
@@ -288,6 +294,15 @@ impl Cache {
         for entry in entries {
             state.entries.insert(Arc::new(entry), false);
         }
+    }
+
+    /// Drops what a tenant had stored until then, for good. Nothing is handed out: whoever purges a tenant deletes it in
+    /// the store too.
+    pub fn forget(&self, tenant: &Tenant, until: Timestamp) -> usize {
+        let mut state = self.0.state();
+        let theirs = |entry: &&Arc<CacheEntry>| entry.tenant == *tenant && entry.created <= until;
+        let ids: Vec<EntryId> = state.entries.iter().filter(theirs).map(|entry| entry.id).collect();
+        state.entries.withdraw(&ids).len()
     }
 
     /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.) Nothing is

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{Instrument, debug_span};
 
 pub use call::{Completion, Finish, Prompt, Tokens};
 pub use error::Error;
@@ -112,7 +113,8 @@ impl Client {
         let call = self.call(target, prompt)?;
         let begun = Instant::now();
         let deadline = begun.checked_add(self.0.timeout).map_or(deadline, |longest| deadline.min(longest));
-        let answer = http::attempt(target, &call, deadline).await?;
+        let asking = debug_span!("model", model = target.name);
+        let answer = http::attempt(target, &call, deadline).instrument(asking).await?;
         let rates =
             self.0.prices.rates(target.provider, &target.model, answer.model.as_deref(), answer.tokens.input, now);
         let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;

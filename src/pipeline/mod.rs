@@ -1,6 +1,7 @@
 //! One request from start to end: cache → coordinator → record.
 
 mod figures;
+mod purge;
 mod queries;
 
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
-use tracing::{Instrument, warn};
+use tracing::{Instrument, debug_span, warn};
 
 pub use crate::coordinator::analyze::Analysis;
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
+pub use purge::Purged;
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 
 use crate::cache::{Cache, Found, Key, Order};
@@ -23,6 +25,7 @@ use crate::domain::{
 };
 use crate::embed::Embedder;
 use crate::store::{Claim, Recorder, Store, Write};
+use crate::telemetry::meters;
 
 /// What holds for every request.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -157,6 +160,7 @@ impl Pipeline {
             return None;
         }
         let started = Instant::now();
+        let _looking = debug_span!("lookup", tier = "exact").entered();
         let found = self.cache.known_if(&name.key, now, |answer| self.may_serve(request, name, answer))?;
         Some(self.hit(request, name, &found, started, now))
     }
@@ -225,6 +229,10 @@ impl Pipeline {
 
     pub fn coordinator(&self) -> &Coordinator {
         &self.coordinator
+    }
+
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     pub fn cache(&self) -> &Cache {
@@ -315,6 +323,7 @@ impl Pipeline {
         } else {
             None
         };
+        meters().answered(&answer);
         self.record(request, &name, &answer, made_in, entry, now).await;
         Ok(Reply { correlation_id: request.correlation_id.clone(), answer })
     }
@@ -322,7 +331,7 @@ impl Pipeline {
     /// The semantic tier and the rules side by side: the embedding has its own thread, the rules use this one.
     /// A scope without entries needs no embedding; nor does a sure rule where the order says `rules_first`.
     async fn look_up_and_plan(&self, request: &Request, name: &Name, now: Timestamp) -> (Plan, Option<Found>) {
-        let plan = || self.coordinator.plan(&request.goal, &request.tenant, now);
+        let plan = || debug_span!("plan").in_scope(|| self.coordinator.plan(&request.goal, &request.tenant, now));
         if request.cache != CacheMode::Use || !self.cache.has_neighbours(&name.key) {
             return (plan(), None);
         }
@@ -332,7 +341,7 @@ impl Pipeline {
                 let may = |answer: &Answer| pipeline.may_serve(&request, &name, answer);
                 pipeline.cache.semantic_if(&name.key, now, may).await
             };
-            looking.in_current_span()
+            looking.instrument(debug_span!("lookup", tier = "semantic"))
         };
         let (plan, found) = match self.cache.options().order {
             Order::CacheFirst => {
@@ -374,6 +383,7 @@ impl Pipeline {
         let reason = Error::DeadlineExceeded.to_string();
         let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
         let answer = Answer { time: request.timeout, ..answer };
+        meters().answered(&answer);
         let task_key = task_key(&request.tenant, &request.goal);
         let execution = self.execution(request, &request.goal, task_key, &answer, now);
         self.recorder.record(Write::Execution(execution));
@@ -391,6 +401,7 @@ impl Pipeline {
         let mut answer = found.as_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
+        meters().answered(&answer);
         let execution = self.execution(request, &request.goal, name.task_key, &answer, now);
         self.recorder.record(Write::Execution(execution));
         Reply { correlation_id: request.correlation_id.clone(), answer }
@@ -416,7 +427,7 @@ impl Pipeline {
         let whole = Execution { made_in, entry: whole.entry.or(stored), ..whole };
         if answer.cost.0 == 0 {
             self.recorder.record(Write::Execution(whole));
-        } else if let Err(error) = self.recorder.record_durably(whole).await {
+        } else if let Err(error) = self.recorder.record_durably(whole).instrument(debug_span!("commit")).await {
             warn!(%error, cost = %answer.cost, "what a model call cost could not be written down");
         }
     }
