@@ -7,8 +7,8 @@ use schemars::schema_for;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::TABLE;
-use super::wire::{self, CORRELATION_ID, DEADLINE, TRACEPARENT};
-use super::{Endpoint, NAME};
+use super::wire::{self, ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, TRACEPARENT};
+use super::{Endpoint, NAME, objects};
 
 /// The source's own example of a request.
 const EXAMPLE: &str = r#"{"task": "Create a NATS consumer for processing user events", "language": "elixir",
@@ -22,8 +22,10 @@ pub fn schemas() -> BTreeMap<String, Value> {
             schemas.insert(title(&shape().to_value()), shape().to_value());
         }
     }
-    let error = schema_for!(wire::Error).to_value();
-    schemas.insert(title(&error), error);
+    for schema in [schema_for!(wire::Error), schema_for!(wire::StoredAnswer)] {
+        let schema = schema.to_value();
+        schemas.insert(title(&schema), schema);
+    }
     schemas
 }
 
@@ -102,7 +104,7 @@ fn message_references<'a>(names: impl IntoIterator<Item = &'a String>) -> Value 
 
 fn channels() -> Value {
     let mut channels = Map::new();
-    let mut replies = vec!["Error".to_owned()];
+    let mut replies = vec!["Error".to_owned(), "StoredAnswer".to_owned()];
     for endpoint in &TABLE {
         let (takes, gives) = names(endpoint);
         for (key, address, has_tenant) in subjects(endpoint) {
@@ -127,7 +129,8 @@ fn operations() -> Value {
     let mut operations = Map::new();
     for endpoint in &TABLE {
         let (takes, gives) = names(endpoint);
-        let answers = [gives, "Error".to_owned()].map(|name| reference(&format!("channels/reply/messages/{name}")));
+        let answers = [gives, "StoredAnswer".to_owned(), "Error".to_owned()]
+            .map(|name| reference(&format!("channels/reply/messages/{name}")));
         for (key, ..) in subjects(endpoint) {
             let operation = json!({
                 "action": "receive",
@@ -162,6 +165,7 @@ fn messages() -> Value {
         add(takes, "RequestHeaders", example);
         add(gives, "AnswerHeaders", None);
     }
+    add("StoredAnswer".to_owned(), "StoredAnswerHeaders", None);
     add("Error".to_owned(), "ErrorHeaders", None);
     messages.into()
 }
@@ -189,18 +193,25 @@ fn headers() -> Map<String, Value> {
     let traceparent = text("W3C trace context; comes back as it was sent. One of another shape is ignored.");
     let correlation_id = text("Made by the worker, one per request; names the request in the worker's log.");
     let answer = json!({CORRELATION_ID: correlation_id, TRACEPARENT: traceparent});
+    let mut stored = answer.clone();
+    stored[objects::BUCKET] = text("The bucket of JetStream's object store that has the answer.");
+    stored[objects::OBJECT] = text("The answer's name in that bucket.");
     let mut error = answer.clone();
     error["Nats-Service-Error"] = text("The message, at most 200 characters of it.");
     error["Nats-Service-Error-Code"] = text("A status as in HTTP: 400, 404, 408, 409, 413, 500 or 503.");
-    error["Retry-After-Ms"] = text("Where the worker is full: after how many milliseconds to send the request again.");
+    error["Retry-After-Ms"] = text(
+        "Where the worker is full or the tenant has its share: after how many milliseconds to send the request again.",
+    );
     let request = json!({
         TRACEPARENT: traceparent,
         DEADLINE: text("When the sender stops waiting, in milliseconds since the Unix epoch."),
+        ACCEPT_OBJECT_STORE: text("`true` where the sender can fetch an answer from JetStream's object store."),
     });
     let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required});
     [
         ("RequestHeaders", object(request, &[])),
         ("AnswerHeaders", object(answer, &[CORRELATION_ID])),
+        ("StoredAnswerHeaders", object(stored, &[CORRELATION_ID, objects::BUCKET, objects::OBJECT])),
         ("ErrorHeaders", object(error, &[CORRELATION_ID, "Nats-Service-Error", "Nats-Service-Error-Code"])),
     ]
     .map(|(name, schema)| (name.to_owned(), schema))

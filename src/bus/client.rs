@@ -6,7 +6,8 @@ use async_nats::header::HeaderMap;
 use async_nats::{Request, RequestErrorKind};
 use serde::Serialize;
 
-use super::{Connection, Error, Options, connect};
+use super::wire::ACCEPT_OBJECT_STORE;
+use super::{Connection, Error, Options, connect, objects};
 use crate::domain::Tenant;
 
 /// A connection that asks. Cheap to clone.
@@ -38,7 +39,7 @@ impl Client {
         self.ask_raw(subject, tenant, body, timeout).await
     }
 
-    /// Asks with a body as it is, right or wrong.
+    /// Asks with a body as it is, right or wrong. An answer too large for a message is fetched from where it is.
     pub async fn ask_raw(
         &self,
         subject: &str,
@@ -47,14 +48,21 @@ impl Client {
         timeout: Duration,
     ) -> Result<Said, Error> {
         let subject = if *tenant == Tenant::default() { subject.to_owned() } else { format!("{subject}.{tenant}") };
-        let request = Request::new().payload(body.into()).timeout(Some(timeout)).headers(HeaderMap::new());
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_OBJECT_STORE, "true");
+        let request = Request::new().payload(body.into()).timeout(Some(timeout)).headers(headers);
         let asked = self.0.client.send_request(subject.clone(), request).await;
         let message = asked.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => Error::NoWorker { subject },
             RequestErrorKind::TimedOut => Error::NoAnswer { subject, seconds: timeout.as_secs_f64() },
             _ => Error::Ask { subject, source: error },
         })?;
-        let is_error = message.headers.as_ref().is_some_and(|h| h.get("Nats-Service-Error-Code").is_some());
-        Ok(Said { body: message.payload.to_vec(), is_error })
+        let header = |name| message.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
+        let is_error = header("Nats-Service-Error-Code").is_some();
+        let body = match (header(objects::BUCKET), header(objects::OBJECT)) {
+            (Some(bucket), Some(name)) => objects::get(&self.0.client, bucket, name, timeout).await?,
+            _ => message.payload.to_vec(),
+        };
+        Ok(Said { body, is_error })
     }
 }

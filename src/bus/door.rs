@@ -1,24 +1,27 @@
 //! Receives, sheds, answers and stops.
 //!
 //! One task per subscription reads. It decodes, gives what is known at once, and starts the rest under a permit; with
-//! no permit left the sender is told so at once. So the library's buffer, which drops without a word, stays empty.
+//! no permit left the sender is told so at once. It is never sent more than it can hold (`window.rs`), so the library's
+//! buffer, which drops without a word, never overflows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use super::endpoints::{self, Call, Endpoint, Lane, Reply, Served};
+use super::objects;
+use super::permits::{self, Permits};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
+use super::window::Window;
 use super::wire::{self, Code, Envelope, Refusal};
 use super::{Connection, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
@@ -79,8 +82,8 @@ pub(super) struct Shared {
     allowed: Allowed,
     clock: fn() -> Timestamp,
     max_body: usize,
-    work: Permits,
-    queries: Permits,
+    pub(super) work: Permits,
+    pub(super) queries: Permits,
     give_up: CancellationToken,
 }
 
@@ -88,14 +91,11 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) shed: AtomicU64,
+    /// Of them: those that another tenant would have been served.
+    pub(super) over_share: AtomicU64,
     pub(super) refused_replies: AtomicU64,
     pub(super) panics: AtomicU64,
     pub(super) unsent: AtomicU64,
-}
-
-struct Permits {
-    free: Arc<Semaphore>,
-    all: usize,
 }
 
 impl Door {
@@ -119,8 +119,8 @@ impl Door {
             opened: clock(),
             clock,
             max_body: options.max_body_bytes,
-            work: Permits::new(options.max_concurrent),
-            queries: Permits::new(options.max_concurrent_queries),
+            work: Permits::new(options.max_concurrent, options.max_concurrent_per_tenant),
+            queries: Permits::new(options.max_concurrent_queries, options.max_queries_per_tenant()),
             give_up: CancellationToken::new(),
             connection,
             instance,
@@ -128,13 +128,15 @@ impl Door {
         let mut door = Self { shared: shared.clone(), readers: vec![], closing: CancellationToken::new() };
         for (index, (endpoint, _)) in shared.endpoints.iter().enumerate() {
             for subject in [endpoint.subject.to_owned(), format!("{}.*", endpoint.subject)] {
-                let subscription = shared.subscribe(subject, Some(NAME)).await?;
-                door.read(subscription, move |shared, message| async move { shared.receive(index, message).await });
+                let window = Window::open(&shared.connection, subject, NAME.to_owned(), options.subscription_capacity);
+                door.read(window.await?, move |shared, message| async move { shared.receive(index, message).await });
             }
         }
         for (verb, subject) in service::subjects(&shared.instance) {
-            let subscription = shared.subscribe(subject, None).await?;
-            door.read(subscription, move |shared, message| async move { shared.describe(verb, message).await });
+            // Every worker answers: the group is its own.
+            let group = shared.instance.to_string();
+            let window = Window::open(&shared.connection, subject, group, options.subscription_capacity);
+            door.read(window.await?, move |shared, message| async move { shared.describe(verb, message).await });
         }
         shared.connection.echo().await?;
         info!(instance = %shared.instance, endpoints = shared.endpoints.len(), "the door is open");
@@ -180,13 +182,13 @@ impl Door {
         Stopped { given_up, drained }
     }
 
-    fn read<F>(&mut self, subscription: Subscriber, each: impl Fn(Arc<Shared>, Message) -> F + Send + 'static)
+    fn read<F>(&mut self, window: Window, each: impl Fn(Arc<Shared>, Message) -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (shared, closing, connection) = (self.shared.clone(), self.closing.clone(), self.shared.connection.clone());
+        let (shared, closing) = (self.shared.clone(), self.closing.clone());
         let each = move |message| each(shared.clone(), message);
-        self.readers.push(tokio::spawn(read(subscription, closing, connection, each)));
+        self.readers.push(tokio::spawn(read(window, closing, each)));
     }
 }
 
@@ -199,38 +201,25 @@ impl Drop for Door {
 }
 
 /// Reads until `closing` is cancelled, then drains.
-async fn read<F: Future<Output = ()>>(
-    mut subscription: Subscriber,
-    closing: CancellationToken,
-    connection: Connection,
-    each: impl Fn(Message) -> F,
-) {
+async fn read<F: Future<Output = ()>>(mut window: Window, closing: CancellationToken, each: impl Fn(Message) -> F) {
     {
         let mut closed = std::pin::pin!(closing.cancelled());
         loop {
+            window.refill().await;
             tokio::select! {
                 biased;
                 () = &mut closed => break,
-                message = subscription.next() => match message {
+                message = window.next() => match message {
                     Some(message) => each(message).await,
                     None => return,
                 },
             }
         }
     }
-    connection.drain(subscription, each).await;
+    window.drain(each).await;
 }
 
 impl Shared {
-    async fn subscribe(&self, subject: String, queue: Option<&str>) -> Result<Subscriber, Error> {
-        let client = &self.connection.client;
-        let subscribed = match queue {
-            Some(queue) => client.queue_subscribe(subject.clone(), queue.to_owned()).await,
-            None => client.subscribe(subject.clone()).await,
-        };
-        subscribed.map_err(|source| Error::Subscribe { subject, source })
-    }
-
     /// All permits are free: nothing runs and every reply is on its way.
     async fn idle(&self) {
         self.work.all_free().await;
@@ -270,15 +259,22 @@ impl Shared {
                 served.unwrap_or_else(|_| self.panicked().into())
             }
         };
+        let served = match served {
+            // Storing asks the server and waits: not on the loop.
+            Served::Now(Ok(Reply(body))) if back.must_store(&self.connection.client, &body) => {
+                Served::Later { work: Box::pin(std::future::ready(Ok(Reply(body)))), timeout: objects::LIMIT }
+            }
+            served => served,
+        };
         let span = match (early, &served) {
             (None, Served::Now(Ok(_))) => Span::none(),
             (early, _) => early.unwrap_or_else(span),
         };
         match served {
             Served::Now(outcome) => self.finish(tally, &back, outcome, received).instrument(span).await,
-            Served::Later { work, timeout } => match self.permits(endpoint.lane).take() {
-                None => self.shed(tally, &back).instrument(span).await,
-                Some(permit) => {
+            Served::Later { work, timeout } => match self.permits(endpoint.lane).take(&tenant) {
+                Err(none) => self.shed(tally, &back, none).instrument(span).await,
+                Ok(permit) => {
                     if endpoint.lane == Lane::Work {
                         trace::received(&span, sender.as_deref());
                     }
@@ -335,11 +331,23 @@ impl Shared {
     }
 
     /// No line in the log: being full must not cost more than the answer that says so.
-    async fn shed(&self, tally: &Tally, back: &Back) {
+    async fn shed(&self, tally: &Tally, back: &Back, none: permits::None) {
         self.counts.shed.fetch_add(1, Ordering::Relaxed);
-        let refusal =
-            Refusal::new(Code::Overloaded, "this worker is full; send the request again after Retry-After-Ms");
-        tally.error("503:this worker is full");
+        let message = match none {
+            permits::None::Full => {
+                tally.error("503:this worker is full");
+                "this worker is full; send the request again after Retry-After-Ms".to_owned()
+            }
+            permits::None::Share(own) => {
+                self.counts.over_share.fetch_add(1, Ordering::Relaxed);
+                tally.error("503:a tenant has its share");
+                format!(
+                    "this tenant has {own} calls under way and no room for more beside the others' \
+                     (nats.max_concurrent_per_tenant); send the request again after Retry-After-Ms"
+                )
+            }
+        };
+        let refusal = Refusal::new(Code::Overloaded, message);
         meters().error(Code::Overloaded.as_str());
         // About as long as a piece of work takes; spread, so that those who were shed together do not come together.
         let usual = tally.usual_work().unwrap_or(FIRST_RETRY).clamp(Duration::from_millis(5), Duration::from_secs(2));
@@ -405,24 +413,5 @@ impl Shared {
             Unsent::Failed(why) => why,
         };
         error!("a reply could not be sent: {why}");
-    }
-}
-
-impl Permits {
-    fn new(all: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(all)), all }
-    }
-
-    fn take(&self) -> Option<OwnedSemaphorePermit> {
-        self.free.clone().try_acquire_owned().ok()
-    }
-
-    fn taken(&self) -> usize {
-        self.all.saturating_sub(self.free.available_permits())
-    }
-
-    async fn all_free(&self) {
-        // Options keep `all` below a million. The semaphore is never closed.
-        let _ = self.free.acquire_many(self.all as u32).await;
     }
 }

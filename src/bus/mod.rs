@@ -9,12 +9,15 @@ pub mod connection;
 pub mod door;
 pub mod endpoints;
 pub mod login;
+pub mod objects;
 pub mod options;
+mod permits;
 mod repeats;
 mod reply;
 mod service;
 pub mod streams;
 pub mod sync;
+mod window;
 pub mod wire;
 
 use std::fmt;
@@ -92,7 +95,7 @@ pub enum Error {
     },
     #[error("the NATS server did not send back a message to oneself within {seconds} s")]
     NoEcho { seconds: u64 },
-    #[error("nobody listens on {subject}: no worker is running on this NATS server")]
+    #[error("nobody listens on {subject}: no worker is running on this NATS server, or all are overrun")]
     NoWorker { subject: String },
     #[error("no answer on {subject} within {seconds} s")]
     NoAnswer { subject: String, seconds: f64 },
@@ -115,6 +118,8 @@ pub enum Error {
     Denied { said: String },
     #[error("durable work needs nats-server {oldest} or newer, and this is {version}")]
     OldServer { version: String, oldest: String },
+    #[error("fetch an answer that is too large for a message")]
+    Fetch(#[from] objects::Error),
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
 }

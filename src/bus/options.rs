@@ -39,6 +39,11 @@ pub struct Options {
     /// How many requests this worker does at a time. One more is told 503 with `Retry-After-Ms` at once. Most of them
     /// wait for a model, so it may be far above the number of cores.
     pub max_concurrent: usize,
+    /// How many of `max_concurrent` one tenant may have while it is alone. Where several want more than there is, all
+    /// come to the same share, and a part always stays free for who comes next: with the default, half, n busy tenants
+    /// have one (n+1)th each. The same fraction holds for queries. As much as `max_concurrent`: no shares; right where
+    /// there is one tenant only.
+    pub max_concurrent_per_tenant: usize,
     /// How many queries (statistics, templates, health, ...) run at a time, apart from the requests: a full worker
     /// still says that it is full.
     pub max_concurrent_queries: usize,
@@ -51,8 +56,9 @@ pub struct Options {
     pub max_task_bytes: usize,
     /// The longest body, in bytes. Longer ones are told 413 without being read.
     pub max_body_bytes: usize,
-    /// How many messages the library holds for each subscription before it drops some. Low on purpose: what waits here
-    /// is memory, and 65,536 (the library's default) let it grow by 700 MiB.
+    /// How many messages of one subject may be on their way to this worker or wait in it to be read. Beyond that the
+    /// server gives them to another worker or tells their senders at once that there is no responder; none is dropped.
+    /// More is memory: with 65,536, the library's own limit, it grew by 700 MiB.
     pub subscription_capacity: usize,
     /// How often the server is asked whether it is there, in milliseconds.
     pub ping_interval_ms: u64,
@@ -86,6 +92,7 @@ impl Default for Options {
             tls: Tls::default(),
             name: "tandem".to_owned(),
             max_concurrent: 256,
+            max_concurrent_per_tenant: 128,
             max_concurrent_queries: 32,
             reply_prefixes: vec!["_INBOX.".to_owned()],
             inbox_prefix: "_INBOX".to_owned(),
@@ -131,6 +138,7 @@ impl Options {
         }
         for (key, value) in [
             ("max_concurrent", self.max_concurrent),
+            ("max_concurrent_per_tenant", self.max_concurrent_per_tenant),
             ("max_concurrent_queries", self.max_concurrent_queries),
             ("max_task_bytes", self.max_task_bytes),
             ("max_body_bytes", self.max_body_bytes),
@@ -140,7 +148,7 @@ impl Options {
                 return wrong(key, "must be at least 1".to_owned());
             }
         }
-        // Permits are counted in u32 when the door waits for all of them.
+        // More tasks than that are memory that no machine has; and what shares are computed with stays small.
         for (key, value) in [
             ("max_concurrent", self.max_concurrent),
             ("max_concurrent_queries", self.max_concurrent_queries),
@@ -166,6 +174,12 @@ impl Options {
     /// Reads the files that the options name, as a connection would.
     pub fn check_files(&self) -> Result<(), Error> {
         login::connect_options(self).map(drop)
+    }
+
+    /// What one tenant may have of the queries: the same fraction as of the requests.
+    pub(super) fn max_queries_per_tenant(&self) -> usize {
+        let quota = self.max_concurrent_per_tenant.min(self.max_concurrent);
+        (self.max_concurrent_queries * quota).div_ceil(self.max_concurrent)
     }
 
     pub(super) fn ping_interval(&self) -> Duration {

@@ -4,9 +4,11 @@
 //! worker's own subjects would make it talk to itself. So replies go below allowed prefixes only, and never empty.
 
 use async_nats::{Client, HeaderMap, Subject};
+use tracing::warn;
 
-use super::wire::{CORRELATION_ID, Code, Envelope, Error, Refusal, TRACEPARENT};
-use crate::domain::CorrelationId;
+use super::objects;
+use super::wire::{CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
+use crate::domain::{CorrelationId, Tenant};
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
 const HEADER_ROOM: usize = 1024;
@@ -42,27 +44,68 @@ pub(super) struct Back {
     pub(super) to: Subject,
     pub(super) correlation_id: CorrelationId,
     traceparent: Option<String>,
+    tenant: Tenant,
+    /// The sender can fetch an answer from the object store.
+    fetches: bool,
 }
 
 impl Back {
     /// `own` is the traceparent of the span under which the request is done here; without one the sender gets its own
     /// back.
     pub(super) fn new(to: Subject, envelope: &Envelope, own: Option<String>) -> Self {
-        let traceparent = own.or_else(|| envelope.traceparent.clone());
-        Self { to, correlation_id: envelope.correlation_id.clone(), traceparent }
+        Self {
+            to,
+            correlation_id: envelope.correlation_id.clone(),
+            traceparent: own.or_else(|| envelope.traceparent.clone()),
+            tenant: envelope.tenant.clone(),
+            fetches: envelope.fetches,
+        }
     }
 
-    /// Sends an answer, or says that it is too large to be sent.
+    /// Whether [`answer`](Self::answer) would have to store it first, which takes round trips.
+    pub(super) fn must_store(&self, client: &Client, body: &[u8]) -> bool {
+        self.fetches && body.len() > most(client)
+    }
+
+    /// Sends an answer, or where it is, or says that it is too large to be sent.
     pub(super) async fn answer(&self, client: &Client, body: Vec<u8>) -> Result<(), Unsent> {
-        let most = client.max_payload().saturating_sub(HEADER_ROOM);
-        if body.len() > most {
-            let message = format!(
-                "the answer has {} bytes and this NATS server carries at most {most}; ask for less at a time",
-                body.len()
-            );
-            return Err(Unsent::TooLarge(Refusal::new(Code::TooLarge, message)));
+        if body.len() <= most(client) {
+            return self.send(client, self.headers(), body).await;
         }
-        self.send(client, self.headers(), body).await
+        let refused = |more: &str| {
+            let (found, most) = (body.len(), most(client));
+            let message = format!("the answer has {found} bytes and this NATS server carries at most {most}; {more}");
+            Err(Unsent::TooLarge(Refusal::new(Code::TooLarge, message)))
+        };
+        if !self.fetches {
+            return refused("ask for less at a time, or with the header Accept-Object-Store");
+        }
+        let put = objects::put(client, &self.tenant, &self.correlation_id, &body, true);
+        match tokio::time::timeout(objects::LIMIT, put).await {
+            Ok(Ok(())) => self.stored(client, body.len()).await,
+            Ok(Err(error)) => {
+                warn!(error = %Causes(&error), "an answer could not be stored");
+                refused("the object store does not take it; ask for less at a time")
+            }
+            Err(_) => {
+                warn!("an answer could not be stored in {} s", objects::LIMIT.as_secs());
+                refused("the object store does not take it; ask for less at a time")
+            }
+        }
+    }
+
+    async fn stored(&self, client: &Client, bytes: usize) -> Result<(), Unsent> {
+        let at = StoredAnswer {
+            bucket: objects::bucket(&self.tenant),
+            object: self.correlation_id.to_string(),
+            bytes,
+            correlation_id: self.correlation_id.to_string(),
+        };
+        let mut headers = self.headers();
+        headers.insert(objects::BUCKET, at.bucket.as_str());
+        headers.insert(objects::OBJECT, at.object.as_str());
+        let body = serde_json::to_vec(&at).map_err(|error| Unsent::Failed(error.to_string()))?;
+        self.send(client, headers, body).await
     }
 
     pub(super) async fn refuse(
@@ -98,6 +141,11 @@ impl Back {
         let sent = client.publish_with_headers(self.to.clone(), headers, body.into()).await;
         sent.map_err(|error| Unsent::Failed(error.to_string()))
     }
+}
+
+/// The largest body that the server carries with our headers.
+fn most(client: &Client) -> usize {
+    client.max_payload().saturating_sub(HEADER_ROOM)
 }
 
 /// Why a reply did not leave.

@@ -96,8 +96,12 @@ pub(super) fn describe(verb: Verb, door: &Shared) -> Result<Vec<u8>, serde_json:
             let endpoints =
                 door.endpoints.iter().map(|(endpoint, tally)| EndpointStats::new(endpoint, tally)).collect();
             let counts = &door.counts;
+            let (tenants_at_work, largest_share) = door.work.shares();
             let data = Data {
                 shed: counts.shed.load(Ordering::Relaxed),
+                over_share: counts.over_share.load(Ordering::Relaxed),
+                tenants_at_work,
+                largest_share,
                 refused_replies: counts.refused_replies.load(Ordering::Relaxed),
                 panics: counts.panics.load(Ordering::Relaxed),
                 unsent: counts.unsent.load(Ordering::Relaxed),
@@ -192,11 +196,16 @@ impl EndpointStats {
     }
 }
 
-/// Counted since the door opened.
+/// Counted since the door opened, but for what is at work now.
 #[derive(Serialize)]
 struct Data {
-    /// Told 503 because the worker was full.
+    /// Told 503 because the worker was full, or the tenant had its share.
     shed: u64,
+    /// Of them: because the tenant had its share.
+    over_share: u64,
+    /// Tenants that have requests at work now, and how many the busiest of them has.
+    tenants_at_work: usize,
+    largest_share: usize,
     /// Not served: without a reply subject, or with one that is not allowed.
     refused_replies: u64,
     /// Requests that ended in a fault of the worker.

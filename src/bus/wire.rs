@@ -10,7 +10,8 @@ mod request;
 mod response;
 mod text;
 
-pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
+pub use envelope::{ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
+pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
 pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Nothing, Purge, PurgeAnswer, TemplateChecks, TemplateChoice,
@@ -18,5 +19,5 @@ pub use query::{
 };
 pub(super) use query::{Erasure, Judgement, feedback, nothing, purge, template_choice, template_query, template_ref};
 pub use request::{Context, Request, decode};
-pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response};
+pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
 pub use text::Text;

@@ -10,6 +10,7 @@ use super::{Error, Pipeline};
 use crate::coordinator::analyze::{Analysis, analyze};
 use crate::domain::record::Totals;
 use crate::domain::{Method, NanoUsd, Tenant, Timestamp};
+use crate::store;
 
 /// A tenant's figures: the source's `get_stats`, and what the answers cost. All from the database, of all workers.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
@@ -108,7 +109,7 @@ pub struct CacheStats {
 
 impl Pipeline {
     pub async fn stats(&self, tenant: &Tenant) -> Result<Stats, Error> {
-        self.recorder.flush().await.map_err(Error::Unavailable)?;
+        self.written().await?;
         let totals = self.store.totals(tenant).await.map_err(Error::Unavailable)?;
         let latencies = self.store.latencies(tenant, self.options.sample).await.map_err(Error::Unavailable)?;
         let running = self.running.load(Ordering::Relaxed);
@@ -116,7 +117,7 @@ impl Pipeline {
     }
 
     pub async fn analyze(&self, now: Timestamp) -> Result<Analysis, Error> {
-        self.recorder.flush().await.map_err(Error::Unavailable)?;
+        self.written().await?;
         let edges = self.store.edges().await.map_err(Error::Unavailable)?;
         let qualities = self.store.qualities(self.options.sample).await.map_err(Error::Unavailable)?;
         let qualities: Vec<f64> = qualities.into_iter().map(|(_, quality)| quality).collect();
@@ -186,6 +187,17 @@ impl Pipeline {
         Health::of(components)
     }
 
+    /// Waits until what was recorded before is in the database, but not for a database that is away.
+    pub(super) async fn written(&self) -> Result<(), Error> {
+        match tokio::time::timeout(WRITTEN, self.recorder.flush()).await {
+            Ok(written) => written.map_err(Error::Unavailable),
+            Err(_) => {
+                let late = store::Error::Timeout { action: "write down what was answered before", limit: WRITTEN };
+                Err(Error::Unavailable(late))
+            }
+        }
+    }
+
     /// What waits must get on: a write that fails is tried again for ever, without an error anywhere but in the log.
     async fn recording(&self) -> (Status, Option<String>) {
         let mut commits = self.recorder.commits();
@@ -205,6 +217,8 @@ impl Pipeline {
     }
 }
 
+/// As long as a query waits for a connection by default.
+const WRITTEN: Duration = Duration::from_secs(5);
 /// How long a component may take to show that it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
 

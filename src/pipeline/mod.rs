@@ -192,7 +192,7 @@ impl Pipeline {
         now: Timestamp,
     ) -> Result<Judged, Error> {
         // The verdict may come before the answer's own record is written.
-        self.recorder.flush().await.map_err(Error::Unavailable)?;
+        self.written().await?;
         let begun = Instant::now();
         let judgement = loop {
             let judged = self.store.judge(tenant, correlation_id, verdict, comment, now).await;

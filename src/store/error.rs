@@ -57,6 +57,12 @@ impl Error {
         }
     }
 
+    /// With all its causes, on one line, for the log.
+    pub(super) fn in_full(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
     pub(super) fn during(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| {
             meters().database_errors.increment(1);

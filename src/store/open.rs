@@ -78,6 +78,17 @@ async fn sqlite(options: &Options, place: &str) -> Result<Store, Error> {
             .max_connections(max)
             .acquire_timeout(Duration::from_millis(options.connect_timeout_ms))
             .test_before_acquire(false)
+            // After a commit that failed (a full disk) SQLite has rolled back by itself and refuses another ROLLBACK;
+            // sqlx 0.9 then counts a transaction for ever, and nothing could be written through that connection.
+            .before_acquire(|connection, _| {
+                Box::pin(async move {
+                    if connection.is_in_transaction() {
+                        // A rollback may still be on its way.
+                        connection.ping().await?;
+                    }
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .idle_timeout(None)
             .max_lifetime(None)
     };

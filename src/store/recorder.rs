@@ -244,7 +244,7 @@ impl Writer {
             match limited(&self.store, &[write]).await {
                 Ok(()) => self.finish(1),
                 Err(error) if error.is_refusal() => {
-                    error!(error = &error as &dyn std::error::Error, "the database refused a record");
+                    error!(error = error.in_full(), "the database refused a record");
                     self.counters.refused.fetch_add(1, Ordering::Relaxed);
                     self.counters.done.fetch_add(1, Ordering::Relaxed);
                     if let Some(done) = self.pending.remove(0).done {
@@ -277,7 +277,7 @@ impl Writer {
         if !self.failing || self.may_warn() {
             self.warned = Instant::now();
             let waiting = self.pending.len() + self.messages.len();
-            let error = error as &dyn std::error::Error;
+            let error = error.in_full();
             warn!(error, recorder.waiting = waiting, "records can't be written; they are kept and tried again");
         }
         self.failing = true;

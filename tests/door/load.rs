@@ -36,7 +36,9 @@ async fn a_full_worker_says_so_at_once_and_still_answers_queries() {
         work: Box::pin(async { Reply::json(&"here") }),
         timeout: Duration::from_secs(1),
     });
-    let door = open(&nats, vec![work, query], &Options { max_concurrent: 2, ..nats.options() }).await;
+    let door =
+        open(&nats, vec![work, query], &Options { max_concurrent: 2, max_concurrent_per_tenant: 2, ..nats.options() })
+            .await;
     let client = nats.client().await;
     let asked: Vec<_> = (0..2)
         .map(|_| {

@@ -49,7 +49,13 @@ impl Place {
     }
 
     pub fn config(&self, nats: &Nats) -> Config {
-        let mut config = Config { nats: nats.options(), ..Config::default() };
+        self.config_at(nats.server.url())
+    }
+
+    /// Of a worker on the server at this address.
+    pub fn config_at(&self, nats_url: &str) -> Config {
+        let mut config = Config::default();
+        config.nats.urls = vec![nats_url.to_owned()];
         config.database.url = self.database();
         // Who looks at the page gives it a port.
         config.http.listen = String::new();

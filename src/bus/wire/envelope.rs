@@ -11,6 +11,8 @@ use crate::domain::{CorrelationId, Tenant, Timestamp};
 pub const TRACEPARENT: &str = "traceparent";
 /// When the sender stops waiting: milliseconds since the Unix epoch.
 pub const DEADLINE: &str = "Execution-Deadline";
+/// `true` where the sender can fetch an answer from JetStream's object store.
+pub const ACCEPT_OBJECT_STORE: &str = "Accept-Object-Store";
 /// Stands on every reply.
 pub const CORRELATION_ID: &str = "Correlation-Id";
 
@@ -22,6 +24,8 @@ pub struct Envelope {
     pub correlation_id: CorrelationId,
     pub traceparent: Option<String>,
     pub deadline: Option<Timestamp>,
+    /// The sender can fetch an answer that is too large for a message.
+    pub fetches: bool,
 }
 
 impl Envelope {
@@ -34,6 +38,7 @@ impl Envelope {
             correlation_id: CorrelationId::generate(),
             traceparent: header(TRACEPARENT).filter(|t| is_traceparent(t)).map(str::to_owned),
             deadline: None,
+            fetches: header(ACCEPT_OBJECT_STORE).is_some_and(|value| value.eq_ignore_ascii_case("true")),
         };
         let checked = envelope.check(base, subject, header(DEADLINE), now);
         (envelope, checked)

@@ -143,7 +143,7 @@ impl From<pipeline::Error> for Refusal {
 }
 
 /// An error with its causes, for the log.
-struct Causes<'a>(&'a dyn std::error::Error);
+pub(in crate::bus) struct Causes<'a>(pub(in crate::bus) &'a dyn std::error::Error);
 
 impl std::fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

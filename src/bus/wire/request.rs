@@ -270,6 +270,7 @@ mod tests {
             correlation_id: domain::CorrelationId::generate(),
             traceparent: None,
             deadline: None,
+            fetches: false,
         };
         decode(body.as_ref(), &envelope, 64 * 1024, |written, _, _| {
             written.and_then(Language::named).unwrap_or(Language::Elixir)

@@ -39,6 +39,18 @@ pub struct Response {
     pub cache: Option<CacheOrigin>,
 }
 
+/// In place of an answer that is too large for a message, to a sender who sent `Accept-Object-Store: true`: where it
+/// is. What lies there is the answer as it would have been sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct StoredAnswer {
+    /// A bucket of JetStream's object store.
+    pub bucket: String,
+    /// The object's name in it. It is kept for an hour.
+    pub object: String,
+    pub bytes: usize,
+    pub correlation_id: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Metrics {
     /// From the arrival of the request to the answer, in milliseconds, to the microsecond.
