@@ -244,7 +244,7 @@ async fn repeats_share_a_row_and_each_is_counted_once_and_can_be_judged(place: P
         ..made.clone()
     };
     let hits: Vec<Execution> = (0..50).map(hit).collect();
-    store.record(&[made.clone()]).await.unwrap();
+    store.record(std::slice::from_ref(&made)).await.unwrap();
     store.put_entries(std::slice::from_ref(&stored)).await.unwrap();
     store.record(&hits[..20]).await.unwrap();
     // The commit went unanswered: the same again, with more.

@@ -12,7 +12,7 @@ use tandem::domain::{CorrelationId, RequestId, Tenant, Timestamp};
 use tandem::store::{Options, Store};
 
 /// Round trips a second, with `in_flight` senders.
-pub async fn round_trips(server: &str, subject: &'static str, in_flight: usize, time: Duration) -> f64 {
+pub(crate) async fn round_trips(server: &str, subject: &'static str, in_flight: usize, time: Duration) -> f64 {
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
     let client = async_nats::connect(server).await.unwrap();
@@ -32,7 +32,7 @@ pub async fn round_trips(server: &str, subject: &'static str, in_flight: usize, 
                     });
                     streams.publish(subject, body.to_string().into()).await.unwrap().await.unwrap();
                     let result = tokio::time::timeout(Duration::from_secs(30), results.next()).await;
-                    let result = result.expect("no result within 30 s").unwrap();
+                    let result = result.unwrap().unwrap();
                     assert!(result.payload.len() > 100, "{}", String::from_utf8_lossy(&result.payload));
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -48,7 +48,7 @@ pub async fn round_trips(server: &str, subject: &'static str, in_flight: usize, 
 }
 
 /// The same on JetStream alone: a queue of work, a stream of results, no database and nothing to do.
-pub async fn serve(server: &str, answer: usize) {
+pub(crate) async fn serve(server: &str, answer: usize) {
     let client = async_nats::connect(server).await.unwrap();
     let streams = jetstream::new(client.clone());
     let config = |name: &str, subject: &str, retention| stream::Config {
@@ -83,7 +83,7 @@ pub async fn serve(server: &str, answer: usize) {
 }
 
 /// How many ids a second the database itself claims and settles: two commits each, as a submit needs them.
-pub async fn commits(folder: &Path, in_flight: usize, time: Duration) -> f64 {
+pub(crate) async fn commits(folder: &Path, in_flight: usize, time: Duration) -> f64 {
     let url = format!("sqlite://{}", folder.join(format!("commits-{}.db", uuid::Uuid::now_v7().simple())).display());
     let store = Store::open(&Options { url, ..Options::default() }).await.unwrap();
     let began = Instant::now();

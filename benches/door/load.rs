@@ -9,27 +9,27 @@ use tokio::task::JoinSet;
 use tokio_util::bytes::Bytes;
 
 /// What one round of load saw.
-pub struct Round {
-    pub took: Duration,
-    pub latencies: Vec<Duration>,
+pub(crate) struct Round {
+    pub(crate) took: Duration,
+    pub(crate) latencies: Vec<Duration>,
 }
 
 impl Round {
-    pub fn done(&self) -> usize {
+    pub(crate) fn done(&self) -> usize {
         self.latencies.len()
     }
 
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.done() as f64 / self.took.as_secs_f64()
     }
 
-    pub fn percentile(&self, share: f64) -> Duration {
+    pub(crate) fn percentile(&self, share: f64) -> Duration {
         self.latencies[((self.latencies.len() - 1) as f64 * share) as usize]
     }
 }
 
 /// `in_flight` senders, each with its next request as soon as the last one is answered.
-pub async fn closed(
+pub(crate) async fn closed(
     clients: Vec<Client>,
     subject: &'static str,
     body: &'static str,
@@ -66,16 +66,22 @@ pub async fn closed(
 
 /// What a service made of more than it can bear.
 #[derive(Default)]
-pub struct Flood {
-    pub good: usize,
+pub(crate) struct Flood {
+    pub(crate) good: usize,
     /// How long those waited who were told 503.
-    pub shed: Vec<Duration>,
-    pub lost: usize,
-    pub took: Duration,
+    pub(crate) shed: Vec<Duration>,
+    pub(crate) lost: usize,
+    pub(crate) took: Duration,
 }
 
 /// `rate` requests a second, whatever comes back.
-pub async fn open(client: Client, subject: &'static str, body: &'static str, rate: f64, time: Duration) -> Flood {
+pub(crate) async fn open(
+    client: Client,
+    subject: &'static str,
+    body: &'static str,
+    rate: f64,
+    time: Duration,
+) -> Flood {
     let mut flood = Flood::default();
     let mut open: JoinSet<Option<(bool, Duration)>> = JoinSet::new();
     let began = Instant::now();

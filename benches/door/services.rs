@@ -24,7 +24,7 @@ struct Told<'a> {
 
 /// `bare`: sends a ready answer back from its receive loop. `shaped`: a semaphore, a task for each request, JSON in and
 /// out.
-pub async fn echo(shape: &str, server: &str, length: usize) {
+pub(crate) async fn echo(shape: &str, server: &str, length: usize) {
     let client = async_nats::connect(server).await.unwrap();
     let mut messages = client.queue_subscribe(format!("bench.{shape}"), "bench".to_owned()).await.unwrap();
     let text: Arc<str> = "x".repeat(length.saturating_sub(100)).into();
@@ -48,4 +48,3 @@ pub async fn echo(shape: &str, server: &str, length: usize) {
         });
     }
 }
-

@@ -1,7 +1,7 @@
 //! Figures of all rounds, their medians, and whether they reach their goals.
 
 #[derive(Clone, Copy)]
-pub enum Goal {
+pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
     None,
@@ -9,17 +9,17 @@ pub enum Goal {
 
 /// Rows in the order in which they were first added, each with the figure of every round.
 #[derive(Default)]
-pub struct Table(Vec<(&'static str, Goal, Vec<f64>, &'static str)>);
+pub(crate) struct Table(Vec<(&'static str, Goal, Vec<f64>, &'static str)>);
 
 impl Table {
-    pub fn add(&mut self, name: &'static str, goal: Goal, figure: f64, unit: &'static str) {
+    pub(crate) fn add(&mut self, name: &'static str, goal: Goal, figure: f64, unit: &'static str) {
         match self.0.iter_mut().find(|row| row.0 == name) {
             Some(row) => row.2.push(figure),
             None => self.0.push((name, goal, vec![figure], unit)),
         }
     }
 
-    pub fn print(&mut self) {
+    pub(crate) fn print(&mut self) {
         println!("{:<56} {:>10} {:>22} {:>10}", "", "median", "least … most", "goal");
         for (name, goal, figures, unit) in &mut self.0 {
             figures.sort_by(f64::total_cmp);
