@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::bus::{self, Change, Connection, Door, Instance, Sync, endpoints};
+use crate::bus::{self, Change, Connection, Door, Instance, Submits, Sync, endpoints};
 use crate::cache::Cache;
 use crate::config::{Config, Paths};
 use crate::coordinator::library::{Library, files_under};
@@ -135,6 +135,7 @@ pub struct Worker {
     pub urls: Vec<String>,
     connection: Connection,
     door: Door,
+    submits: Submits,
     sync: Sync,
     recorder: Recorder,
     store: Store,
@@ -179,9 +180,11 @@ impl Worker {
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
             tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
-        let endpoints = endpoints::all(&pipeline, &connection, &sync, &config.nats);
+        let submits = Submits::open(pipeline.clone(), &config.nats, Timestamp::now).await;
+        let endpoints = endpoints::all(&pipeline, &connection, &sync, &submits.desk(), &config.nats);
         let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
-        Ok(Self { pipeline, urls, connection, door, sync, recorder, store, tasks })
+        door.tells_of(submits.desk());
+        Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks })
     }
 
     /// Its name in `$SRV` and among the workers.
@@ -202,7 +205,7 @@ impl Worker {
     /// Takes no more requests, answers those it has, writes down what is left, and lets go.
     pub async fn stop(mut self, grace: Duration) {
         let end = tokio::time::Instant::now() + grace;
-        let stopped = self.door.stop(grace).await;
+        let (stopped, ()) = tokio::join!(self.door.stop(grace), self.submits.stop(grace));
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
         }

@@ -20,7 +20,7 @@ use super::endpoints::{self, Call, Endpoint, Lane, Reply, Served};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
 use super::wire::{Code, Envelope, Refusal};
-use super::{Connection, Error, Instance, NAME, Options};
+use super::{Connection, Desk, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
 
 /// What an endpoint's own deadline gets before the door speaks for it.
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     /// What `$SRV.INFO` tells, from the first time that it is asked.
     pub(super) info: OnceLock<Vec<service::EndpointInfo>>,
     pub(super) counts: Counts,
+    /// What `$SRV.STATS` tells of durable work.
+    pub(super) desk: OnceLock<Desk>,
     pub(super) opened: Timestamp,
     allowed: Allowed,
     clock: fn() -> Timestamp,
@@ -88,12 +90,13 @@ impl Door {
     ) -> Result<Self, Error> {
         options.check()?;
         endpoints::check(&endpoints)?;
-        let own = endpoints.iter().map(|e| e.subject).chain([super::sync::SUBJECT]).collect();
+        let own = endpoints.iter().map(|e| e.subject).chain(super::submit::own_subjects()).collect();
         let shared = Arc::new(Shared {
             allowed: Allowed::new(options.reply_prefixes.clone(), own),
             endpoints: endpoints.into_iter().map(|endpoint| (endpoint, Tally::default())).collect(),
             info: OnceLock::new(),
             counts: Counts::default(),
+            desk: OnceLock::new(),
             opened: clock(),
             clock,
             max_body: options.max_body_bytes,
@@ -121,6 +124,12 @@ impl Door {
 
     pub fn instance(&self) -> &Instance {
         &self.shared.instance
+    }
+
+    /// Tells of durable work too, in `$SRV.STATS`.
+    pub fn tells_of(&self, desk: Desk) {
+        // Said once, by whoever wires the worker.
+        let _ = self.shared.desk.set(desk);
     }
 
     /// How many requests and queries are being done now.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use super::wire::{self, Code, Envelope, Refusal, Response};
-use super::{Connection, Error, Options, Sync};
+use super::{Connection, Desk, Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, Pipeline};
 
@@ -165,7 +165,13 @@ impl From<Refusal> for Served {
 }
 
 /// The [`TABLE`], served over the pipeline.
-pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, options: &Options) -> Vec<Endpoint> {
+pub fn all(
+    pipeline: &Pipeline,
+    connection: &Connection,
+    sync: &Sync,
+    desk: &Desk,
+    options: &Options,
+) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
         request(p(), options),
@@ -178,8 +184,8 @@ pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, options: &
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
         ),
-        query((p(), connection.clone()), HEALTH, wire::nothing, |(p, connection), (), _| async move {
-            Reply::json(&p.health().await.with("nats", connection.health()))
+        query((p(), connection.clone(), desk.clone()), HEALTH, wire::nothing, |(p, nats, desk), (), _| async move {
+            Reply::json(&p.health().await.with("nats", nats.health()).with("submits", desk.health()))
         }),
         query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
             Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
@@ -291,8 +297,15 @@ where
 }
 
 fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
-    wire::decode(call.body(), &call.envelope, call.now, max_task, |written, task, notes| {
+    let decoded = wire::decode(call.body(), &call.envelope, call.now, max_task, |written, task, notes| {
         pipeline.read_language(written, task, notes)
+    });
+    decoded.map(|mut request| {
+        if request.reply_to.take().is_some() {
+            let note = "'reply_to' is for execution.submit; a request is answered on its reply subject";
+            request.notes.push(note.to_owned());
+        }
+        request
     })
 }
 

@@ -6,13 +6,18 @@
 pub mod asyncapi;
 pub mod client;
 pub mod connection;
+mod dead;
 pub mod door;
 pub mod endpoints;
+mod job;
 pub mod options;
 mod reply;
 mod service;
 pub mod streams;
+pub mod submit;
+mod submitting;
 pub mod sync;
+mod weed;
 pub mod wire;
 
 use std::fmt;
@@ -23,6 +28,8 @@ pub use door::{Door, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
 pub use streams::Provision;
+pub use submit::{Desk, Submits};
+pub use submitting::{DeadLetter, Followed, Submitted};
 pub use sync::{Change, Confirmed, Heard, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.

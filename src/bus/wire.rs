@@ -5,12 +5,15 @@
 mod envelope;
 mod error;
 mod fields;
+mod progress;
 mod query;
 mod request;
 mod response;
 
 pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT};
+pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
+pub use progress::{Progress, State};
 pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Nothing, TemplateChecks, TemplateChoice, TemplateList, TemplateQuery,
     TemplateRef,

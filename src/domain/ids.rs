@@ -76,6 +76,13 @@ impl Default for Tenant {
     }
 }
 
+impl RequestId {
+    /// For work whose sender gave it no id: its place in a queue, and when it came there.
+    pub fn numbered(sequence: u64, at_ms: u64) -> Self {
+        Self(format!("submit-{sequence}-{at_ms}").into())
+    }
+}
+
 impl CorrelationId {
     /// Ordered by time, so that rows written together lie together.
     pub fn generate() -> Self {

@@ -126,6 +126,7 @@ impl From<pipeline::Error> for Refusal {
                 format!("the id '{id}' was used with another body; a new request needs a new id"),
             ),
             E::DeadlineExceeded => Self::new(Code::DeadlineExceeded, "the time given to this request has passed"),
+            E::Superseded => Self::new(Code::Internal, error.to_string()),
             E::UnknownCorrelationId { id } => {
                 Self::at(Code::NotFound, "correlation_id", format!("this tenant has no answer with the id '{id}'"))
             }
@@ -143,7 +144,7 @@ impl From<pipeline::Error> for Refusal {
 }
 
 /// An error with its causes, for the log.
-struct Causes<'a>(&'a dyn std::error::Error);
+pub(in crate::bus) struct Causes<'a>(pub(in crate::bus) &'a dyn std::error::Error);
 
 impl std::fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
