@@ -165,13 +165,7 @@ impl From<Refusal> for Served {
 }
 
 /// The [`TABLE`], served over the pipeline.
-pub fn all(
-    pipeline: &Pipeline,
-    connection: &Connection,
-    sync: &Sync,
-    desk: &Desk,
-    options: &Options,
-) -> Vec<Endpoint> {
+pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, desk: &Desk, options: &Options) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
         request(p(), options),

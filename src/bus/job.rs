@@ -259,7 +259,8 @@ impl Job {
         let pipeline = &self.lane.shared.pipeline;
         // The header's deadline bounds all attempts together, the body's timeout each.
         let envelope = Envelope { deadline: None, ..envelope.clone() };
-        let read = |written: Option<&str>, task: &str, notes: &mut Vec<String>| pipeline.read_language(written, task, notes);
+        let read =
+            |written: Option<&str>, task: &str, notes: &mut Vec<String>| pipeline.read_language(written, task, notes);
         wire::decode(&self.message.payload, &envelope, self.now, options.max_task_bytes, read)
     }
 
@@ -357,7 +358,11 @@ impl Job {
         }
         self.lane.shared.counts.done.fetch_add(1, Ordering::Relaxed);
         info!(method = method.as_str(), success, "answered");
-        self.tell(sender, |progress| Progress { method: Some(method), success: Some(success), ..progress }, State::Done);
+        self.tell(
+            sender,
+            |progress| Progress { method: Some(method), success: Some(success), ..progress },
+            State::Done,
+        );
         End::Done
     }
 

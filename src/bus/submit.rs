@@ -430,8 +430,7 @@ impl<'a> Pulls<'a> {
     fn wanted(&self) -> bool {
         let shared = &self.lane.shared;
         let enough = (shared.options.max_concurrent_submits / 4).max(1);
-        Instant::now() >= self.not_before
-            && (self.reserved.is_empty() || shared.permits.available_permits() >= enough)
+        Instant::now() >= self.not_before && (self.reserved.is_empty() || shared.permits.available_permits() >= enough)
     }
 
     /// Asks for as much as there are permits, `first` and all others that are free.

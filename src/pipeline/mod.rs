@@ -13,8 +13,8 @@ use tracing::{Instrument, warn};
 
 pub use crate::coordinator::analyze::Analysis;
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
-pub use submit::{Attempt, Submission};
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
+pub use submit::{Attempt, Submission};
 
 use crate::cache::{Cache, Found, Key, Order};
 use crate::coordinator::agent::likeliest_type;

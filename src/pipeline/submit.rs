@@ -77,8 +77,7 @@ impl Pipeline {
         let clock = || now.plus(begun.elapsed());
         let claim = || async {
             let (hash, delivery) = (&request.body_hash, submission.delivery);
-            let (claim, attempts) =
-                self.store.claim_submit(tenant, id, hash, holder, delivery, clock(), lease).await?;
+            let (claim, attempts) = self.store.claim_submit(tenant, id, hash, holder, delivery, clock(), lease).await?;
             attempt.store(attempts, Ordering::Relaxed);
             Ok::<Claim, crate::store::Error>(claim)
         };

@@ -384,15 +384,12 @@ mod tests {
 
     #[test]
     fn what_is_read_otherwise_than_written_is_said() {
-        let request =
-            read(r#"{"task": "x", "complexity": "huge", "complexty": 1, "timeout_ms": 3600000}"#);
+        let request = read(r#"{"task": "x", "complexity": "huge", "complexty": 1, "timeout_ms": 3600000}"#);
         let request = request.unwrap();
         assert_eq!(request.goal.complexity, Complexity::Medium);
         assert_eq!(request.timeout, MAX_TIMEOUT);
         let notes = request.notes.join("\n");
-        for said in
-            ["\"huge\" was read as medium", "\"complexty\" is not known", "3600000 was read as 600000"]
-        {
+        for said in ["\"huge\" was read as medium", "\"complexty\" is not known", "3600000 was read as 600000"] {
             assert!(notes.contains(said), "{notes}");
         }
     }
