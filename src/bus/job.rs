@@ -28,6 +28,8 @@ use crate::store::Delivery;
 pub(super) const ID: &str = "Execution-Id";
 /// On a result: the place in the stream of the submit that it is of.
 pub(super) const SEQUENCE: &str = "Execution-Sequence";
+/// From this delivery on a submit is done alone. One more than what a single crash makes of it.
+const SUSPECT: u64 = 3;
 /// An acknowledgement that is not confirmed by then is sent again.
 const CONFIRM: Duration = Duration::from_secs(2);
 const CONFIRMS: u32 = 3;
@@ -106,10 +108,7 @@ impl Job {
             submit.delivered = self.delivered,
         );
         let work = async {
-            let _permit = match permit {
-                Some(permit) => Some(permit),
-                None => shared.permit().await,
-            };
+            let Some(_permit) = self.admitted(permit).await else { return End::Again(None) };
             let (sender, identified) = self.sender(&envelope);
             let carried = self.carry(&sender, &envelope, checked.and(identified));
             match AssertUnwindSafe(carried).catch_unwind().await {
@@ -127,6 +126,28 @@ impl Job {
             self.end(end).await;
         };
         all.instrument(span).await;
+    }
+
+    /// Waits for a permit, where it came without one. What was delivered this often may be what kills workers: it is done
+    /// alone, so that the next death is counted against no other. `None` where the worker stops first.
+    async fn admitted(&self, permit: Option<OwnedSemaphorePermit>) -> Option<OwnedSemaphorePermit> {
+        let shared = &self.lane.shared;
+        let admitted = async {
+            if self.delivered >= SUSPECT {
+                // Others may be done while this one waits for its turn.
+                drop(permit);
+                return shared.alone().await;
+            }
+            match permit {
+                Some(permit) => Some(permit),
+                None => shared.permit().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            admitted = admitted => admitted,
+            () = shared.stopping.cancelled() => None,
+        }
     }
 
     /// Was not begun.

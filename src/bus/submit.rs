@@ -98,6 +98,8 @@ pub(super) struct Shared {
     pub(super) give_up: CancellationToken,
     pub(super) hand: Hand,
     permits: Arc<Semaphore>,
+    /// For what may be poison: one at a time.
+    suspects: Arc<Semaphore>,
     standing: watch::Sender<Standing>,
     away: watch::Sender<bool>,
     /// Up to where the stream was searched for what can't be read.
@@ -171,6 +173,7 @@ impl Submits {
             give_up: CancellationToken::new(),
             hand: Hand::default(),
             permits: Arc::new(Semaphore::new(permits)),
+            suspects: Arc::new(Semaphore::new(1)),
             standing: watch::Sender::new(standing),
             away: watch::Sender::new(false),
             searched: tokio::sync::Mutex::new(0),
@@ -262,6 +265,10 @@ impl Shared {
 
     pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         self.permits.clone().acquire_owned().await.ok()
+    }
+
+    pub(super) async fn alone(&self) -> Option<OwnedSemaphorePermit> {
+        self.suspects.clone().acquire_owned().await.ok()
     }
 }
 
