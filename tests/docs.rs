@@ -433,6 +433,7 @@ mod configuration {
             ("database.url", _) => "sqlite:/tmp/other.db".to_owned(),
             ("nats.reply_prefixes", _) => "_INBOX.,answers.".to_owned(),
             ("llm.prices", _) => r#"{"openai/x":{"input_usd_per_mtok":1.0,"output_usd_per_mtok":2.5}}"#.to_owned(),
+            ("nats.streams.replicas", _) => "3".to_owned(),
             ("llm.temperature", Value::Null) => "0.5".to_owned(),
             (_, Value::Bool(on)) => (!on).to_string(),
             (_, Value::Number(n)) if n.is_f64() => "0.25".to_owned(),

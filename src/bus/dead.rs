@@ -25,6 +25,18 @@ pub(super) mod header {
     pub(in crate::bus) const LEFT_OUT: &str = "Dead-Left-Out";
     /// The submit's own headers in base64, where no client can read them.
     pub(in crate::bus) const UNREADABLE: &str = "Dead-Unreadable-Headers";
+
+    /// All of them with their meaning, for the documents.
+    pub(in crate::bus) const ALL: [(&str, &str); 8] = [
+        (REASON, "The code of the error."),
+        (MESSAGE, "The error in words."),
+        (AT, "When it was set aside, in milliseconds since the Unix epoch."),
+        (ATTEMPTS, "Attempts, the last one among them."),
+        (SUBJECT, "The subject that it was submitted on."),
+        (SEQUENCE, "Its place in the stream of submits."),
+        (LEFT_OUT, "How many bytes the body had, where it is left out."),
+        (UNREADABLE, "The submit's own headers in base64, where no client can read them."),
+    ];
 }
 
 /// Why a submit is set aside.

@@ -237,6 +237,7 @@ impl Job {
                     false => return End::Silence,
                 },
                 Ok(Attempt::Worn { attempts }) => {
+                    self.attempt.store(attempts, Ordering::Relaxed);
                     let message = format!("{attempts} attempts were begun, and none came to its end");
                     return self.bury(sender, &Refusal::new(Code::Internal, message)).await;
                 }

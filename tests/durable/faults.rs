@@ -11,9 +11,9 @@ use tandem::store::{self, Store};
 
 use crate::model::Model;
 use crate::nats::{self, Nats};
-use crate::process::{Served, message, tandem};
+use crate::process::{Served, tandem};
 use crate::worker::Place;
-use crate::{ACK_WAIT, Sender, declined, example, full, header, quick, until, with, within};
+use crate::{ACK_WAIT, Sender, declined, example, full, header, quick, until, within};
 
 /// Workers that are processes of their own and share a database.
 struct Workers<'a> {
@@ -293,24 +293,4 @@ async fn without_jetstream_requests_are_served_and_it_is_said_why_submits_are_no
     let submits = &nats::json(&health)["components"]["submits"];
     assert_eq!(submits["status"], "down", "{submits}");
     assert!(submits["message"].as_str().unwrap().contains("TANDEM_SUBMIT"), "{submits}");
-}
-
-#[tokio::test]
-async fn a_failed_attempt_waits_longer_each_time() {
-    // The log says when; the message of each retry is the same, so its times tell the pauses.
-    let nats = Nats::start().await;
-    let folder = tempfile::tempdir().unwrap();
-    let model = Model::slow(Duration::ZERO).await;
-    let workers = Workers::new(&nats, folder.path(), &model);
-    let mut worker = workers.start().await;
-    let sender = Sender::of(&nats).await;
-    sender.submit(&with(example("plain"), json!({}))).await;
-    sender.result("plain").await;
-    worker.signal("TERM");
-    assert!(worker.ended().await.success());
-    assert!(
-        worker.log().iter().any(|line| message(line).starts_with("no more submits are taken")),
-        "{:?}",
-        worker.log()
-    );
 }
