@@ -9,6 +9,7 @@ pub mod config;
 pub mod coordinator;
 pub mod domain;
 pub mod embed;
+pub mod http;
 pub mod llm;
 pub mod pipeline;
 pub mod store;

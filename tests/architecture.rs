@@ -13,11 +13,12 @@ mod rust_source;
 use rust_source::{Import, Source};
 
 /// A room imports only rooms on lower floors. Rooms on one floor never import each other.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("cli", 11),
     ("app", 10),
     ("config", 9),
     ("bus", 8),
+    ("http", 8),
     ("pipeline", 7),
     ("coordinator", 4),
     ("llm", 3),
@@ -29,10 +30,13 @@ const FLOORS: [(&str, u8); 12] = [
 ];
 
 /// What only some rooms may name, and why.
-const RESERVED: [(&str, &[&str], &str); 5] = [
+const RESERVED: [(&str, &[&str], &str); 8] = [
     ("sqlx", &["store"], "all SQL is in store"),
     ("async_nats", &["bus", "app"], "nothing but the doors and the wiring knows of NATS"),
-    ("reqwest", &["llm"], "there is one way to call a model"),
+    ("reqwest", &["llm", "telemetry"], "there is one way to call a model, and one to a collector of traces"),
+    ("axum", &["http"], "one room speaks HTTP to operators"),
+    ("metrics_exporter_prometheus", &["telemetry"], "names of figures stand in one place"),
+    ("opentelemetry", &["telemetry"], "what leaves for a collector is decided in one place"),
     ("std::env", &["config"], "the environment is read once, by config"),
     (
         "serde_json::Value",
@@ -272,6 +276,8 @@ mod checker {
         caught("cache/mod.rs", "use async_nats as n;", 1, "NATS");
         caught("cli/client.rs", "fn f(c: async_nats::Client) {}", 1, "NATS");
         caught("coordinator/mod.rs", "use reqwest::Client;", 1, "one way to call a model");
+        caught("bus/door.rs", "use axum::Router;", 1, "one room speaks HTTP");
+        caught("bus/door.rs", "use opentelemetry::Context;", 1, "decided in one place");
         caught("app/mod.rs", "fn f() { std::env::vars(); }", 1, "the environment is read once");
         caught("app/mod.rs", "use std::env;", 1, "the environment is read once");
         clean("app/mod.rs", "const A: &str = std::env::consts::ARCH;");

@@ -146,7 +146,7 @@ fn by_model(id: &str) -> Execution {
 
 fn answer(text: &str) -> Answer {
     Answer {
-        text: text.to_owned(),
+        text: text.into(),
         file: Some("src/main.rs".to_owned()),
         method: Method::Autonomous,
         task_type: TaskType::ApiEndpoint,

@@ -20,6 +20,8 @@ use crate::store::{Recorder, Sequence, Store, Write};
 const PAUSE: Duration = Duration::from_millis(100);
 /// And at least this often, should a word be lost.
 const REPAIR: Duration = Duration::from_secs(5);
+/// For writing what waits of a tenant that is being purged.
+const FORGETTING: Duration = Duration::from_secs(5);
 /// Changes read at a time.
 const PAGE: u32 = 1_000;
 
@@ -100,6 +102,15 @@ impl Follower {
             Change::Committed => true,
             Change::Removed(ids) => {
                 self.pipeline.cache().apply(cache::Change::Removed(ids));
+                true
+            }
+            Change::Purged { tenant, until } => {
+                let forgotten = tokio::time::timeout(FORGETTING, self.pipeline.forget(&tenant, until)).await;
+                if !matches!(forgotten, Ok(Ok(()))) {
+                    warn!("a tenant's records can't be written now; they will have to be purged again");
+                    // Not confirmed: it is not so.
+                    return true;
+                }
                 true
             }
             Change::Blocks | Change::Resync => {

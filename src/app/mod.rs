@@ -3,6 +3,8 @@
 mod assets;
 pub mod follower;
 pub mod nats_server;
+mod retention;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +21,14 @@ use crate::coordinator::library::{Library, files_under};
 use crate::coordinator::{Agent, Coordinator};
 use crate::domain::Timestamp;
 use crate::embed::Embedder;
+use crate::http::{self, Page};
 use crate::llm::{self, Client, Credentials};
 use crate::pipeline::{self, Pipeline};
 use crate::store::{self, Recorder, Store};
+use crate::telemetry::meters;
 use follower::Follower;
 use nats_server::NatsServer;
+use watch::Watch;
 
 /// Why a worker does not start or does not stay.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,8 @@ pub enum Error {
     Llm(#[from] llm::Error),
     #[error(transparent)]
     Bus(#[from] bus::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
     #[error(transparent)]
     NatsServer(#[from] nats_server::Error),
     #[error("write {}", path.display())]
@@ -140,12 +147,20 @@ pub struct Worker {
     recorder: Recorder,
     store: Store,
     tasks: JoinSet<()>,
+    watch: Watch,
+    /// Open from the beginning of the start to the end of the stop.
+    page: Option<Page>,
 }
 
 impl Worker {
     /// When this returns, the door is open.
     pub async fn start(config: Config, paths: &Paths, credentials: Credentials) -> Result<Self, Error> {
         let urls = bus::shown(&config.nats.urls);
+        let watch = Watch::default();
+        let page = Page::open(&config.http, watch.sources()).await?;
+        if let Some(page) = &page {
+            info!(http.address = %page.address(), "health, readiness and metrics are at http://{}", page.address());
+        }
         let llm = Client::new(config.llm.clone(), credentials)?;
         // The model takes a few hundred milliseconds to load: the database opens meanwhile.
         let (assets, options) = (paths.assets.clone(), config.embedding.clone());
@@ -176,20 +191,35 @@ impl Worker {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(heard, recorder.commits()));
-        tasks.spawn(expire(cache, store.clone()));
+        tasks.spawn(expire(cache.clone(), store.clone()));
+        tasks.spawn(retention::run(store.clone(), config.retention.clone()));
+        tasks.spawn(upkeep());
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
             tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
         let submits = Submits::open(pipeline.clone(), &config.nats, Timestamp::now).await;
-        let endpoints = endpoints::all(&pipeline, &connection, &sync, &submits.desk(), &config.nats);
+        let page_address = page.as_ref().map(Page::address);
+        let endpoints = endpoints::all(&pipeline, &connection, &sync, &submits.desk(), &config.nats, page_address);
         let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
         door.tells_of(submits.desk());
-        Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks })
+        watch.opened(watch::Parts {
+            store: store.clone(),
+            connection: connection.clone(),
+            door: door.counts(),
+            cache,
+            recorder: recorder.clone(),
+        });
+        Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks, watch, page })
     }
 
     /// Its name in `$SRV` and among the workers.
     pub fn instance(&self) -> &Instance {
         self.door.instance()
+    }
+
+    /// Where health, readiness and metrics are; `None` where the configuration says that they are nowhere.
+    pub fn page(&self) -> Option<std::net::SocketAddr> {
+        self.page.as_ref().map(Page::address)
     }
 
     /// Waits for a task that keeps this worker whole (what is made is written down, other workers are followed, what is
@@ -205,6 +235,7 @@ impl Worker {
     /// Takes no more requests, answers those it has, writes down what is left, and lets go.
     pub async fn stop(mut self, grace: Duration) {
         let end = tokio::time::Instant::now() + grace;
+        self.watch.stopping.cancel();
         let (stopped, ()) = tokio::join!(self.door.stop(grace), self.submits.stop(grace));
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
@@ -249,6 +280,18 @@ fn write_address(paths: &Paths, url: &str) -> Result<(), Error> {
         std::fs::rename(&new, &path)
     };
     write().map_err(|source| Error::Write { path: path.clone(), source })
+}
+
+/// How often measured times are sorted into their buckets: what piles up between is memory.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+async fn upkeep() {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        meters().upkeep();
+    }
 }
 
 async fn expire(cache: Cache, store: Store) {

@@ -14,14 +14,15 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use super::endpoints::{self, Call, Endpoint, Lane, Reply, Served};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
-use super::wire::{Code, Envelope, Refusal};
+use super::wire::{self, Code, Envelope, Refusal};
 use super::{Connection, Desk, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
+use crate::telemetry::{Figures, meters, trace};
 
 /// What an endpoint's own deadline gets before the door speaks for it.
 const GRACE: Duration = Duration::from_millis(100);
@@ -44,6 +45,27 @@ pub struct Stopped {
     pub given_up: usize,
     /// False where the deadline passed before all subscriptions were drained or all replies sent.
     pub drained: bool,
+}
+
+/// What a door counts. It keeps nothing open.
+#[derive(Clone)]
+pub struct DoorCounts(Arc<Shared>);
+
+impl DoorCounts {
+    /// As of now, into `figures`.
+    pub fn write(&self, figures: &mut Figures) {
+        let Shared { counts, connection, work, queries, .. } = &*self.0;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        figures.work = work.taken();
+        figures.queries = queries.taken();
+        figures.shed = of(&counts.shed);
+        figures.refused_replies = of(&counts.refused_replies);
+        figures.panics = of(&counts.panics);
+        figures.unsent = of(&counts.unsent);
+        figures.dropped = connection.signs.dropped();
+        // The first connect is none that was made anew.
+        figures.nats_reconnects = connection.client.statistics().connects.load(Ordering::Relaxed).saturating_sub(1);
+    }
 }
 
 pub(super) struct Shared {
@@ -137,6 +159,11 @@ impl Door {
         self.shared.work.taken() + self.shared.queries.taken()
     }
 
+    /// What this door counts, for whoever asks later.
+    pub fn counts(&self) -> DoorCounts {
+        DoorCounts(self.shared.clone())
+    }
+
     /// Takes no more requests, answers those that came before, and flushes. What still runs at the deadline is given up
     /// and its senders are told. The connection stays open; close it afterwards.
     pub async fn stop(mut self, deadline: Duration) -> Stopped {
@@ -226,28 +253,44 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return tally.error("no subject to reply to that is allowed") };
         let now = (self.clock)();
         let (envelope, checked) = Envelope::read(endpoint.subject, &message.subject, message.headers.as_ref(), now);
-        let span = info_span!(
-            "request",
-            correlation.id = %envelope.correlation_id,
-            trace.id = envelope.trace_id(),
-            tenant = %envelope.tenant,
-            endpoint = endpoint.name
-        );
-        let back = Back::new(to, &envelope);
+        let (tenant, correlation_id) = (envelope.tenant.clone(), envelope.correlation_id.clone());
+        let sender = envelope.traceparent.clone();
+        let span = || {
+            let span = info_span!(
+                "request",
+                correlation.id = %correlation_id,
+                trace.id = sender.as_deref().and_then(wire::trace_id),
+                tenant = %tenant,
+                endpoint = endpoint.name
+            );
+            trace::adopt(&span, sender.as_deref());
+            span
+        };
+        // Where no traces are sent, what is known at once needs no span: making one costs more than the answer.
+        let early = trace::is_on().then(&span);
+        let back = Back::new(to, &envelope, early.as_ref().and_then(trace::traceparent));
 
         let call = Call::new(envelope, now, received, message);
         let served = match checked.and_then(|()| self.body_fits(&call)) {
             Err(refusal) => refusal.into(),
-            Ok(()) => span.in_scope(|| {
+            Ok(()) => {
+                let _entered = early.as_ref().map(Span::enter);
                 let served = catch_unwind(AssertUnwindSafe(|| (endpoint.serve)(call)));
                 served.unwrap_or_else(|_| self.panicked().into())
-            }),
+            }
+        };
+        let span = match (early, &served) {
+            (None, Served::Now(Ok(_))) => Span::none(),
+            (early, _) => early.unwrap_or_else(span),
         };
         match served {
             Served::Now(outcome) => self.finish(tally, &back, outcome, received).instrument(span).await,
             Served::Later { work, timeout } => match self.permits(endpoint.lane).take() {
                 None => self.shed(tally, &back).instrument(span).await,
                 Some(permit) => {
+                    if endpoint.lane == Lane::Work {
+                        trace::received(&span, sender.as_deref());
+                    }
                     let shared = self.clone();
                     let task = async move {
                         let outcome = shared.run(work, timeout).await;
@@ -295,6 +338,8 @@ impl Shared {
             Code::Internal => error!(code = %refusal.code, "refused: {}", refusal.message),
             _ => info!(code = %refusal.code, field = refusal.field.as_deref(), "refused"),
         }
+        meters().error(refusal.code.as_str());
+        trace::failed(refusal.code.as_str());
         back.refuse(&self.connection.client, refusal, None).await
     }
 
@@ -304,6 +349,7 @@ impl Shared {
         let refusal =
             Refusal::new(Code::Overloaded, "this worker is full; send the request again after Retry-After-Ms");
         tally.error("503:this worker is full");
+        meters().error(Code::Overloaded.as_str());
         // About as long as a piece of work takes; spread, so that those who were shed together do not come together.
         let usual = tally.usual_work().unwrap_or(FIRST_RETRY).clamp(Duration::from_millis(5), Duration::from_secs(2));
         let retry = usual.mul_f64(rand::random_range(0.5..1.5));
@@ -315,7 +361,7 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return };
         let (envelope, _) = Envelope::read(message.subject.as_str(), &message.subject, None, (self.clock)());
         match service::describe(verb, &self) {
-            Ok(body) => self.note(Back::new(to, &envelope).answer(&self.connection.client, body).await),
+            Ok(body) => self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body).await),
             Err(error) => error!("describe this service: {error}"),
         }
     }

@@ -1,5 +1,6 @@
 //! The table of what this service does on NATS. Subscriptions, `$SRV.INFO` and the AsyncAPI document come from it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,13 +8,18 @@ use futures::future::BoxFuture;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::{Span, debug, debug_span, info, warn};
 
+use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::{Connection, Desk, Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, ComponentHealth, Pipeline, Status};
+use crate::store::Reach;
+use crate::telemetry::trace;
 
+/// How long a purge deletes before it says that there is more to do.
+const PURGE_TIME: Duration = Duration::from_secs(20);
 /// How long a query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,9 +45,10 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 11] = [
+pub const TABLE: [Endpoint<()>; 12] = [
     REQUEST,
     FEEDBACK,
+    PURGE,
     STATS,
     HEALTH,
     TEMPLATE_LIST,
@@ -62,6 +69,8 @@ const FEEDBACK: Endpoint<()> = row::<wire::Feedback, wire::FeedbackAnswer>(
     "execution.feedback",
     "Take a user's verdict on an answer.",
 );
+const PURGE: Endpoint<()> =
+    row::<wire::Purge, wire::PurgeAnswer>("purge", "execution.purge", "Delete what a tenant has, or what is older.");
 const STATS: Endpoint<()> =
     row::<wire::Nothing, pipeline::Stats>("stats", "execution.stats", "Figures of a tenant's executions.");
 const HEALTH: Endpoint<()> =
@@ -164,13 +173,23 @@ impl From<Refusal> for Served {
     }
 }
 
-/// The [`TABLE`], served over the pipeline.
-pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, desk: &Desk, options: &Options) -> Vec<Endpoint> {
+/// The [`TABLE`], served over the pipeline. `page` is where health and metrics are, to be told.
+pub fn all(
+    pipeline: &Pipeline,
+    connection: &Connection,
+    sync: &Sync,
+    desk: &Desk,
+    options: &Options,
+    page: Option<SocketAddr>,
+) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
         request(p(), options),
         query((p(), sync.clone()), FEEDBACK, wire::feedback, |(p, sync), given, call| async move {
             judge(&p, &sync, given, &call).await
+        }),
+        query((p(), sync.clone()), PURGE, wire::purge, |(p, sync), given, call| async move {
+            erase(&p, &sync, given, &call).await
         }),
         query(
             p(),
@@ -178,9 +197,20 @@ pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, desk: &Des
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
         ),
-        query((p(), connection.clone(), desk.clone()), HEALTH, wire::nothing, |(p, nats, desk), (), _| async move {
-            Reply::json(&p.health().await.with("nats", nats.health()).with("submits", desk.health()))
-        }),
+        query(
+            (p(), connection.clone(), desk.clone(), page),
+            HEALTH,
+            wire::nothing,
+            |(p, nats, desk, page), (), _| async move {
+                let (status, message) = match page {
+                    Some(address) => (Status::Ok, Some(format!("http://{address}"))),
+                    None => (Status::Off, None),
+                };
+                let page = ComponentHealth { status, message };
+                let health = p.health().await.with("nats", nats.health()).with("submits", desk.health());
+                Reply::json(&health.with("http", page))
+            },
+        ),
         query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
             Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
         }),
@@ -211,15 +241,23 @@ pub fn all(pipeline: &Pipeline, connection: &Connection, sync: &Sync, desk: &Des
 /// The main job.
 fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
     let max_task = options.max_task_bytes;
+    let repeats = Repeats::new();
     let serve = move |call: Call| {
-        let request = match decode(&pipeline, &call, max_task) {
-            Ok(request) => request,
-            Err(refusal) => return refusal.into(),
+        let read = || {
+            let request = decode(&pipeline, &call, max_task)?;
+            let name = pipeline.name(&request);
+            Ok(Known { request, name })
         };
-        if let Some(reply) = pipeline.known(&request, call.now) {
-            return Served::Now(respond(reply, &call));
+        let known = match repeats.body(&call.envelope.tenant, call.body(), read) {
+            Ok(known) => known,
+            Err(refusal) => return Refusal::into(refusal),
+        };
+        let mut request = Request { correlation_id: call.envelope.correlation_id.clone(), ..known.request.clone() };
+        if let Some(reply) = pipeline.known(&request, &known.name, call.now) {
+            return Served::Now(respond_again(reply, &repeats, &call));
         }
-        let timeout = request.timeout;
+        let timeout = call.envelope.within(request.timeout, call.now);
+        request.timeout = timeout;
         let pipeline = pipeline.clone();
         let work = async move { respond(pipeline.run(request, call.now).await?, &call) };
         Served::Later { work: Box::pin(work), timeout }
@@ -247,6 +285,38 @@ async fn judge(pipeline: &Pipeline, sync: &Sync, given: wire::Judgement, call: &
         withdrawn: judged.withdrawn.len(),
         blocked: judged.blocked.into_iter().map(String::from).collect(),
     })
+}
+
+/// Memory first, on every worker, so that nothing of it is served or written afterwards; then the database.
+async fn erase(pipeline: &Pipeline, sync: &Sync, given: wire::Erasure, call: &Call) -> Result<Reply, Refusal> {
+    let tenant = &call.envelope.tenant;
+    let age = i64::try_from(given.older_than.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+    let reach = Reach { until: Timestamp(call.now.0.saturating_sub(age)), whole: given.older_than.is_none() };
+    let answer = |rows, complete, unconfirmed_workers| {
+        let (tenant, dry_run) = (tenant.to_string(), given.dry_run);
+        Reply::json(&wire::PurgeAnswer { tenant, dry_run, complete, rows, unconfirmed_workers })
+    };
+    if given.dry_run {
+        return answer(pipeline.purgeable(tenant, reach).await?, true, 0);
+    }
+    if given.confirm.as_deref() != Some(tenant.as_str()) {
+        let message = format!("'confirm' must be '{tenant}', the tenant of the subject");
+        return Err(Refusal::at(Code::InvalidField, "confirm", message));
+    }
+    let missing = match sync.purge(tenant, reach.until).await {
+        Ok(confirmed) => confirmed.missing.len(),
+        Err(error) => {
+            warn!(%error, "the other workers were not told of a purge");
+            sync.live().len()
+        }
+    };
+    pipeline.forget(tenant, reach.until).await?;
+    let purged = pipeline.purge(tenant, reach, call.now, PURGE_TIME).await?;
+    if let Err(error) = sync.block().await {
+        warn!(%error, "the other workers were not told of a purge");
+    }
+    info!(rows = purged.rows.named().iter().map(|(_, n)| n).sum::<u64>(), complete = purged.complete, "purged");
+    answer(purged.rows, purged.complete, missing)
 }
 
 fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {
@@ -291,7 +361,8 @@ where
 }
 
 fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
-    let decoded = wire::decode(call.body(), &call.envelope, call.now, max_task, |written, task, notes| {
+    let _decoding = debug_span!("decode").entered();
+    let decoded = wire::decode(call.body(), &call.envelope, max_task, |written, task, notes| {
         pipeline.read_language(written, task, notes)
     });
     decoded.map(|mut request| {
@@ -305,6 +376,7 @@ fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, 
 
 /// Writes the answer, and the one line that a request leaves in the log.
 fn respond(reply: pipeline::Reply, call: &Call) -> Result<Reply, Refusal> {
+    trace::note("method", reply.answer.method.as_str());
     let response = Response::new(reply.answer, &reply.correlation_id, call.received.elapsed());
     info!(
         method = response.method.as_str(),
@@ -313,6 +385,29 @@ fn respond(reply: pipeline::Reply, call: &Call) -> Result<Reply, Refusal> {
         success = response.metrics.success,
         "answered"
     );
+    Reply::json(&response)
+}
+
+/// As [`respond`], for what is given again and again: its line is for those who debug.
+fn respond_again(reply: pipeline::Reply, repeats: &Repeats, call: &Call) -> Result<Reply, Refusal> {
+    let entry = reply.answer.hit.as_ref().map(|hit| hit.entry);
+    let mut response = Response::new(reply.answer, &reply.correlation_id, call.received.elapsed());
+    if let (Some(entry), wire::Text::Plain(text)) = (entry, &response.result)
+        && let Ok(json) = repeats.answer(entry, text)
+    {
+        response.result = wire::Text::Json(json);
+    }
+    // The door makes one only where traces are sent.
+    let span = Some(Span::current()).filter(|span| !span.is_none()).unwrap_or_else(|| {
+        debug_span!(
+            "request",
+            correlation.id = %reply.correlation_id,
+            trace.id = call.envelope.traceparent.as_deref().and_then(wire::trace_id),
+            tenant = %call.envelope.tenant,
+            endpoint = REQUEST.name
+        )
+    });
+    span.in_scope(|| debug!(method = response.method.as_str(), time_ms = response.metrics.time_ms, "answered"));
     Reply::json(&response)
 }
 

@@ -23,6 +23,7 @@ use super::wire::{self, Causes, Code, Envelope, Progress, Refusal, Response, Sta
 use crate::domain::{CorrelationId, Request, RequestId, Stage, Tenant, Timestamp, Watcher};
 use crate::pipeline::{self, Attempt, Reply, Submission};
 use crate::store::Delivery;
+use crate::telemetry::trace;
 
 /// The id that a submit is sent again under; stands before `Nats-Msg-Id`.
 pub(super) const ID: &str = "Execution-Id";
@@ -102,14 +103,17 @@ impl Job {
         let span = info_span!(
             "submit",
             correlation.id = %envelope.correlation_id,
-            trace.id = envelope.trace_id(),
+            trace.id = envelope.traceparent.as_deref().and_then(wire::trace_id),
             tenant = %envelope.tenant,
             submit.sequence = self.place.sequence,
             submit.delivered = self.delivered,
         );
+        trace::adopt(&span, envelope.traceparent.as_deref());
+        trace::received(&span, envelope.traceparent.as_deref());
+        let own = trace::traceparent(&span);
         let work = async {
             let Some(_permit) = self.admitted(permit).await else { return End::Again(None) };
-            let (sender, identified) = self.sender(&envelope);
+            let (sender, identified) = self.sender(&envelope, own);
             let carried = self.carry(&sender, &envelope, checked.and(identified));
             match AssertUnwindSafe(carried).catch_unwind().await {
                 Ok(end) => end,
@@ -125,7 +129,7 @@ impl Job {
             };
             self.end(end).await;
         };
-        all.instrument(span).await;
+        Box::pin(all.instrument(span)).await;
     }
 
     /// Waits for a permit, where it came without one. What was delivered this often may be what kills workers: it is done
@@ -207,6 +211,7 @@ impl Job {
         };
         request.id = Some(sender.id.clone());
         self.note_reply_to(&mut request);
+        // The header's deadline bounds all attempts together, the body's timeout each.
         let until = envelope.deadline.map(|at| self.received + at.since(self.now));
         let timeout = request.timeout;
         let submission = Submission {
@@ -279,18 +284,16 @@ impl Job {
             return Err(Refusal::new(Code::TooLarge, message));
         }
         let pipeline = &self.lane.shared.pipeline;
-        // The header's deadline bounds all attempts together, the body's timeout each.
-        let envelope = Envelope { deadline: None, ..envelope.clone() };
         let read =
             |written: Option<&str>, task: &str, notes: &mut Vec<String>| pipeline.read_language(written, task, notes);
-        wire::decode(&self.message.payload, &envelope, self.now, options.max_task_bytes, read)
+        wire::decode(&self.message.payload, envelope, options.max_task_bytes, read)
     }
 
     /// Whose it is, even where nothing else in it can be read: the error must find its sender.
-    fn sender(&self, envelope: &Envelope) -> (Sender, Result<(), Refusal>) {
+    fn sender(&self, envelope: &Envelope, own: Option<String>) -> (Sender, Result<(), Refusal>) {
         let (id, refused) = self.id(&envelope.tenant);
         let to = Subject::from(result_subject(&envelope.tenant, &id));
-        (Sender { tenant: envelope.tenant.clone(), back: Back::new(to, envelope), id }, refused)
+        (Sender { tenant: envelope.tenant.clone(), back: Back::new(to, envelope, own), id }, refused)
     }
 
     /// The body's `id`, else a header's, else one made of the place in the stream.
@@ -379,6 +382,7 @@ impl Job {
             self.send(to, headers, body).await;
         }
         self.lane.shared.counts.done.fetch_add(1, Ordering::Relaxed);
+        trace::note("method", method.as_str());
         info!(method = method.as_str(), success, "answered");
         self.tell(
             sender,
@@ -463,6 +467,7 @@ impl Job {
     }
 
     async fn publish_error(&self, sender: &Sender, refusal: &Refusal) {
+        trace::failed(refusal.code.as_str());
         let error = refusal.to_error(&sender.back.correlation_id);
         let Ok(body) = serde_json::to_vec(&error) else { return };
         let headers = self.result_headers(sender.back.error_headers(refusal), &sender.back.correlation_id);

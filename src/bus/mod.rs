@@ -11,6 +11,7 @@ pub mod door;
 pub mod endpoints;
 mod job;
 pub mod options;
+mod repeats;
 mod reply;
 mod service;
 pub mod streams;
@@ -24,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use connection::{Connection, connect, shown};
-pub use door::{Door, Stopped};
+pub use door::{Door, DoorCounts, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
 pub use streams::Provision;

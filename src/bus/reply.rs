@@ -53,8 +53,11 @@ pub(super) struct Back {
 }
 
 impl Back {
-    pub(super) fn new(to: Subject, envelope: &Envelope) -> Self {
-        Self { to, correlation_id: envelope.correlation_id.clone(), traceparent: envelope.traceparent.clone() }
+    /// `own` is the traceparent of the span under which the request is done here; without one the sender gets its own
+    /// back.
+    pub(super) fn new(to: Subject, envelope: &Envelope, own: Option<String>) -> Self {
+        let traceparent = own.or_else(|| envelope.traceparent.clone());
+        Self { to, correlation_id: envelope.correlation_id.clone(), traceparent }
     }
 
     /// Sends an answer, or says that it is too large to be sent.

@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::{Connection, Error, Instance, Options};
 use crate::domain::record::EntryId;
+use crate::domain::{Tenant, Timestamp};
 
 /// Everything below belongs to the workers; no reply goes there.
 pub(super) const SUBJECT: &str = "tandem.sync";
@@ -43,6 +44,9 @@ pub enum Change {
     Removed(Vec<EntryId>),
     /// A template was blocked for a task.
     Blocks,
+    /// What a tenant had before that moment is to be forgotten, and what waits to be written of it to be written, so
+    /// that it can be deleted.
+    Purged { tenant: Tenant, until: Timestamp },
     /// Messages may have been lost: everything is to be compared with the database. Never sent, only heard.
     Resync,
 }
@@ -105,6 +109,10 @@ enum Word {
         ids: Vec<EntryId>,
     },
     Blocks,
+    Purged {
+        tenant: String,
+        until_ms: i64,
+    },
     /// A worker began: the others answer with `Alive`, so that it knows them at once.
     Hello,
     Alive,
@@ -112,6 +120,12 @@ enum Word {
     /// What only a newer worker says.
     #[serde(other)]
     Unknown,
+}
+
+impl Word {
+    fn purged(tenant: &Tenant, until: Timestamp) -> Self {
+        Self::Purged { tenant: tenant.as_str().to_owned(), until_ms: until.0 }
+    }
 }
 
 impl Sync {
@@ -182,6 +196,7 @@ impl Sync {
         match change {
             Change::Committed => self.shared.tell(Word::Committed).await,
             Change::Blocks => self.shared.tell(Word::Blocks).await,
+            Change::Purged { tenant, until } => self.shared.tell(Word::purged(tenant, *until)).await,
             Change::Removed(ids) => {
                 for ids in ids.chunks(IDS) {
                     self.shared.tell(Word::Removed { ids: ids.to_vec() }).await?;
@@ -200,6 +215,11 @@ impl Sync {
     /// Has every live worker read anew which templates are blocked, and waits for their word as [`Self::withdraw`].
     pub async fn block(&self) -> Result<Confirmed, Error> {
         self.confirmed(vec![Word::Blocks]).await
+    }
+
+    /// Has every live worker forget what a tenant had until then, and waits for their word as [`Self::withdraw`].
+    pub async fn purge(&self, tenant: &Tenant, until: Timestamp) -> Result<Confirmed, Error> {
+        self.confirmed(vec![Word::purged(tenant, until)]).await
     }
 
     async fn confirmed(&self, words: Vec<Word>) -> Result<Confirmed, Error> {
@@ -268,6 +288,7 @@ impl Shared {
             Word::Committed => "committed",
             Word::Removed { .. } => "cache",
             Word::Blocks => "blocks",
+            Word::Purged { .. } => "purged",
             Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
         };
         let body = serde_json::to_vec(&Told { from: self.instance.clone(), word })?;
@@ -321,6 +342,10 @@ impl Shared {
             Word::Committed => Some(Heard { change: Change::Committed, confirm }),
             Word::Removed { ids } => Some(Heard { change: Change::Removed(ids), confirm }),
             Word::Blocks => Some(Heard { change: Change::Blocks, confirm }),
+            Word::Purged { tenant, until_ms } => match Tenant::parse(&tenant) {
+                Ok(tenant) => Some(Heard { change: Change::Purged { tenant, until: Timestamp(until_ms) }, confirm }),
+                Err(_) => Some(Heard { change: Change::Resync, confirm: None }),
+            },
             Word::Hello => {
                 self.tell_or_log(Word::Alive).await;
                 None

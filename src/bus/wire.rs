@@ -9,15 +9,17 @@ mod progress;
 mod query;
 mod request;
 mod response;
+mod text;
 
-pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT};
+pub use envelope::{CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
 pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
 pub use progress::{Progress, State};
 pub use query::{
-    CacheExplanation, Feedback, FeedbackAnswer, Nothing, TemplateChecks, TemplateChoice, TemplateList, TemplateQuery,
-    TemplateRef,
+    CacheExplanation, Feedback, FeedbackAnswer, Nothing, Purge, PurgeAnswer, TemplateChecks, TemplateChoice,
+    TemplateList, TemplateQuery, TemplateRef,
 };
-pub(super) use query::{Judgement, feedback, nothing, template_choice, template_query, template_ref};
+pub(super) use query::{Erasure, Judgement, feedback, nothing, purge, template_choice, template_query, template_ref};
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response};
+pub use text::Text;

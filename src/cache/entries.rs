@@ -1,11 +1,11 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, PoisonError, RwLock};
-
-use tokio::sync::watch;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::index::Index;
-use crate::domain::Timestamp;
+use super::reading::Reading;
 use crate::domain::record::{CacheEntry, Digest, EntryId};
+use crate::domain::{Language, Timestamp};
 
 /// Withdrawn ids that are remembered, so that a put which arrives after its own removal brings nothing back.
 const REMEMBERED: usize = 65_536;
@@ -21,14 +21,27 @@ pub(super) struct Entries {
     bytes: usize,
     max_entries: usize,
     max_bytes: usize,
+    /// Own entries that wanted a vector when they came, oldest first.
+    own_bare: VecDeque<EntryId>,
     gone: HashSet<EntryId>,
     gone_in_order: VecDeque<EntryId>,
 }
 
 struct Slot {
+    /// Its vector is in the scope's index alone.
     entry: Arc<CacheEntry>,
+    /// What its task says, read when a lookup first comes near.
+    reading: Arc<OnceLock<Reading>>,
+    own: bool,
     used: u64,
     bytes: usize,
+}
+
+/// An entry that a lookup came near to.
+pub(super) struct Near {
+    pub(super) entry: Arc<CacheEntry>,
+    reading: Arc<OnceLock<Reading>>,
+    pub(super) similarity: f32,
 }
 
 #[derive(Default)]
@@ -37,8 +50,13 @@ struct Scope {
     index: Arc<RwLock<Index>>,
     /// Live, but without a vector.
     bare: HashSet<EntryId>,
-    /// Of those, the ones that are being computed; the channel closes when that has ended.
-    pending: HashMap<EntryId, watch::Receiver<()>>,
+}
+
+impl Near {
+    /// `language` is that of the scope, so the same at each call.
+    pub(super) fn read(&self, language: &Language) -> &Reading {
+        self.reading.get_or_init(|| Reading::of(&self.entry.task, Some(language)))
+    }
 }
 
 impl Entries {
@@ -52,6 +70,7 @@ impl Entries {
             bytes: 0,
             max_entries,
             max_bytes,
+            own_bare: VecDeque::new(),
             gone: HashSet::new(),
             gone_in_order: VecDeque::new(),
         }
@@ -74,6 +93,11 @@ impl Entries {
         self.slots.get(&id).map(|slot| &slot.entry).filter(|entry| now < entry.expires)
     }
 
+    pub(super) fn near(&self, id: EntryId, similarity: f32, now: Timestamp) -> Option<Near> {
+        let slot = self.slots.get(&id).filter(|slot| now < slot.entry.expires)?;
+        Some(Near { entry: slot.entry.clone(), reading: slot.reading.clone(), similarity })
+    }
+
     /// Marks it as just used.
     pub(super) fn touch(&mut self, id: EntryId) {
         if let Some(slot) = self.slots.get_mut(&id) {
@@ -93,22 +117,38 @@ impl Entries {
         self.scopes.get(scope).map(|scope| scope.index.clone())
     }
 
-    /// What will close once the vectors that are being computed in this scope are there.
-    pub(super) fn pending(&self, scope: &Digest) -> Vec<watch::Receiver<()>> {
-        self.scopes.get(scope).map(|scope| scope.pending.values().cloned().collect()).unwrap_or_default()
+    /// Up to `most` entries of the scope that want a vector, the newest first: own ones, and those that the worker which
+    /// made them should have given one by `late`.
+    pub(super) fn bare(&self, scope: &Digest, late: Timestamp, most: usize) -> Vec<Arc<CacheEntry>> {
+        let Some(scope) = self.scopes.get(scope) else { return vec![] };
+        let slots = scope.bare.iter().filter_map(|id| self.slots.get(id));
+        let mut due: Vec<_> = slots.filter(|s| s.own || s.entry.created <= late).map(|s| s.entry.clone()).collect();
+        due.sort_unstable_by_key(|entry| Reverse((entry.created, entry.id)));
+        due.truncate(most);
+        due
     }
 
-    /// Entries of the scope that have no vector and for which nobody here is computing one.
-    pub(super) fn forgotten(&self, scope: &Digest, made_before: Timestamp) -> Vec<Arc<CacheEntry>> {
-        let Some(scope) = self.scopes.get(scope) else { return vec![] };
-        let idle = scope.bare.iter().filter(|id| !scope.pending.contains_key(id));
-        idle.filter_map(|id| self.slots.get(id)).map(|s| s.entry.clone()).filter(|e| e.created <= made_before).collect()
+    /// The newest own entry that was not asked for here before and still wants a vector.
+    pub(super) fn next_bare(&mut self) -> Option<Arc<CacheEntry>> {
+        while let Some(id) = self.own_bare.pop_back() {
+            let Some(slot) = self.slots.get(&id) else { continue };
+            if self.scopes.get(&slot.entry.scope).is_some_and(|scope| scope.bare.contains(&id)) {
+                return Some(slot.entry.clone());
+            }
+        }
+        None
+    }
+
+    pub(super) fn has_own_bare(&self) -> bool {
+        !self.own_bare.is_empty()
     }
 
     /// Takes an entry in, in the place of an older one with its key and, where there is no room, of those that were
     /// not used for the longest time. False where it may not come in, because it was removed before, a newer one has
     /// its key, or it is too large.
-    pub(super) fn insert(&mut self, entry: Arc<CacheEntry>) -> bool {
+    ///
+    /// `own`: it was made here, so its vector is to be computed here.
+    pub(super) fn insert(&mut self, entry: Arc<CacheEntry>, own: bool) -> bool {
         let bytes = size(&entry);
         if self.gone.contains(&entry.id) || bytes > self.max_bytes / 8 || self.max_entries == 0 {
             return false;
@@ -130,54 +170,43 @@ impl Entries {
             let Some((_, &oldest)) = self.by_use.first_key_value() else { break };
             self.remove(oldest);
         }
-        self.add(entry, bytes);
+        self.add(entry, bytes, own);
         true
     }
 
-    fn add(&mut self, entry: Arc<CacheEntry>, bytes: usize) {
+    fn add(&mut self, mut entry: Arc<CacheEntry>, bytes: usize, own: bool) {
         let id = entry.id;
         let scope = self.scopes.entry(entry.scope).or_default();
         scope.live += 1;
         let has_vector = entry.vector.as_ref().is_some_and(|vector| write(&scope.index).insert(id, vector));
+        if entry.vector.is_some() {
+            Arc::make_mut(&mut entry).vector = None;
+        }
         if !has_vector {
             scope.bare.insert(id);
+            if own {
+                self.own_bare.push_back(id);
+            }
+            // The oldest are the next to make room, or have.
+            if self.own_bare.len() > self.max_entries {
+                self.own_bare.pop_front();
+            }
         }
         self.uses += 1;
         self.bytes += bytes;
         self.exact.insert(entry.exact, id);
         self.by_use.insert(self.uses, id);
-        self.slots.insert(id, Slot { entry, used: self.uses, bytes });
+        self.slots.insert(id, Slot { entry, own, reading: Arc::default(), used: self.uses, bytes });
     }
 
-    /// Notes that a vector is being computed. `None` if the entry has gone, has one, or somebody else computes it.
-    pub(super) fn begin(&mut self, entry: &CacheEntry) -> Option<watch::Sender<()>> {
-        let scope = self.scopes.get_mut(&entry.scope).filter(|scope| scope.bare.contains(&entry.id))?;
-        if scope.pending.contains_key(&entry.id) {
-            return None;
-        }
-        let (ends, ended) = watch::channel(());
-        scope.pending.insert(entry.id, ended);
-        Some(ends)
-    }
-
-    /// Ends what [`Self::begin`] began. True if the vector was taken.
-    pub(super) fn finish(&mut self, id: EntryId, vector: Option<&Arc<[f32]>>) -> bool {
-        let taken = vector.is_some_and(|vector| self.set_vector(id, vector));
-        if let Some(scope) = self.slots.get(&id).and_then(|slot| self.scopes.get_mut(&slot.entry.scope)) {
-            scope.pending.remove(&id);
-        }
-        taken
-    }
-
-    /// Gives a live entry its vector.
+    /// Gives a live entry its vector; false where it has gone or has one.
     pub(super) fn set_vector(&mut self, id: EntryId, vector: &Arc<[f32]>) -> bool {
-        let Some(slot) = self.slots.get_mut(&id) else { return false };
+        let Some(slot) = self.slots.get(&id) else { return false };
         let Some(scope) = self.scopes.get_mut(&slot.entry.scope) else { return false };
         if !scope.bare.contains(&id) || !write(&scope.index).insert(id, vector) {
             return false;
         }
         scope.bare.remove(&id);
-        Arc::make_mut(&mut slot.entry).vector = Some(vector.clone());
         true
     }
 
@@ -210,7 +239,6 @@ impl Entries {
         if let Some(scope) = self.scopes.get_mut(&slot.entry.scope) {
             write(&scope.index).remove(id);
             scope.bare.remove(&id);
-            scope.pending.remove(&id);
             scope.live -= 1;
             if scope.live == 0 {
                 self.scopes.remove(&slot.entry.scope);

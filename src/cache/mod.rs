@@ -13,11 +13,9 @@ mod reading;
 mod stats;
 mod words;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
 
 pub use guards::{Guard, Refusal, compare};
 pub use key::Key;
@@ -27,12 +25,17 @@ pub use stats::Stats;
 use crate::domain::record::{CacheEntry, EntryId, EntryKind};
 use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Part, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
-use entries::Entries;
+use crate::telemetry::meters;
+use entries::{Entries, Near};
 use reading::Reading;
 use stats::Counters;
 
-/// Embeddings that stored entries may have in the queue at once, so that lookups do not wait behind a flood of puts.
-const BACKGROUND: usize = 4;
+/// After each vector that nobody waits for, the embedding thread is left alone for so many times as long: requests need
+/// the machine more.
+const BACKGROUND_PAUSE: u32 = 4;
+
+/// Vectors of just stored entries that one lookup waits for.
+const AWAITED: usize = 8;
 
 /// An entry without a vector that is older than this lost the worker that was computing it.
 const FORGOTTEN: Duration = Duration::from_secs(2);
@@ -108,7 +111,8 @@ struct Inner {
     embedder: Option<Embedder>,
     changes: Box<Changes>,
     lost: AtomicU64,
-    background: Arc<Semaphore>,
+    /// Vectors are being computed that nobody waits for.
+    computing: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -130,7 +134,7 @@ impl Cache {
             embedder,
             changes: Box::new(changes),
             lost: AtomicU64::new(0),
-            background: Arc::new(Semaphore::new(BACKGROUND)),
+            computing: AtomicBool::new(false),
             state: Mutex::new(State { entries, counters: Counters::default() }),
             options,
         }))
@@ -158,6 +162,7 @@ impl Cache {
         let found = self.known_if(key, now, may);
         if found.is_none() && self.0.options.enabled {
             self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
+            meters().missed();
         }
         found
     }
@@ -172,6 +177,7 @@ impl Cache {
         let found = found(entry, Tier::Exact, 1.0, now);
         state.entries.touch(found.entry.id);
         state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
+        meters().hit(Tier::Exact);
         Some(found)
     }
 
@@ -200,20 +206,18 @@ impl Cache {
         let near = self.nearest(key, options.candidates, options.similarity_threshold, now).await?;
         let asked = Reading::of(&key.task, Some(&key.language));
         let mut refused = vec![];
-        let chosen = near.into_iter().find(|(entry, _)| {
-            match guards::check(&asked, &Reading::of(&entry.task, Some(&key.language))) {
-                Ok(()) => may(&entry.answer),
-                Err(refusal) => {
-                    refused.push(refusal.guard);
-                    false
-                }
+        let chosen = near.into_iter().find(|near| match guards::check(&asked, near.read(&key.language)) {
+            Ok(()) => may(&near.entry.answer),
+            Err(refusal) => {
+                refused.push(refusal.guard);
+                false
             }
         });
         let mut state = self.0.state();
         // It may have been withdrawn while the guards read it.
-        let chosen = chosen.filter(|(entry, _)| state.entries.by_id(entry.id, now).is_some());
-        if let Some((entry, _)) = &chosen {
-            state.entries.touch(entry.id);
+        let chosen = chosen.filter(|near| state.entries.by_id(near.entry.id, now).is_some());
+        if let Some(near) = &chosen {
+            state.entries.touch(near.entry.id);
         }
         state.counters.count(&key.tenant, |stats| {
             refused.into_iter().for_each(|guard| *stats.refused.entry(guard).or_default() += 1);
@@ -223,7 +227,10 @@ impl Cache {
             }
         });
         drop(state);
-        Ok(chosen.map(|(entry, similarity)| found(&entry, Tier::Semantic, similarity, now)))
+        if chosen.is_some() {
+            meters().hit(Tier::Semantic);
+        }
+        Ok(chosen.map(|near| found(&near.entry, Tier::Semantic, near.similarity, now)))
     }
 
     /// Stores an answer under `key`, in the place of what was there. It is served by the exact tier at once; its
@@ -246,12 +253,12 @@ impl Cache {
             created: now,
             expires: now.plus(Duration::from_millis(self.0.options.ttl_ms)),
         });
-        if !self.0.state().entries.insert(entry.clone()) {
+        if !self.0.state().entries.insert(entry.clone(), true) {
             return None;
         }
         self.0.tell(Change::Put(entry.clone()));
         if self.0.semantic_applies(key) {
-            self.compute(&entry);
+            self.compute_in_background();
         }
         Some(entry.id)
     }
@@ -261,7 +268,7 @@ impl Cache {
         let mut state = self.0.state();
         match change {
             Change::Put(entry) => {
-                state.entries.insert(entry);
+                state.entries.insert(entry, false);
             }
             Change::Vector(id, vector) => {
                 state.entries.set_vector(id, &vector);
@@ -285,8 +292,17 @@ impl Cache {
     pub fn load(&self, entries: impl IntoIterator<Item = CacheEntry>) {
         let mut state = self.0.state();
         for entry in entries {
-            state.entries.insert(Arc::new(entry));
+            state.entries.insert(Arc::new(entry), false);
         }
+    }
+
+    /// Drops what a tenant had stored until then, for good. Nothing is handed out: whoever purges a tenant deletes it in
+    /// the store too.
+    pub fn forget(&self, tenant: &Tenant, until: Timestamp) -> usize {
+        let mut state = self.0.state();
+        let theirs = |entry: &&Arc<CacheEntry>| entry.tenant == *tenant && entry.created <= until;
+        let ids: Vec<EntryId> = state.entries.iter().filter(theirs).map(|entry| entry.id).collect();
+        state.entries.withdraw(&ids).len()
     }
 
     /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.) Nothing is
@@ -320,72 +336,79 @@ impl Cache {
         let near = self.nearest(key, top, -1.0, now).await?;
         Ok(near
             .into_iter()
-            .map(|(entry, similarity)| Neighbour {
-                id: entry.id,
-                task: entry.task.clone(),
-                similarity: f64::from(similarity),
-                near_enough: similarity >= self.0.options.similarity_threshold,
-                refusal: guards::check(&asked, &Reading::of(&entry.task, Some(&key.language))).err(),
-                age: now.since(entry.created),
-                method: entry.answer.method,
-                origin: entry.origin.clone(),
+            .map(|near| Neighbour {
+                id: near.entry.id,
+                task: near.entry.task.clone(),
+                similarity: f64::from(near.similarity),
+                near_enough: near.similarity >= self.0.options.similarity_threshold,
+                refusal: guards::check(&asked, near.read(&key.language)).err(),
+                age: now.since(near.entry.created),
+                method: near.entry.answer.method,
+                origin: near.entry.origin.clone(),
             })
             .collect())
     }
 
     /// The nearest live entries of the scope, those included that were put before this call.
-    async fn nearest(
-        &self,
-        key: &Key,
-        count: usize,
-        least: f32,
-        now: Timestamp,
-    ) -> Result<Vec<(Arc<CacheEntry>, f32)>, Error> {
+    async fn nearest(&self, key: &Key, count: usize, least: f32, now: Timestamp) -> Result<Vec<Near>, Error> {
         let embedder = self.0.embedder.as_ref().ok_or(Error::NoEmbedder)?;
-        let forgotten = {
-            let before = Timestamp(now.0.saturating_sub(FORGOTTEN.as_millis() as i64));
-            self.0.state().entries.forgotten(&key.scope, before)
-        };
-        forgotten.iter().for_each(|entry| self.compute(entry));
-        let pending = self.0.state().entries.pending(&key.scope);
-        let vector = embedder.embed(&key.task).await?;
-        let all = async {
-            for mut ended in pending {
-                // An error says that the computing has ended.
-                while ended.changed().await.is_ok() {}
-            }
-        };
-        if tokio::time::timeout(Duration::from_millis(self.0.options.pending_wait_ms), all).await.is_err() {
+        let vector = embedder.embed(&key.task);
+        let late = Timestamp(now.0.saturating_sub(FORGOTTEN.as_millis() as i64));
+        let bare = self.0.state().entries.bare(&key.scope, late, AWAITED);
+        let others = futures::future::join_all(bare.iter().map(|entry| self.compute(embedder, entry)));
+        let patience = Duration::from_millis(self.0.options.pending_wait_ms);
+        let (vector, others) = tokio::join!(vector, tokio::time::timeout(patience, others));
+        let vector = vector?;
+        if others.is_err() {
             tracing::debug!("the semantic tier looks without vectors that are still being computed");
         }
         let Some(index) = self.0.state().entries.index(&key.scope) else { return Ok(vec![]) };
         let near = index.read().unwrap_or_else(PoisonError::into_inner).nearest(&vector, count, least);
         let state = self.0.state();
-        let live = |(id, similarity)| Some((state.entries.by_id(id, now)?.clone(), similarity));
-        Ok(near.into_iter().filter_map(live).collect())
+        Ok(near.into_iter().filter_map(|(id, similarity)| state.entries.near(id, similarity, now)).collect())
     }
 
-    /// Computes an entry's vector in the background, unless that is being done.
-    fn compute(&self, entry: &Arc<CacheEntry>) {
-        let (Some(embedder), Ok(runtime)) = (self.0.embedder.clone(), tokio::runtime::Handle::try_current()) else {
-            return;
-        };
+    async fn compute(&self, embedder: &Embedder, entry: &CacheEntry) {
         if entry.task.len() > self.0.options.semantic_max_bytes {
             return;
         }
-        let Some(ends) = self.0.state().entries.begin(entry) else { return };
-        let (cache, entry) = (self.clone(), entry.clone());
-        runtime.spawn(async move {
-            let _permit = cache.0.background.acquire().await;
-            let vector = embedder.embed(&entry.task).await;
-            if let Err(error) = &vector {
+        match embedder.embed(&entry.task).await {
+            Ok(vector) => {
+                let taken = self.0.state().entries.set_vector(entry.id, &vector);
+                if taken {
+                    self.0.tell(Change::Vector(entry.id, vector));
+                }
+            }
+            Err(error) => {
                 tracing::warn!(cache.entry = %entry.id.0, %error, "an entry stays without a vector for now");
             }
-            let vector = vector.ok();
-            let taken = cache.0.state().entries.finish(entry.id, vector.as_ref());
-            drop(ends);
-            if let Some(vector) = vector.filter(|_| taken) {
-                cache.0.tell(Change::Vector(entry.id, vector));
+        }
+    }
+
+    /// Computes the vectors of own entries one by one, the newest first, until all have one. Whoever looks near one
+    /// before does not wait for this.
+    fn compute_in_background(&self) {
+        let (Some(embedder), Ok(runtime)) = (self.0.embedder.clone(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        if self.0.computing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let cache = self.clone();
+        runtime.spawn(async move {
+            loop {
+                let Some(entry) = cache.0.state().entries.next_bare() else {
+                    cache.0.computing.store(false, Ordering::Release);
+                    // One may have come between the two.
+                    let more = cache.0.state().entries.has_own_bare();
+                    if !more || cache.0.computing.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                    continue;
+                };
+                let begun = Instant::now();
+                cache.compute(&embedder, &entry).await;
+                tokio::time::sleep(begun.elapsed() * BACKGROUND_PAUSE).await;
             }
         });
     }

@@ -69,7 +69,7 @@ async fn served(cache: &Cache, key: &Key, now: Timestamp) -> Option<(Tier, Strin
         Some(found) => Some(found),
         None => cache.semantic(key, now).await.unwrap(),
     };
-    found.map(|found| (found.hit.tier, found.answer.text.clone()))
+    found.map(|found| (found.hit.tier, found.answer.text.to_string()))
 }
 
 fn after(ms: i64) -> Timestamp {

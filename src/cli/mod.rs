@@ -1,14 +1,16 @@
-//! The command line: one file per command. Every command but `serve`, `config` and `completions` is a client that
-//! talks NATS like any other.
+//! The command line: one file per command. Every command but `serve`, `config`, `backup` and `completions` is a
+//! client that talks NATS like any other.
 
 #![allow(clippy::print_stdout)]
 
+mod backup;
 mod cache;
 mod client;
 mod config;
 mod dead;
 mod feedback;
 mod figures;
+mod purge;
 mod request;
 mod result;
 mod serve;
@@ -41,6 +43,8 @@ enum Error {
     #[error(transparent)]
     Bus(#[from] crate::bus::Error),
     #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    #[error(transparent)]
     Serve(#[from] crate::app::Error),
     #[error(transparent)]
     Log(#[from] crate::telemetry::Error),
@@ -56,7 +60,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Log(_) | Self::Serve(crate::app::Error::Llm(_)) => 2,
             Self::Bus(_) | Self::Serve(crate::app::Error::Bus(_)) => 3,
-            Self::Serve(_) | Self::Answer(_) | Self::Runtime(_) => 1,
+            Self::Store(_) | Self::Serve(_) | Self::Answer(_) | Self::Runtime(_) => 1,
         }
     }
 }
@@ -100,6 +104,10 @@ enum Command {
     Cache(cache::Command),
     /// Say whether an answer was good or wrong. A wrong one is not served again.
     Feedback(feedback::Arguments),
+    /// Delete what a tenant has, or what of it is older than an age.
+    Purge(purge::Arguments),
+    /// Copy the SQLite database while workers run.
+    Backup(backup::Arguments),
     /// Figures: methods, cost against all-model, latency.
     Stats(client::Common),
     /// Health of a worker, per component.
@@ -134,8 +142,14 @@ fn carry_out(command: Command, variables: &Variables) -> Result<Ended, Error> {
         Command::Config(command) => config::run(&command, variables),
         Command::Serve(arguments) => {
             let config = Config::load(variables)?;
-            crate::telemetry::start(&config.log)?;
-            runtime(None)?.block_on(serve::run(arguments, config, variables))
+            let runtime = runtime(None)?;
+            let telemetry = {
+                let _inside = runtime.enter();
+                crate::telemetry::start(&config.log, &config.telemetry)?
+            };
+            let ended = runtime.block_on(serve::run(arguments, config, variables));
+            telemetry.stop();
+            ended
         }
         command => runtime(Some(1))?.block_on(ask(command, variables)),
     }
@@ -150,6 +164,8 @@ async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
         Command::Templates(command) => templates::run(command, variables).await,
         Command::Cache(command) => cache::run(command, variables).await,
         Command::Feedback(arguments) => feedback::run(arguments, variables).await,
+        Command::Purge(arguments) => purge::run(arguments, variables).await,
+        Command::Backup(arguments) => backup::run(arguments, variables).await,
         Command::Stats(common) => figures::stats(&common, variables).await,
         Command::Health(common) => figures::health(&common, variables).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(Ended::Well),

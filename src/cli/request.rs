@@ -115,7 +115,7 @@ impl Wanted {
 }
 
 fn print(response: &wire::Response) {
-    println!("{}", response.result.trim_end_matches('\n'));
+    println!("{}", response.result.get().trim_end_matches('\n'));
     let m = &response.metrics;
     let by = response.template_used.as_deref().unwrap_or(&response.model_used);
     let quality = m.quality.map_or_else(|| "-".to_owned(), |q| format!("{q:.2}"));

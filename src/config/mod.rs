@@ -14,7 +14,7 @@ pub use paths::Paths;
 
 use crate::coordinator::agent;
 use crate::llm::{Credentials, Key};
-use crate::{bus, cache, embed, llm, pipeline, store, telemetry};
+use crate::{bus, cache, embed, http, llm, pipeline, store, telemetry};
 
 /// Everything that can be set. A key `section.key` of the file is `TANDEM__SECTION__KEY` in the environment.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -40,6 +40,12 @@ pub struct Config {
     pub llm: llm::Options,
     /// Log lines.
     pub log: telemetry::Options,
+    /// Traces for an OpenTelemetry collector; off by default.
+    pub telemetry: telemetry::trace::Options,
+    /// The page for operators: health, readiness, metrics.
+    pub http: http::Options,
+    /// What is deleted after which time.
+    pub retention: store::RetentionOptions,
 }
 
 /// Where a user's own templates lie.
@@ -134,6 +140,13 @@ fn gather(variables: &Variables) -> Result<config::Config, Error> {
     }
     if let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty()) {
         builder = builder.set_override("database.url", url.as_str()).map_err(wrong)?;
+    }
+    for (name, key) in
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"), ("OTEL_SERVICE_NAME", "telemetry.service_name")]
+    {
+        if let Some(value) = set(variables, name) {
+            builder = builder.set_override(key, value).map_err(wrong)?;
+        }
     }
     for (key, value) in overrides(variables) {
         builder = builder.set_override(&key, value).map_err(wrong)?;

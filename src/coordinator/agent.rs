@@ -181,19 +181,20 @@ impl Agent {
 
     /// Whether this tenant found what made this answer wrong for this task, or for one of its parts. Such an answer can
     /// be stored still, or again, for a task that is worded otherwise; it must not come back from there.
-    pub fn is_found_wrong(&self, answer: &Answer, goal: &Goal, tenant: &Tenant) -> bool {
+    /// `task_key` is that of the goal.
+    pub fn is_found_wrong(&self, answer: &Answer, goal: &Goal, task_key: Digest, tenant: &Tenant) -> bool {
         let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
         if blocks.is_empty() {
             return false;
         }
-        let is_blocked = |answer: &Answer, goal: &Goal| {
+        let is_blocked = |answer: &Answer, task_key| {
             answer.template.as_ref().is_some_and(|template| {
-                let (tenant, template) = (tenant.clone(), template.clone());
-                blocks.contains(&Block { task_key: task_key(&tenant, goal), tenant, template })
+                blocks.contains(&Block { task_key, tenant: tenant.clone(), template: template.clone() })
             })
         };
-        let part_goal = |description: &str| Goal { description: description.to_owned(), ..goal.clone() };
-        is_blocked(answer, goal) || answer.parts.iter().any(|p| is_blocked(&p.answer, &part_goal(&p.description)))
+        let part_key =
+            |description: &str| self::task_key(tenant, &Goal { description: description.to_owned(), ..goal.clone() });
+        is_blocked(answer, task_key) || answer.parts.iter().any(|p| is_blocked(&p.answer, part_key(&p.description)))
     }
 
     fn select_in<'a>(&self, library: &'a Library, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Selected<'a> {

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,7 @@ pub struct Part {
 /// The outcome of a goal, whichever way it was reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    pub text: String,
+    pub text: Arc<str>,
     /// Where the text belongs, relative to the workspace, if the template says so.
     pub file: Option<String>,
     pub method: Method,
@@ -121,7 +122,7 @@ impl Answer {
     /// A successful answer that cost nothing and of which nothing else is known.
     pub fn new(method: Method, task_type: TaskType, language: &Language, text: String, now: Timestamp) -> Self {
         Self {
-            text,
+            text: text.into(),
             file: None,
             method,
             task_type,

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -95,7 +96,7 @@ pub struct Request {
     pub id: Option<RequestId>,
     /// SHA-256 of the body, to tell a repeated `id` from a reused one.
     pub body_hash: [u8; 32],
-    pub goal: Goal,
+    pub goal: Arc<Goal>,
     pub cache: CacheMode,
     pub max_cost: Option<NanoUsd>,
     pub timeout: Duration,

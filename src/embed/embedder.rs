@@ -3,10 +3,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::{Embed, Error, FastEmbed, Options};
+use crate::telemetry::meters;
 
 /// A text longer than this is embedded by its beginning: the model reads 256 tokens, and cutting first keeps the
 /// tokenizer from working through a megabyte for them.
@@ -44,6 +46,11 @@ impl Embedder {
     /// See [`Embed::version`].
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Forgets all texts that were embedded, of whomever.
+    pub fn forget(&self) {
+        self.recent.invalidate_all();
     }
 
     /// The text's unit vector. The work is queued by the call itself, so texts are embedded in the order of the calls.
@@ -124,7 +131,9 @@ fn embed(model: &mut impl Embed, texts: &[&str]) -> Result<Vec<Vector>, Error> {
     if texts.is_empty() {
         return Ok(vec![]);
     }
+    let begun = Instant::now();
     let vectors = catch_unwind(AssertUnwindSafe(|| model.embed(texts))).unwrap_or(Err(Error::Panicked))?;
+    meters().embedded(begun.elapsed());
     if vectors.len() != texts.len() {
         return Err(Error::Unusable("another number of vectors than texts"));
     }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{Instrument, debug_span};
 
 pub use call::{Completion, Finish, Prompt, Tokens};
 pub use error::Error;
@@ -26,7 +27,7 @@ pub use provider::Provider;
 
 use crate::domain::{NanoUsd, Timestamp};
 use call::Call;
-use price::Prices;
+use price::{Prices, Rates};
 use provider::Target;
 
 /// Asks models. Cloning shares connections, prices and route.
@@ -39,6 +40,8 @@ struct Inner {
     prices: Prices,
     /// Of a "provider/model" that estimates are made with.
     reference: Option<(Provider, String)>,
+    /// Its rates, by tokens of input and hour: the table takes some 10 µs to tell them, and every answer is estimated.
+    reference_rates: moka::sync::Cache<(u64, i64), Option<Rates>>,
     timeout: Duration,
     max_output_tokens: u32,
     temperature: Option<f32>,
@@ -62,6 +65,7 @@ impl Client {
             route,
             prices,
             reference,
+            reference_rates: moka::sync::Cache::new(1_000),
             timeout: Duration::from_millis(options.timeout_ms),
             max_output_tokens: options.max_output_tokens,
             temperature: options.temperature,
@@ -96,7 +100,9 @@ impl Client {
         let (provider, model) = self.0.reference.as_ref()?;
         let tokens = |chars: usize| chars.div_ceil(CHARS_PER_TOKEN) as u64;
         let tokens = Tokens { input: tokens(input_chars), output: tokens(output_chars), ..Tokens::default() };
-        let rates = self.0.prices.rates(*provider, model, None, tokens.input, now)?;
+        let hour = now.0 / 3_600_000;
+        let rates = || self.0.prices.rates(*provider, model, None, tokens.input, now);
+        let rates = self.0.reference_rates.get_with((tokens.input, hour), rates)?;
         Some(rates.cost(&tokens))
     }
 
@@ -107,7 +113,8 @@ impl Client {
         let call = self.call(target, prompt)?;
         let begun = Instant::now();
         let deadline = begun.checked_add(self.0.timeout).map_or(deadline, |longest| deadline.min(longest));
-        let answer = http::attempt(target, &call, deadline).await?;
+        let asking = debug_span!("model", model = target.name);
+        let answer = http::attempt(target, &call, deadline).instrument(asking).await?;
         let rates =
             self.0.prices.rates(target.provider, &target.model, answer.model.as_deref(), answer.tokens.input, now);
         let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;

@@ -1,6 +1,7 @@
 //! One request from start to end: cache → coordinator → record.
 
 mod figures;
+mod purge;
 mod queries;
 mod submit;
 
@@ -9,23 +10,25 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
-use tracing::{Instrument, warn};
+use tracing::{Instrument, debug_span, warn};
 
 pub use crate::coordinator::analyze::Analysis;
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
+pub use purge::Purged;
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 pub use submit::{Attempt, Submission};
 
 use crate::cache::{Cache, Found, Key, Order};
 use crate::coordinator::agent::likeliest_type;
 use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
-use crate::domain::record::{EntryId, EntryKind, Execution, Verdict};
+use crate::domain::record::{Digest, EntryId, EntryKind, Execution, Verdict};
 use crate::domain::{
     Answer, CacheMode, CorrelationId, Goal, Language, Method, Request, RequestId, Stage, TemplateId, Tenant, Timestamp,
     Watcher,
 };
 use crate::embed::Embedder;
 use crate::store::{Claim, Recorder, Store, Write};
+use crate::telemetry::meters;
 
 /// What holds for every request.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -70,6 +73,13 @@ pub struct Reply {
     /// Of the request that the answer was made for: a repeated `id` gets the first one's.
     pub correlation_id: CorrelationId,
     pub answer: Answer,
+}
+
+/// What a request is known by, in the cache and among what was found wrong. Costs more to make than a hit to serve.
+#[derive(Debug, Clone)]
+pub struct Name {
+    key: Key,
+    task_key: Digest,
 }
 
 /// What a verdict changed.
@@ -142,14 +152,23 @@ impl Pipeline {
         Language::from(shown(written))
     }
 
+    /// What a request is known by: the same for the same tenant, goal and configuration.
+    pub fn name(&self, request: &Request) -> Name {
+        Name {
+            key: self.cache.key(&request.tenant, EntryKind::Request, &request.goal),
+            task_key: task_key(&request.tenant, &request.goal),
+        }
+    }
+
     /// The answer if it is known without waiting for anything: an exact hit.
-    pub fn known(&self, request: &Request, now: Timestamp) -> Option<Reply> {
+    pub fn known(&self, request: &Request, name: &Name, now: Timestamp) -> Option<Reply> {
         if request.id.is_some() || request.cache != CacheMode::Use {
             return None;
         }
         let started = Instant::now();
-        let found = self.cache.known_if(&self.key(request), now, |answer| self.may_serve(request, answer))?;
-        Some(self.hit(request, &found, started, now))
+        let _looking = debug_span!("lookup", tier = "exact").entered();
+        let found = self.cache.known_if(&name.key, now, |answer| self.may_serve(request, name, answer))?;
+        Some(self.hit(request, name, &found, started, now))
     }
 
     /// One request from start to end. Always ends by the request's deadline.
@@ -216,6 +235,10 @@ impl Pipeline {
 
     pub fn coordinator(&self) -> &Coordinator {
         &self.coordinator
+    }
+
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     pub fn cache(&self) -> &Cache {
@@ -302,12 +325,13 @@ impl Pipeline {
         watcher: &Watcher,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
-        let key = self.key(request);
+        let name = self.name(request);
+        let key = &name.key;
         if request.cache == CacheMode::Use
-            && let Some(found) = self.cache.exact_if(&key, now, |answer| self.may_serve(request, answer))
+            && let Some(found) = self.cache.exact_if(key, now, |answer| self.may_serve(request, &name, answer))
         {
             watcher.tell(Stage::Deciding { method: Method::Cached });
-            return Ok(self.hit(request, &found, started, now));
+            return Ok(self.hit(request, &name, &found, started, now));
         }
         let bounds = Bounds {
             tenant: request.tenant.clone(),
@@ -317,10 +341,10 @@ impl Pipeline {
             // What is done by then is put together, stored and recorded in time.
             deadline: deadline - (request.timeout / 20).min(Duration::from_millis(50)),
         };
-        let (plan, found) = self.look_up_and_plan(request, &key, now).await;
+        let (plan, found) = self.look_up_and_plan(request, &name, now).await;
         if let Some(found) = found {
             watcher.tell(Stage::Deciding { method: Method::Cached });
-            return Ok(self.hit(request, &found, started, now));
+            return Ok(self.hit(request, &name, &found, started, now));
         }
         let method = if plan.is_complete() { Method::Autonomous } else { Method::LlmAssisted };
         watcher.tell(Stage::Deciding { method });
@@ -330,29 +354,33 @@ impl Pipeline {
         let entry = if request.cache != CacheMode::Off && answer.cacheable() {
             // Notes are about how this request was written, not about the answer.
             let stored = Answer { notes: vec![], ..answer.clone() };
-            self.cache.put(&key, Arc::new(stored), request.correlation_id.clone(), now)
+            self.cache.put(key, Arc::new(stored), request.correlation_id.clone(), now)
         } else {
             None
         };
-        self.record(request, &answer, made_in, entry, now).await;
+        meters().answered(&answer);
+        self.record(request, &name, &answer, made_in, entry, now).await;
         Ok(Reply { correlation_id: request.correlation_id.clone(), answer })
     }
 
     /// The semantic tier and the rules side by side: the embedding has its own thread, the rules use this one.
     /// A scope without entries needs no embedding; nor does a sure rule where the order says `rules_first`.
-    async fn look_up_and_plan(&self, request: &Request, key: &Key, now: Timestamp) -> (Plan, Option<Found>) {
-        let plan = || self.coordinator.plan(&request.goal, &request.tenant, now);
-        if request.cache != CacheMode::Use || !self.cache.has_neighbours(key) {
+    async fn look_up_and_plan(&self, request: &Request, name: &Name, now: Timestamp) -> (Plan, Option<Found>) {
+        let plan = || debug_span!("plan").in_scope(|| self.coordinator.plan(&request.goal, &request.tenant, now));
+        if request.cache != CacheMode::Use || !self.cache.has_neighbours(&name.key) {
             return (plan(), None);
         }
-        let look_up = |key: Key| {
-            let (pipeline, request) = (self.clone(), request.clone());
-            async move { pipeline.cache.semantic_if(&key, now, |answer| pipeline.may_serve(&request, answer)).await }
-                .in_current_span()
+        let look_up = || {
+            let (pipeline, request, name) = (self.clone(), request.clone(), name.clone());
+            let looking = async move {
+                let may = |answer: &Answer| pipeline.may_serve(&request, &name, answer);
+                pipeline.cache.semantic_if(&name.key, now, may).await
+            };
+            looking.instrument(debug_span!("lookup", tier = "semantic"))
         };
         let (plan, found) = match self.cache.options().order {
             Order::CacheFirst => {
-                let looking = tokio::spawn(look_up(key.clone()));
+                let looking = tokio::spawn(look_up());
                 let plan = plan();
                 let found = looking.await.unwrap_or_else(|error| {
                     warn!(%error, "a lookup ended badly");
@@ -365,7 +393,7 @@ impl Pipeline {
                 if plan.is_complete() {
                     return (plan, None);
                 }
-                (plan, look_up(key.clone()).await)
+                (plan, look_up().await)
             }
         };
         match found {
@@ -379,8 +407,9 @@ impl Pipeline {
 
     /// False where what made an answer, or a part of it, was found wrong for what is asked now. (It may be right for the
     /// task that it was made for.)
-    fn may_serve(&self, request: &Request, answer: &Answer) -> bool {
-        !self.coordinator.agent().is_found_wrong(answer, &request.goal, &request.tenant)
+    fn may_serve(&self, request: &Request, name: &Name, answer: &Answer) -> bool {
+        let agent = self.coordinator.agent();
+        !agent.is_found_wrong(answer, &request.goal, name.task_key, &request.tenant)
     }
 
     /// A request without an answer counts, too, and its id is free again.
@@ -401,19 +430,18 @@ impl Pipeline {
         let reason = Error::DeadlineExceeded.to_string();
         let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
         let answer = Answer { time: request.timeout, ..answer };
-        let execution = self.execution(request, &request.goal, &answer, now);
+        meters().answered(&answer);
+        let task_key = task_key(&request.tenant, &request.goal);
+        let execution = self.execution(request, &request.goal, task_key, &answer, now);
         self.recorder.record(Write::Execution(execution));
     }
 
-    fn key(&self, request: &Request) -> Key {
-        self.cache.key(&request.tenant, EntryKind::Request, &request.goal)
-    }
-
-    fn hit(&self, request: &Request, found: &Found, started: Instant, now: Timestamp) -> Reply {
+    fn hit(&self, request: &Request, name: &Name, found: &Found, started: Instant, now: Timestamp) -> Reply {
         let mut answer = found.as_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
-        let execution = self.execution(request, &request.goal, &answer, now);
+        meters().answered(&answer);
+        let execution = self.execution(request, &request.goal, name.task_key, &answer, now);
         self.recorder.record(Write::Execution(execution));
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
@@ -422,35 +450,43 @@ impl Pipeline {
     async fn record(
         &self,
         request: &Request,
+        name: &Name,
         answer: &Answer,
         made_in: Duration,
         stored: Option<EntryId>,
         now: Timestamp,
     ) {
         for part in &answer.parts {
-            let goal = Goal { description: part.description.clone(), ..request.goal.clone() };
-            let execution = self.execution(request, &goal, &part.answer, now);
+            let goal = Goal { description: part.description.clone(), ..(*request.goal).clone() };
+            let execution = self.execution(request, &goal, task_key(&request.tenant, &goal), &part.answer, now);
             let execution = Execution { part: part.id.clone(), ..execution };
             self.recorder.record(Write::Execution(execution));
         }
-        let whole = self.execution(request, &request.goal, answer, now);
+        let whole = self.execution(request, &request.goal, name.task_key, answer, now);
         let whole = Execution { made_in, entry: whole.entry.or(stored), ..whole };
         if answer.cost.0 == 0 {
             self.recorder.record(Write::Execution(whole));
-        } else if let Err(error) = self.recorder.record_durably(whole).await {
+        } else if let Err(error) = self.recorder.record_durably(whole).instrument(debug_span!("commit")).await {
             warn!(%error, cost = %answer.cost, "what a model call cost could not be written down");
         }
     }
 
     /// Of the request as a whole; `goal` is its own or that of one of its parts.
-    fn execution(&self, request: &Request, goal: &Goal, answer: &Answer, now: Timestamp) -> Execution {
+    fn execution(
+        &self,
+        request: &Request,
+        goal: &Goal,
+        task_key: Digest,
+        answer: &Answer,
+        now: Timestamp,
+    ) -> Execution {
         let llm = self.coordinator.agent().llm();
         Execution {
             correlation_id: request.correlation_id.clone(),
             part: String::new(),
             tenant: request.tenant.clone(),
             at: now,
-            task_key: task_key(&request.tenant, goal),
+            task_key,
             task_type: answer.task_type,
             language: answer.language.clone(),
             method: answer.method,

@@ -4,6 +4,8 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 
+use crate::telemetry::meters;
+
 /// What went wrong with the database. No text here holds a password, a task or an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,8 @@ pub enum Error {
     Folder { folder: PathBuf, source: std::io::Error },
     #[error("lock {file} while the database is prepared: give this user the right to write there")]
     Lock { file: PathBuf, source: std::io::Error },
+    #[error("write the copy {to}: name a new file in a folder that this user may write to")]
+    Copy { to: PathBuf, source: std::io::Error },
     #[error("connect to {place}: {mend}")]
     Connect { place: String, mend: &'static str, source: sqlx::Error },
     #[error("connect to {place}: no answer within {limit:?}; check that it runs and that host and port are right")]
@@ -31,7 +35,7 @@ impl Error {
     /// Whether the same call may succeed later, unchanged.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Folder { .. } | Self::Lock { .. } | Self::Stopped => false,
+            Self::Address { .. } | Self::Folder { .. } | Self::Lock { .. } | Self::Copy { .. } | Self::Stopped => false,
             Self::ConnectTimeout { .. } | Self::Timeout { .. } => true,
             Self::Migrate { source: MigrateError::Execute(source), .. } => may_pass(source),
             Self::Migrate { .. } => false,
@@ -54,7 +58,10 @@ impl Error {
     }
 
     pub(super) fn during(action: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |source| Self::Query { action, source }
+        move |source| {
+            meters().database_errors.increment(1);
+            Self::Query { action, source }
+        }
     }
 }
 

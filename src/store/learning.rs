@@ -42,8 +42,9 @@ impl Store {
         run.await.map_err(Error::during("read an execution"))
     }
 
-    /// Sums over a tenant's requests. `by_template` counts every request answered from a template, hits included; the
-    /// most used first.
+    /// Sums over a tenant's requests, also over those that were deleted since. `by_template` counts every request answered
+    /// from a template, hits included; the most used first. As many rows are read as the tenant had days, times its
+    /// templates.
     pub async fn totals(&self, tenant: &Tenant) -> Result<Totals, Error> {
         let run = async {
             let groups: Vec<Group> = on!(&self.read, pool => {
@@ -77,17 +78,26 @@ impl Store {
     }
 }
 
-/// Rows of one INSERT: 21 values each, and SQLite takes 32,766 in one statement.
+/// Rows of one INSERT: 22 values each, and SQLite takes 32,766 in one statement.
 const ROWS_PER_INSERT: usize = 500;
 
 pub(super) async fn record(tx: &mut Tx, mut batch: Vec<&Execution>) -> Result<(), sqlx::Error> {
     // Two workers that write the same two rows would otherwise wait for each other.
     batch.sort_by_key(|e| (&e.correlation_id, &e.part));
     let mut samples: Vec<&Execution> = Vec::new();
+    let mut sums = Sums::new();
     for rows in batch.chunks(ROWS_PER_INSERT) {
         let mut new: HashSet<(String, String)> = insert(tx, rows).await?.into_iter().collect();
-        samples.extend(rows.iter().filter(|e| new.remove(&(e.correlation_id.as_str().to_owned(), label(&e.part)))));
+        let new = rows.iter().filter(|e| new.remove(&(e.correlation_id.as_str().to_owned(), label(&e.part))));
+        for execution in new {
+            if execution.part.is_empty() {
+                let sum = Sum::of(execution);
+                sums.entry(sum.0).and_modify(|known| known.add(&sum.1)).or_insert(sum.1);
+            }
+            samples.push(execution);
+        }
     }
+    add_up(tx, sums).await?;
     // Within one worker, samples are folded in the order in which they were made.
     samples.sort_by_key(|e| e.at);
     let mut by_edge: BTreeMap<EdgeKey, Vec<Sample>> = BTreeMap::new();
@@ -170,7 +180,7 @@ async fn insert(tx: &mut Tx, rows: &[&Execution]) -> Result<Vec<(String, String)
         let mut sql = QueryBuilder::new(
             "INSERT INTO executions (correlation_id, part, tenant, at_ms, task_key, task_type, language, method,
              template, model, input_tokens, output_tokens, cost_nanos, all_model_nanos, quality, success, time_ns,
-             made_ns, tier, entry, origin) ",
+             made_ns, tier, entry, origin, counted) ",
         );
         sql.push_values(rows, |mut row, e| {
             row.push_bind(e.correlation_id.as_str())
@@ -193,7 +203,8 @@ async fn insert(tx: &mut Tx, rows: &[&Execution]) -> Result<Vec<(String, String)
                 .push_bind(nanos(e.made_in))
                 .push_bind(e.tier.map(tier_name))
                 .push_bind(e.entry.map(entry_bytes))
-                .push_bind(e.origin.as_ref().map(CorrelationId::as_str));
+                .push_bind(e.origin.as_ref().map(CorrelationId::as_str))
+                .push_bind(e.part.is_empty());
         });
         sql.push(" ON CONFLICT (correlation_id, part) DO NOTHING RETURNING correlation_id, part");
         // Every number of rows is another statement: not worth keeping.
@@ -206,23 +217,159 @@ fn measured(quality: Option<f64>) -> Option<f64> {
     quality.filter(|q| q.is_finite())
 }
 
-/// Sums are taken in halves of 32 bits: SQLite fails where a sum overflows, and one absurd row must not take a
+pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// By tenant, day since 1970, method and template (empty for none): sorted, as they are locked.
+type Sums = BTreeMap<(String, i64, String, String), Sum>;
+
+/// Sums of requests, in halves of 32 bits: SQLite fails where a sum overflows, and one absurd row must not take a
 /// tenant's figures away.
+#[derive(Default)]
+struct Sum {
+    executions: i64,
+    successes: i64,
+    cost: [i64; 2],
+    priced: i64,
+    all_model: [i64; 2],
+    input: [i64; 2],
+    output: [i64; 2],
+    time: [i64; 2],
+    measured: i64,
+    quality: f64,
+}
+
+fn split(value: i64) -> [i64; 2] {
+    [value >> 32, value & 0xffff_ffff]
+}
+
+impl Sum {
+    /// Of one request, and where it belongs.
+    fn of(e: &Execution) -> ((String, i64, String, String), Self) {
+        let template = e.template.as_ref().map_or(String::new(), |id| id.as_str().to_owned());
+        let key = (e.tenant.as_str().to_owned(), e.at.0.div_euclid(DAY_MS), e.method.as_str().to_owned(), template);
+        let quality = measured(e.quality);
+        let sum = Self {
+            executions: 1,
+            successes: i64::from(e.success),
+            cost: split(signed(e.cost.0)),
+            priced: i64::from(e.all_model_cost.is_some()),
+            all_model: split(e.all_model_cost.map_or(0, |cost| signed(cost.0))),
+            input: split(signed(e.usage.input)),
+            output: split(signed(e.usage.output)),
+            time: split(nanos(e.time)),
+            measured: i64::from(quality.is_some()),
+            quality: quality.unwrap_or(0.0),
+        };
+        (key, sum)
+    }
+
+    fn add(&mut self, other: &Self) {
+        let both = |a: &mut [i64; 2], b: [i64; 2]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        self.executions += other.executions;
+        self.successes += other.successes;
+        self.priced += other.priced;
+        self.measured += other.measured;
+        self.quality += other.quality;
+        both(&mut self.cost, other.cost);
+        both(&mut self.all_model, other.all_model);
+        both(&mut self.input, other.input);
+        both(&mut self.output, other.output);
+        both(&mut self.time, other.time);
+    }
+}
+
+async fn add_up(tx: &mut Tx, sums: Sums) -> Result<(), sqlx::Error> {
+    let sql = "INSERT INTO execution_days (tenant, day, method, template, executions, successes, cost_high, cost_low,
+                   priced, all_model_high, all_model_low, input_high, input_low, output_high, output_low, time_high,
+                   time_low, measured, quality)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+               ON CONFLICT (tenant, day, method, template) DO UPDATE SET
+                   executions = execution_days.executions + excluded.executions,
+                   successes = execution_days.successes + excluded.successes,
+                   cost_high = execution_days.cost_high + excluded.cost_high,
+                   cost_low = execution_days.cost_low + excluded.cost_low,
+                   priced = execution_days.priced + excluded.priced,
+                   all_model_high = execution_days.all_model_high + excluded.all_model_high,
+                   all_model_low = execution_days.all_model_low + excluded.all_model_low,
+                   input_high = execution_days.input_high + excluded.input_high,
+                   input_low = execution_days.input_low + excluded.input_low,
+                   output_high = execution_days.output_high + excluded.output_high,
+                   output_low = execution_days.output_low + excluded.output_low,
+                   time_high = execution_days.time_high + excluded.time_high,
+                   time_low = execution_days.time_low + excluded.time_low,
+                   measured = execution_days.measured + excluded.measured,
+                   quality = execution_days.quality + excluded.quality";
+    for ((tenant, day, method, template), sum) in sums {
+        on!(&mut *tx, tx => {
+            sqlx::query(sql)
+                .bind(tenant)
+                .bind(day)
+                .bind(method)
+                .bind(template)
+                .bind(sum.executions)
+                .bind(sum.successes)
+                .bind(sum.cost[0])
+                .bind(sum.cost[1])
+                .bind(sum.priced)
+                .bind(sum.all_model[0])
+                .bind(sum.all_model[1])
+                .bind(sum.input[0])
+                .bind(sum.input[1])
+                .bind(sum.output[0])
+                .bind(sum.output[1])
+                .bind(sum.time[0])
+                .bind(sum.time[1])
+                .bind(sum.measured)
+                .bind(sum.quality)
+                .execute(&mut **tx)
+                .await
+                .map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// Puts a batch of requests that are in no sum yet into them; returns how many.
+pub(super) async fn count_in(tx: &mut Tx, batch: u32) -> Result<u64, sqlx::Error> {
+    // Two workers may pick the same rows: the second finds them counted.
+    let sql = "UPDATE executions SET counted = TRUE WHERE part = '' AND NOT counted AND correlation_id IN
+               (SELECT correlation_id FROM executions WHERE part = '' AND NOT counted
+                ORDER BY correlation_id LIMIT $1)
+               RETURNING *";
+    let rows: Vec<ExecutionRow> =
+        on!(&mut *tx, tx => sqlx::query_as(sql).bind(i64::from(batch)).fetch_all(&mut **tx).await)?;
+    let mut sums = Sums::new();
+    let counted = rows.len() as u64;
+    for row in rows {
+        let (key, sum) = Sum::of(&Execution::try_from(row)?);
+        sums.entry(key).and_modify(|known| known.add(&sum)).or_insert(sum);
+    }
+    add_up(tx, sums).await?;
+    Ok(counted)
+}
+
+/// The sums, and what is not in them yet: one statement, so one moment.
 const TOTALS: &str = "
-    SELECT method, template, COUNT(*) AS executions, COUNT(*) FILTER (WHERE success) AS successes,
-        CAST(SUM(cost_nanos >> 32) AS BIGINT) AS cost_high,
-        CAST(SUM(cost_nanos & 4294967295) AS BIGINT) AS cost_low,
-        COUNT(all_model_nanos) AS priced,
-        CAST(COALESCE(SUM(all_model_nanos >> 32), 0) AS BIGINT) AS all_model_high,
-        CAST(COALESCE(SUM(all_model_nanos & 4294967295), 0) AS BIGINT) AS all_model_low,
-        CAST(SUM(input_tokens >> 32) AS BIGINT) AS input_high,
-        CAST(SUM(input_tokens & 4294967295) AS BIGINT) AS input_low,
-        CAST(SUM(output_tokens >> 32) AS BIGINT) AS output_high,
-        CAST(SUM(output_tokens & 4294967295) AS BIGINT) AS output_low,
-        CAST(SUM(time_ns >> 32) AS BIGINT) AS time_high,
-        CAST(SUM(time_ns & 4294967295) AS BIGINT) AS time_low,
-        COUNT(quality) AS measured, SUM(quality) AS quality
-    FROM executions WHERE tenant = $1 AND part = '' GROUP BY method, template";
+    SELECT method, NULLIF(template, '') AS template, CAST(SUM(executions) AS BIGINT) AS executions,
+        CAST(SUM(successes) AS BIGINT) AS successes,
+        CAST(SUM(cost_high) AS BIGINT) AS cost_high, CAST(SUM(cost_low) AS BIGINT) AS cost_low,
+        CAST(SUM(priced) AS BIGINT) AS priced,
+        CAST(SUM(all_model_high) AS BIGINT) AS all_model_high, CAST(SUM(all_model_low) AS BIGINT) AS all_model_low,
+        CAST(SUM(input_high) AS BIGINT) AS input_high, CAST(SUM(input_low) AS BIGINT) AS input_low,
+        CAST(SUM(output_high) AS BIGINT) AS output_high, CAST(SUM(output_low) AS BIGINT) AS output_low,
+        CAST(SUM(time_high) AS BIGINT) AS time_high, CAST(SUM(time_low) AS BIGINT) AS time_low,
+        CAST(SUM(measured) AS BIGINT) AS measured, SUM(quality) AS quality
+    FROM execution_days WHERE tenant = $1 GROUP BY method, template
+    UNION ALL
+    SELECT method, template, COUNT(*), COUNT(*) FILTER (WHERE success),
+        CAST(SUM(cost_nanos >> 32) AS BIGINT), CAST(SUM(cost_nanos & 4294967295) AS BIGINT),
+        COUNT(all_model_nanos), CAST(COALESCE(SUM(all_model_nanos >> 32), 0) AS BIGINT),
+        CAST(COALESCE(SUM(all_model_nanos & 4294967295), 0) AS BIGINT),
+        CAST(SUM(input_tokens >> 32) AS BIGINT), CAST(SUM(input_tokens & 4294967295) AS BIGINT),
+        CAST(SUM(output_tokens >> 32) AS BIGINT), CAST(SUM(output_tokens & 4294967295) AS BIGINT),
+        CAST(SUM(time_ns >> 32) AS BIGINT), CAST(SUM(time_ns & 4294967295) AS BIGINT),
+        COUNT(quality), SUM(quality)
+    FROM executions WHERE tenant = $1 AND part = '' AND NOT counted GROUP BY method, template";
 
 #[derive(sqlx::FromRow)]
 struct Group {

@@ -5,8 +5,9 @@
 //! Both behave alike; every test runs on both.
 //!
 //! Locks are always taken in this order, so that two workers can't wait for each other: rows of `executions` (sorted),
-//! of `feedback`, of `template_edges` (sorted), the one row of `cache_sequence`.
+//! of `execution_days` (sorted), of `feedback`, of `template_edges` (sorted), the one row of `cache_sequence`.
 
+mod backup;
 mod batch;
 mod claims;
 mod entries;
@@ -16,6 +17,7 @@ mod learning;
 mod open;
 mod options;
 mod recorder;
+mod retention;
 mod rows;
 
 use std::sync::Arc;
@@ -30,12 +32,22 @@ pub use error::Error;
 pub use feedback::Judgement;
 pub use options::{Durability, Options};
 pub use recorder::{Recorder, RecorderOptions};
+pub use retention::{Reach, RetentionOptions, Rows};
 
 /// Which database is behind a [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
     Sqlite,
     Postgres,
+}
+
+impl Backend {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
 }
 
 /// The database. Cloning is cheap and shares the connections.

@@ -1,5 +1,7 @@
 //! What a message says around its body: tenant, trace, deadline.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 
 use super::{Code, Refusal};
@@ -37,9 +39,9 @@ impl Envelope {
         (envelope, checked)
     }
 
-    /// The part of `traceparent` that all of a trace have in common.
-    pub fn trace_id(&self) -> Option<&str> {
-        self.traceparent.as_deref()?.split('-').nth(1)
+    /// The time that a request may take which asks for `timeout`: not beyond the deadline.
+    pub fn within(&self, timeout: Duration, now: Timestamp) -> Duration {
+        self.deadline.map_or(timeout, |deadline| timeout.min(deadline.since(now)))
     }
 
     fn check(&mut self, base: &str, subject: &str, deadline: Option<&str>, now: Timestamp) -> Result<(), Refusal> {
@@ -62,6 +64,11 @@ impl Envelope {
         }
         Ok(())
     }
+}
+
+/// The part of a `traceparent` that all of a trace have in common.
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent.split('-').nth(1)
 }
 
 /// The shape that W3C gives it: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero, version not `ff`.
@@ -89,8 +96,8 @@ mod tests {
     fn a_trace_is_known_by_its_id() {
         let (envelope, _) =
             read("execution.request", &[(TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]);
-        assert_eq!(envelope.trace_id(), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert_eq!(read("execution.request", &[]).0.trace_id(), None);
+        assert_eq!(envelope.traceparent.as_deref().and_then(trace_id), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(read("execution.request", &[]).0.traceparent, None);
     }
 
     #[test]
@@ -108,6 +115,20 @@ mod tests {
         assert_eq!(code("1000"), Code::DeadlineExceeded);
         assert_eq!(code("-9223372036854775808"), Code::DeadlineExceeded);
         assert_eq!(code("soon"), Code::InvalidField);
+    }
+
+    #[test]
+    fn the_header_shortens_the_time_and_never_lengthens_it() {
+        let within = |deadline| {
+            let (envelope, _) = read("execution.request", &[(DEADLINE, deadline)]);
+            envelope.within(Duration::from_millis(500), Timestamp(1_000))
+        };
+        assert_eq!(within("1020"), Duration::from_millis(20));
+        assert_eq!(within("21000"), Duration::from_millis(500));
+        assert_eq!(
+            read("execution.request", &[]).0.within(Duration::from_secs(1), Timestamp(0)),
+            Duration::from_secs(1)
+        );
     }
 
     #[test]

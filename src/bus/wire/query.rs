@@ -1,12 +1,15 @@
 //! What the smaller doors take and give.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::fields::{Fields, ID, PLAIN, SAYS, quoted};
+use super::fields::{Fields, ID, PLAIN, SAYS, quoted, wrong_type};
 use super::{Code, Refusal};
 use crate::domain::record::Verdict;
 use crate::domain::{CorrelationId, IdError, Language, TaskType, TemplateId};
 use crate::pipeline::{Neighbour, TemplateCheck, TemplateFilter, TemplateInfo};
+use crate::store::Rows;
 
 /// A user's verdict on an answer.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -35,6 +38,36 @@ pub struct FeedbackAnswer {
     pub withdrawn: usize,
     /// The templates that this tenant no longer gets for that task.
     pub blocked: Vec<String>,
+}
+
+/// Deletes what this tenant has: executions, figures, verdicts, blocked templates, kept replies, cached answers. It can't be
+/// undone. Figures of templates stay: they are everybody's and hold no text.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Purge {
+    /// The tenant's name again, as it is in the subject (`default` without one). Not needed for a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = ID))]
+    pub confirm: Option<String>,
+    /// Only what is older than this many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = LONGEST_AGE))]
+    pub older_than_s: Option<u64>,
+    /// Only say how much it would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
+}
+
+/// What was deleted, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct PurgeAnswer {
+    pub tenant: String,
+    pub dry_run: bool,
+    /// False where there was too much for one call: ask again.
+    pub complete: bool,
+    pub rows: Rows,
+    /// Live workers that did not confirm in time that they forgot it. They read it from the database within seconds.
+    pub unconfirmed_workers: usize,
 }
 
 /// A body that says nothing: `{}` or empty.
@@ -95,6 +128,41 @@ pub struct CacheExplanation {
 }
 
 const COMMENT_CHARS: usize = 2000;
+/// A hundred years, in seconds.
+const LONGEST_AGE: u64 = 100 * 366 * 24 * 3600;
+
+/// A purge that was checked.
+pub(crate) struct Erasure {
+    /// The name that the sender wrote again.
+    pub confirm: Option<String>,
+    pub older_than: Option<Duration>,
+    pub dry_run: bool,
+}
+
+pub(crate) fn purge(body: &[u8]) -> Result<Erasure, Refusal> {
+    let mut fields = Fields::parse(body, r#"{"confirm": "<tenant>"} or {"dry_run": true}"#)?;
+    let confirm = fields.text("confirm")?;
+    let older_than = match fields.take("older_than_s") {
+        None => None,
+        Some(value) => match value.as_u64().filter(|seconds| *seconds <= LONGEST_AGE) {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => {
+                let message = format!("'older_than_s' must be a whole number of seconds, at most {LONGEST_AGE}");
+                return Err(Refusal::at(Code::InvalidField, "older_than_s", message));
+            }
+        },
+    };
+    let dry_run = match fields.take("dry_run") {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(|| wrong_type("dry_run", "true or false", &value))?,
+    };
+    nothing_else(fields)?;
+    if !dry_run && confirm.is_none() {
+        let message = "the field 'confirm' is missing; it must be the tenant's name, since a purge can't be undone";
+        return Err(Refusal::at(Code::MissingField, "confirm", message));
+    }
+    Ok(Erasure { confirm, older_than, dry_run })
+}
 
 /// A verdict that was checked.
 pub(crate) struct Judgement {
@@ -189,6 +257,19 @@ mod tests {
         assert_eq!(field(r#"{"verdict": "wrong"}"#), "correlation_id");
         assert_eq!(field(r#"{"correlation_id": "exec_1", "verdict": "bad"}"#), "verdict");
         assert_eq!(field(r#"{"correlation_id": "exec_1", "verdict": "good", "coment": "x"}"#), "coment");
+    }
+
+    #[test]
+    fn a_purge_names_its_tenant_again_or_is_a_dry_run() {
+        let read = purge(br#"{"confirm": "acme", "older_than_s": 3600}"#).unwrap();
+        assert_eq!((read.confirm.as_deref(), read.older_than), (Some("acme"), Some(Duration::from_secs(3600))));
+        assert!(purge(br#"{"dry_run": true}"#).unwrap().dry_run);
+        let field = |body: &str| purge(body.as_bytes()).err().unwrap().field.unwrap();
+        assert_eq!(field("{}"), "confirm");
+        assert_eq!(field(r#"{"dry_run": false}"#), "confirm");
+        assert_eq!(field(r#"{"dry_run": "yes"}"#), "dry_run");
+        assert_eq!(field(r#"{"confirm": "acme", "older_than": 1}"#), "older_than");
+        assert_eq!(field(r#"{"confirm": "acme", "older_than_s": -1}"#), "older_than_s");
     }
 
     #[test]

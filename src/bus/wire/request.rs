@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{Fields, PLAIN, SAYS, item_object, not_blank, quoted, text, wrong_type};
 use super::{Code, Envelope, Refusal};
-use crate::domain::{self, CacheMode, Complexity, Goal, Language, Message, NanoUsd, RequestId, Timestamp};
+use crate::domain::{self, CacheMode, Complexity, Goal, Language, Message, NanoUsd, RequestId};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
@@ -109,7 +110,6 @@ struct Turn {
 pub fn decode(
     body: &[u8],
     envelope: &Envelope,
-    now: Timestamp,
     max_task: usize,
     read_language: impl Fn(Option<&str>, &str, &mut Vec<String>) -> Language,
 ) -> Result<domain::Request, Refusal> {
@@ -124,20 +124,17 @@ pub fn decode(
     let acceptance_criteria = acceptance_criteria(&mut fields)?;
     let cache = cache_mode(&mut fields)?;
     let max_cost = max_cost(&mut fields)?;
-    let mut timeout = timeout(&mut fields, &mut notes)?;
+    let timeout = timeout(&mut fields, &mut notes)?;
     let reply_to = fields.text("reply_to")?;
     note_unknown(fields, &mut notes);
 
     let language = read_language(written.as_deref(), &task, &mut notes);
-    if let Some(deadline) = envelope.deadline {
-        timeout = timeout.min(deadline.since(now));
-    }
     Ok(domain::Request {
         tenant: envelope.tenant.clone(),
         correlation_id: envelope.correlation_id.clone(),
         id,
         body_hash: Sha256::digest(body).into(),
-        goal: Goal { description: task, language, complexity, acceptance_criteria, context },
+        goal: Arc::new(Goal { description: task, language, complexity, acceptance_criteria, context }),
         cache,
         max_cost,
         timeout,
@@ -266,20 +263,14 @@ mod tests {
     use super::*;
     use crate::domain::Tenant;
 
-    const NOW: Timestamp = Timestamp(1_000_000);
-
     fn read(body: impl AsRef<[u8]>) -> Result<domain::Request, Refusal> {
-        read_before(None, body)
-    }
-
-    fn read_before(deadline: Option<Timestamp>, body: impl AsRef<[u8]>) -> Result<domain::Request, Refusal> {
         let envelope = Envelope {
             tenant: Tenant::default(),
             correlation_id: domain::CorrelationId::generate(),
             traceparent: None,
-            deadline,
+            deadline: None,
         };
-        decode(body.as_ref(), &envelope, NOW, 64 * 1024, |written, _, _| {
+        decode(body.as_ref(), &envelope, 64 * 1024, |written, _, _| {
             written.and_then(Language::named).unwrap_or(Language::Elixir)
         })
     }
@@ -301,7 +292,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(request.goal.description, "Create a NATS consumer for processing user events");
-        assert_eq!((request.goal.language, request.goal.complexity), (Language::Elixir, Complexity::Medium));
+        assert_eq!((request.goal.language.clone(), request.goal.complexity), (Language::Elixir, Complexity::Medium));
         assert_eq!(request.goal.context.workspace.as_deref(), Some("/path"));
         let fields: Vec<_> = request.goal.context.fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(fields, [("framework", r#"{"a":2,"b":1}"#), ("target_file", r#""lib/event_consumer.ex""#)]);
@@ -400,13 +391,6 @@ mod tests {
         let request = read(format!(r#"{{"task": "x", {}}}"#, many.join(","))).unwrap();
         assert_eq!(request.notes.len(), 6);
         assert_eq!(request.notes[5], "995 more unknown fields were ignored");
-    }
-
-    #[test]
-    fn the_header_shortens_the_time_and_never_lengthens_it() {
-        let timeout = |deadline| read_before(Some(deadline), r#"{"task": "x", "timeout_ms": 500}"#).unwrap().timeout;
-        assert_eq!(timeout(NOW.plus(Duration::from_millis(20))), Duration::from_millis(20));
-        assert_eq!(timeout(NOW.plus(Duration::from_secs(20))), Duration::from_millis(500));
     }
 
     #[test]

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Text;
 use crate::domain::{self, Answer, CorrelationId, Method, TaskType, Tier};
 use crate::pipeline::rounded;
 
@@ -9,7 +10,7 @@ use crate::pipeline::rounded;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Response {
     /// The text that was asked for; in a fallback, what can be said instead.
-    pub result: String,
+    pub result: Text,
     /// The template that wrote it, of the original where it comes from the cache; null where none did.
     pub template_used: Option<String>,
     /// The model that wrote it, or the method where no model did.
@@ -66,7 +67,7 @@ pub struct Part {
     pub model_used: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    pub result: String,
+    pub result: Text,
     /// Why there is no success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -101,7 +102,7 @@ impl Response {
         let model_used = answer.model_used().to_owned();
         let PartMetrics { tokens_used, cost_usd, cache_hit, quality, success } = PartMetrics::of(&answer);
         Self {
-            result: answer.text,
+            result: Text::Plain(answer.text),
             template_used: answer.template.map(String::from),
             model_used,
             method: answer.method,
@@ -135,7 +136,7 @@ impl From<domain::Part> for Part {
             metrics: PartMetrics::of(&answer),
             template_used: answer.template.map(String::from),
             file: answer.file,
-            result: answer.text,
+            result: Text::Plain(answer.text),
             reason: answer.reason,
         }
     }
@@ -165,7 +166,7 @@ mod tests {
 
     fn answer() -> Answer {
         Answer {
-            text: "fn main() {}".to_owned(),
+            text: "fn main() {}".into(),
             file: Some("src/main.rs".to_owned()),
             method: Method::LlmAssisted,
             task_type: TaskType::General,

@@ -1,0 +1,82 @@
+//! What comes again and again is read and written once.
+//!
+//! Most requests of a busy service are repeats, byte for byte, and their answers come from the cache. Reading such a
+//! body, hashing its goal and escaping its answer would cost several times what finding the answer costs.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::domain::record::EntryId;
+use crate::domain::{Request, Tenant};
+use crate::pipeline::Name;
+
+/// Bytes of bodies and of answers that are kept.
+const BODIES: u64 = 4 * 1024 * 1024;
+const ANSWERS: u64 = 16 * 1024 * 1024;
+/// Bodies above this are rarely repeats.
+const LONGEST: usize = 8 * 1024;
+/// What a body that was read takes besides its bytes, roughly.
+const READ: usize = 2 * 1024;
+
+type Bodies = Cache<[u8; 32], Arc<Known>>;
+type Answers = Cache<EntryId, Arc<RawValue>>;
+
+/// A body that was read before. Its request's correlation id is another one's.
+pub(super) struct Known {
+    pub(super) request: Request,
+    pub(super) name: Name,
+}
+
+/// Shared by all calls of an endpoint.
+pub(super) struct Repeats {
+    bodies: Bodies,
+    answers: Answers,
+}
+
+impl Repeats {
+    pub(super) fn new() -> Self {
+        let bodies = Bodies::builder().max_capacity(BODIES).weigher(|_, known| {
+            let Known { request, .. } = known.as_ref();
+            u32::try_from(READ + 2 * request.goal.description.len()).unwrap_or(u32::MAX)
+        });
+        let answers = Answers::builder()
+            .max_capacity(ANSWERS)
+            .weigher(|_, text| u32::try_from(text.get().len()).unwrap_or(u32::MAX));
+        Self { bodies: bodies.build(), answers: answers.build() }
+    }
+
+    /// The body as it was read when it first came from this tenant. Refused ones are read anew each time.
+    pub(super) fn body<E>(
+        &self,
+        tenant: &Tenant,
+        body: &[u8],
+        read: impl FnOnce() -> Result<Known, E>,
+    ) -> Result<Arc<Known>, E> {
+        if body.len() > LONGEST {
+            return read().map(Arc::new);
+        }
+        let mut hash = Sha256::new_with_prefix(tenant.as_str());
+        hash.update([0]);
+        hash.update(body);
+        let hash = hash.finalize().into();
+        if let Some(known) = self.bodies.get(&hash) {
+            return Ok(known);
+        }
+        let known = Arc::new(read()?);
+        self.bodies.insert(hash, known.clone());
+        Ok(known)
+    }
+
+    /// The text of a cached answer as JSON.
+    pub(super) fn answer(&self, entry: EntryId, text: &str) -> serde_json::Result<Arc<RawValue>> {
+        if let Some(known) = self.answers.get(&entry) {
+            return Ok(known);
+        }
+        let json: Arc<RawValue> = RawValue::from_string(serde_json::to_string(text)?)?.into();
+        self.answers.insert(entry, json.clone());
+        Ok(json)
+    }
+}
