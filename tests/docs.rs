@@ -60,6 +60,11 @@ fn the_configuration_reference_is_that_of_the_code() {
 }
 
 #[test]
+fn the_table_of_metrics_is_that_of_the_code() {
+    generated("metrics.md", &tandem::telemetry::metrics::markdown());
+}
+
+#[test]
 fn the_schemas_are_those_of_the_code_and_no_others() {
     let schemas: BTreeMap<String, Value> =
         asyncapi::schemas().into_iter().map(|(name, schema)| (format!("{}.json", kebab(&name)), schema)).collect();
@@ -463,6 +468,17 @@ mod configuration {
         }
     }
 
+    /// What means nothing alone: a user without a password, a certificate without its key.
+    fn company(path: &str) -> Option<(&'static str, &'static str)> {
+        match path {
+            "nats.user" => Some(("TANDEM__NATS__PASSWORD", "x")),
+            "nats.password" | "nats.password_file" => Some(("TANDEM__NATS__USER", "x")),
+            "nats.tls.cert_file" => Some(("TANDEM__NATS__TLS__KEY_FILE", "x")),
+            "nats.tls.key_file" => Some(("TANDEM__NATS__TLS__CERT_FILE", "x")),
+            _ => None,
+        }
+    }
+
     #[test]
     fn every_key_can_be_set_by_the_variable_that_is_written_there() {
         let folder = tempfile::tempdir().unwrap();
@@ -470,7 +486,9 @@ mod configuration {
         for key in keys() {
             let pointer = format!("/{}", key.path.replace('.', "/"));
             let value = another(&key, folder.path().to_str().unwrap());
-            let after = load(&[(&key.variable, &value)]);
+            let mut pairs = vec![(key.variable.as_str(), value.as_str())];
+            pairs.extend(company(&key.path));
+            let after = load(&pairs);
             let (old, new) = (before.pointer(&pointer).unwrap(), after.pointer(&pointer).unwrap());
             assert_ne!(old, new, "{}={value} changed nothing", key.variable);
             let shown = match new {
@@ -478,7 +496,8 @@ mod configuration {
                 Value::Array(items) => items.iter().map(|i| i.as_str().unwrap()).collect::<Vec<_>>().join(","),
                 other => other.to_string(),
             };
-            assert_eq!(shown, value, "{}", key.variable);
+            let is_secret = matches!(key.path.as_str(), "nats.password" | "nats.token");
+            assert_eq!(shown, if is_secret { "***" } else { &value }, "{}", key.variable);
             set += 1;
         }
         assert!(set > 30, "only {set} keys were found");
@@ -550,6 +569,7 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
                 json!({"task": "REST endpoint for orders and a NATS consumer for order events, with tests", "language": "rust"})
             }
             "feedback" => json!({"correlation_id": id, "verdict": "good"}),
+            "purge" => json!({"dry_run": true}),
             "template-show" => json!({"id": "elixir-nats-consumer"}),
             "template-select" => json!({"task": "Create a NATS consumer for user events"}),
             // Without an embedding model this one is refused, as documented.

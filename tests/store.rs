@@ -67,6 +67,7 @@ macro_rules! on_both {
 on_both!(
     an_execution_is_read_as_it_was_written_and_only_by_its_tenant,
     an_execution_that_comes_twice_counts_once,
+    repeats_share_a_row_and_each_is_counted_once_and_can_be_judged,
     a_template_is_as_slow_as_it_is_and_not_as_the_request_was,
     samples_of_all_workers_are_folded_once_each,
     totals_are_of_requests_of_one_tenant,
@@ -89,6 +90,7 @@ on_both!(
     the_recorder_writes_what_it_accepted,
     a_full_queue_drops_and_counts_without_waiting,
     one_refused_record_does_not_stop_the_others,
+    an_older_tandem_works_on_a_database_that_a_newer_one_migrated,
 );
 
 fn tenant(name: &str) -> Tenant {
@@ -227,6 +229,41 @@ async fn an_execution_that_comes_twice_counts_once(place: Place) {
     expected.learn(&bad.sample().unwrap().1);
     assert_eq!(store.edges().await.unwrap(), [(key, expected)]);
     assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 2);
+}
+
+async fn repeats_share_a_row_and_each_is_counted_once_and_can_be_judged(place: Place) {
+    let store = place.open().await;
+    let made = execution("exec_origin");
+    let stored = entry("answer", 1_000);
+    let hit = |_| Execution {
+        correlation_id: CorrelationId::generate(),
+        method: Method::Cached,
+        tier: Some(Tier::Exact),
+        entry: Some(stored.id),
+        origin: Some(made.correlation_id.clone()),
+        ..made.clone()
+    };
+    let hits: Vec<Execution> = (0..50).map(hit).collect();
+    store.record(&[made.clone()]).await.unwrap();
+    store.put_entries(std::slice::from_ref(&stored)).await.unwrap();
+    store.record(&hits[..20]).await.unwrap();
+    // The commit went unanswered: the same again, with more.
+    store.record(&hits).await.unwrap();
+    store.record(&hits).await.unwrap();
+    assert_eq!(store.totals(&tenant("acme")).await.unwrap().executions, 51);
+    // The ids were made within a few milliseconds: rarely, two spans.
+    let rows = store.latencies(&tenant("acme"), 100).await.unwrap().len();
+    assert!((3..=5).contains(&rows), "{rows} rows");
+
+    let judge = async |who: &str, id: &CorrelationId| {
+        store.judge(&tenant(who), id, Verdict::Wrong, None, Timestamp(2_000)).await.unwrap()
+    };
+    let last = &hits[49].correlation_id;
+    assert_eq!(judge("other", last).await, None, "another tenant's");
+    assert_eq!(judge("acme", &CorrelationId::generate()).await, None);
+    let judged = judge("acme", last).await.unwrap();
+    assert_eq!((judged.changed, judged.withdrawn, judged.blocked.len()), (true, vec![stored.id], 1));
+    assert!(!judge("acme", last).await.unwrap().changed);
 }
 
 async fn a_template_is_as_slow_as_it_is_and_not_as_the_request_was(place: Place) {
@@ -912,15 +949,88 @@ async fn a_file_that_can_not_be_a_database_is_named() {
     assert!(matches!(error, Error::Folder { .. }) && text.contains("notes.txt"), "{text}");
 }
 
-#[tokio::test]
-async fn a_database_of_a_newer_tandem_is_left_alone() {
-    let place = Place::sqlite();
-    place.open().await.close().await;
-    let newer = sqlx::SqlitePool::connect(&place.options.url).await.unwrap();
-    let sql = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-               VALUES (9999, 'from the future', TRUE, x'00', 0)";
-    sqlx::query(sql).execute(&newer).await.unwrap();
-    newer.close().await;
-    let (error, text) = refusal(&place.options.url, 5_000).await;
-    assert!(matches!(error, Error::Migrate { .. }) && text.contains("newer tandem"), "{text}");
+/// What the rule for migrations allows a newer tandem to do: new tables, new columns that may be empty.
+async fn migrate_as_a_newer_tandem(place: &Place) {
+    let tables = ["executions", "template_edges", "feedback", "template_blocks", "cache_entries", "claims"];
+    let mut statements: Vec<String> =
+        tables.iter().map(|table| format!("ALTER TABLE {table} ADD COLUMN from_the_future TEXT")).collect();
+    statements.push("CREATE TABLE from_the_future (id TEXT PRIMARY KEY)".to_owned());
+    statements.push(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', TRUE, '', 0)"
+            .to_owned(),
+    );
+    for sql in statements {
+        let sql = sqlx::AssertSqlSafe(sql);
+        if place.server.is_some() {
+            let pool = sqlx::PgPool::connect(&place.options.url).await.unwrap();
+            sqlx::query(sql).execute(&pool).await.unwrap();
+            pool.close().await;
+        } else {
+            let pool = sqlx::SqlitePool::connect(&place.options.url).await.unwrap();
+            sqlx::query(sql).execute(&pool).await.unwrap();
+            pool.close().await;
+        }
+    }
+}
+
+/// Everything that a worker asks, so that its statements are prepared.
+async fn use_all(store: &Store, n: i64) {
+    let name = format!("exec_{n}");
+    let kept = CacheEntry { origin: correlation(&name), ..entry("a task", n) };
+    store.put_entries(std::slice::from_ref(&kept)).await.unwrap();
+    store.record(&[Execution { entry: Some(kept.id), ..execution(&name) }]).await.unwrap();
+    assert_eq!(store.execution(&tenant("acme"), &correlation(&name)).await.unwrap().len(), 1);
+    assert_eq!(store.entry(kept.id).await.unwrap().unwrap().task, kept.task);
+    all_changes(store).await;
+    store.edges().await.unwrap();
+    store.totals(&tenant("acme")).await.unwrap();
+    store.latencies(&tenant("acme"), 10).await.unwrap();
+    store.qualities(10).await.unwrap();
+    store.judge(&tenant("acme"), &correlation(&name), Verdict::Wrong, None, Timestamp(n)).await.unwrap();
+    store.blocks().await.unwrap();
+    store.purge_expired(Timestamp(0)).await.unwrap();
+}
+
+async fn an_older_tandem_works_on_a_database_that_a_newer_one_migrated(mut place: Place) {
+    // One connection: its prepared statements are those of before.
+    place.options.max_connections = 1;
+    let running = place.open().await;
+    use_all(&running, 1).await;
+    use_all(&running, 2).await;
+    migrate_as_a_newer_tandem(&place).await;
+    use_all(&running, 3).await;
+    let started_after = place.open().await;
+    use_all(&started_after, 4).await;
+    assert_eq!(started_after.totals(&tenant("acme")).await.unwrap().executions, 4);
+}
+
+/// The rule of docs/upgrading.md, as far as a text can be held against it.
+#[test]
+fn migrations_only_add_and_columns_are_named() {
+    let store = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let read = |folder: &std::path::Path| -> Vec<(String, String)> {
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file());
+        files.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).unwrap())).collect()
+    };
+    let mut seen = 0;
+    for kind in ["sqlite", "postgres"] {
+        for (file, text) in read(&store.join("migrations").join(kind)) {
+            seen += 1;
+            let bare: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
+            for statement in bare.join(" ").to_uppercase().split(';') {
+                let words: Vec<&str> = statement.split_whitespace().collect();
+                let changes = words.contains(&"ALTER") || words.contains(&"DROP");
+                let takes = ["DROP", "RENAME", "TYPE"].iter().any(|word| words.contains(word));
+                let demands = statement.contains("NOT NULL") && !statement.contains("DEFAULT");
+                assert!(!changes || !(takes || demands), "{file}: an older worker would break at {statement}");
+            }
+        }
+    }
+    assert!(seen >= 2);
+    for (file, text) in read(&store) {
+        for star in ["SELECT *", "RETURNING *", ".* FROM"] {
+            assert!(!text.contains(star), "{file}: {star}: name the columns");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::warn;
 
-use crate::bus::{Change, Heard, Sync};
+use crate::bus::{Change, Heard, Repeats, Sync};
 use crate::cache;
 use crate::domain::Timestamp;
 use crate::pipeline::{Error, Pipeline};
@@ -31,12 +31,13 @@ pub struct Follower {
     pipeline: Pipeline,
     store: Store,
     sync: Sync,
+    repeats: Repeats,
     seen: Arc<Mutex<Sequence>>,
 }
 
 impl Follower {
-    pub fn new(pipeline: Pipeline, store: Store, sync: Sync) -> Self {
-        Self { pipeline, store, sync, seen: Arc::default() }
+    pub fn new(pipeline: Pipeline, store: Store, sync: Sync, repeats: Repeats) -> Self {
+        Self { pipeline, store, sync, repeats, seen: Arc::default() }
     }
 
     /// Takes over figures of templates, blocks and changes of the cache since the last time; at first, all of them.
@@ -105,6 +106,7 @@ impl Follower {
                 true
             }
             Change::Purged { tenant, until } => {
+                self.repeats.forget();
                 let forgotten = tokio::time::timeout(FORGETTING, self.pipeline.forget(&tenant, until)).await;
                 if !matches!(forgotten, Ok(Ok(()))) {
                     warn!("a tenant's records can't be written now; they will have to be purged again");

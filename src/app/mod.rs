@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::bus::{self, Change, Connection, Door, Instance, Submits, Sync, endpoints};
+use crate::bus::{self, Change, Connection, Door, Instance, Repeats, Submits, Sync, endpoints};
 use crate::cache::Cache;
 use crate::config::{Config, Paths};
 use crate::coordinator::library::{Library, files_under};
@@ -184,9 +184,9 @@ impl Worker {
         let coordinator = Coordinator::new(Agent::new(config.agent.clone(), library, cache.clone(), llm));
         let pipeline = Pipeline::new(config.requests.clone(), coordinator, store.clone(), recorder.clone(), embedder);
 
-        let instance = Instance::generate();
+        let (instance, repeats) = (Instance::generate(), Repeats::new());
         let (sync, heard) = Sync::open(&connection, instance.clone(), &config.nats).await?;
-        let follower = Follower::new(pipeline.clone(), store.clone(), sync.clone());
+        let follower = Follower::new(pipeline.clone(), store.clone(), sync.clone(), repeats.clone());
         follower.catch_up().await.map_err(Error::Load)?;
 
         let mut tasks = JoinSet::new();
@@ -199,7 +199,8 @@ impl Worker {
         }
         let submits = Submits::open(pipeline.clone(), &config.nats, Timestamp::now).await;
         let page_address = page.as_ref().map(Page::address);
-        let endpoints = endpoints::all(&pipeline, &connection, &sync, &submits.desk(), &config.nats, page_address);
+        let desk = submits.desk();
+        let endpoints = endpoints::all(&pipeline, &connection, &sync, &desk, &config.nats, page_address, &repeats);
         let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
         door.tells_of(submits.desk());
         watch.opened(watch::Parts {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Subscriber};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Error, Options};
+use super::{Error, Options, login};
 use crate::pipeline::{ComponentHealth, Status};
 
 /// How long the server may take to send back what was sent to oneself.
@@ -104,9 +104,11 @@ impl Connection {
 }
 
 /// What the client library tells on the side.
+#[derive(Default)]
 pub struct Signs {
     dropped: AtomicU64,
     connected: watch::Sender<()>,
+    denied: watch::Sender<Option<String>>,
 }
 
 impl Signs {
@@ -114,6 +116,17 @@ impl Signs {
     /// also drops some of the events that are counted here. Above zero is an alarm: the door did not shed fast enough.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Comes back when the server has forbidden something, with its words. Only here does it say so: what is forbidden
+    /// is left unanswered, and whoever asked would wait until the time is over.
+    pub async fn denied(&self) -> String {
+        let mut denied = self.denied.subscribe();
+        match denied.wait_for(Option::is_some).await {
+            Ok(said) => said.clone().unwrap_or_default(),
+            // The sender is this very value.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Changes soon after each connect. In a flood the library drops such signs: `Client::statistics` counts them all.
@@ -136,7 +149,13 @@ impl Signs {
                     error!(nats.dropped = dropped, "the client library dropped requests: the reader is too slow");
                 }
             }
-            Event::ServerError(error) => warn!("the NATS server says: {error}"),
+            Event::ServerError(error) => {
+                warn!("the NATS server says: {error}");
+                let text = error.to_string();
+                if text.to_lowercase().contains("permissions violation") {
+                    self.denied.send_replace(Some(text));
+                }
+            }
             Event::ClientError(error) => warn!("the NATS client says: {error}"),
             Event::Draining | Event::Closed => {}
         }
@@ -146,18 +165,19 @@ impl Signs {
 /// Connects once: whether to try again is the caller's to say. Afterwards the client reconnects by itself, for ever.
 pub async fn connect(options: &Options) -> Result<Connection, Error> {
     options.check()?;
-    let signs = Arc::new(Signs { dropped: AtomicU64::new(0), connected: watch::Sender::new(()) });
-    let client = connect_options(options, &signs)
-        .connect(options.urls.clone())
-        .await
-        .map_err(|source| Error::Connect { urls: shown(&options.urls).join(", "), source })?;
+    let signs = Arc::new(Signs::default());
+    let connected = connect_options(options, &signs)?.connect(options.urls.clone()).await;
+    let client = connected.map_err(|source| {
+        let urls = shown(&options.urls).join(", ");
+        Error::Connect { urls, mend: mend(&source), source }
+    })?;
     Ok(Connection { client, signs })
 }
 
 /// What a worker's connection is made with; `signs` is told what happens to it.
-pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions {
+pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> Result<ConnectOptions, Error> {
     let signs = signs.clone();
-    credentials(&options.urls)
+    let options = login::connect_options(options)?
         .name(&options.name)
         .custom_inbox_prefix(&options.inbox_prefix)
         .subscription_capacity(options.subscription_capacity)
@@ -169,41 +189,27 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> ConnectOptions 
         .event_callback(move |event| {
             signs.note(&event);
             async {}
-        })
+        });
+    Ok(options)
 }
 
-/// User and password (`nats://user:password@host`), or a token (`nats://token@host`), of the first url that has some:
-/// async-nats 0.51 leaves them unread.
-fn credentials(urls: &[String]) -> ConnectOptions {
-    let options = ConnectOptions::new();
-    let mut addresses = urls.iter().filter_map(|url| url.parse::<ServerAddr>().ok());
-    let Some(address) = addresses.find(ServerAddr::has_user_pass) else { return options };
-    let user = unescaped(address.username().unwrap_or_default());
-    match address.password() {
-        Some(password) => options.user_and_password(user, unescaped(password)),
-        None => options.token(user),
-    }
-}
-
-/// `%40` as `@`, as URLs write what would end a password. What is no such escape stays.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.filter(|hex| *first == b'%' && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
+/// What to do about a connection that failed.
+fn mend(error: &async_nats::ConnectError) -> &'static str {
+    let certificate = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+        .any(|cause| cause.to_string().to_lowercase().contains("certificate"));
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            "the server does not let this user in; check nats.user and its password, nats.credentials_file or nats.nkey_seed_file"
         }
+        ConnectErrorKind::ServerParse => "write nats.urls as nats://host:4222 or tls://host:4222",
+        ConnectErrorKind::Dns => "the name of the host is not known; check nats.urls",
+        _ if certificate => {
+            "the two do not trust each other's certificates; check nats.tls.ca_file, nats.tls.cert_file and the host's name"
+        }
+        ConnectErrorKind::Tls => "TLS could not be begun; check that the server serves it, and nats.tls",
+        ConnectErrorKind::TimedOut => "no answer in time; check nats.urls, and nats.tls.first on both sides",
+        _ => "check that the server runs, and nats.urls",
     }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The urls as they may be shown: without user and password.
@@ -220,14 +226,6 @@ pub fn shown(urls: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn a_password_is_read_as_urls_write_it() {
-        for (written, meant) in [("a%40b%3A", "a@b:"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("%C3%A4", "ä"), ("", "")]
-        {
-            assert_eq!(super::unescaped(written), meant);
-        }
-    }
-
     #[test]
     fn a_password_in_a_url_is_never_shown() {
         let urls = ["nats://bob:se@cret@host:4222".to_owned(), "tls://other".to_owned()];

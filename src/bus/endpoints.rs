@@ -181,15 +181,16 @@ pub fn all(
     desk: &Desk,
     options: &Options,
     page: Option<SocketAddr>,
+    repeats: &Repeats,
 ) -> Vec<Endpoint> {
     let p = || pipeline.clone();
     vec![
-        request(p(), options),
+        request(p(), options, repeats.clone()),
         query((p(), sync.clone()), FEEDBACK, wire::feedback, |(p, sync), given, call| async move {
             judge(&p, &sync, given, &call).await
         }),
-        query((p(), sync.clone()), PURGE, wire::purge, |(p, sync), given, call| async move {
-            erase(&p, &sync, given, &call).await
+        query((p(), sync.clone(), repeats.clone()), PURGE, wire::purge, |(p, sync, repeats), given, call| async move {
+            erase(&p, &sync, &repeats, given, &call).await
         }),
         query(
             p(),
@@ -239,9 +240,8 @@ pub fn all(
 }
 
 /// The main job.
-fn request(pipeline: Pipeline, options: &Options) -> Endpoint {
+fn request(pipeline: Pipeline, options: &Options, repeats: Repeats) -> Endpoint {
     let max_task = options.max_task_bytes;
-    let repeats = Repeats::new();
     let serve = move |call: Call| {
         let read = || {
             let request = decode(&pipeline, &call, max_task)?;
@@ -288,7 +288,13 @@ async fn judge(pipeline: &Pipeline, sync: &Sync, given: wire::Judgement, call: &
 }
 
 /// Memory first, on every worker, so that nothing of it is served or written afterwards; then the database.
-async fn erase(pipeline: &Pipeline, sync: &Sync, given: wire::Erasure, call: &Call) -> Result<Reply, Refusal> {
+async fn erase(
+    pipeline: &Pipeline,
+    sync: &Sync,
+    repeats: &Repeats,
+    given: wire::Erasure,
+    call: &Call,
+) -> Result<Reply, Refusal> {
     let tenant = &call.envelope.tenant;
     let age = i64::try_from(given.older_than.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
     let reach = Reach { until: Timestamp(call.now.0.saturating_sub(age)), whole: given.older_than.is_none() };
@@ -310,6 +316,7 @@ async fn erase(pipeline: &Pipeline, sync: &Sync, given: wire::Erasure, call: &Ca
             sync.live().len()
         }
     };
+    repeats.forget();
     pipeline.forget(tenant, reach.until).await?;
     let purged = pipeline.purge(tenant, reach, call.now, PURGE_TIME).await?;
     if let Err(error) = sync.block().await {
@@ -397,6 +404,7 @@ fn respond_again(reply: pipeline::Reply, repeats: &Repeats, call: &Call) -> Resu
     {
         response.result = wire::Text::Json(json);
     }
+    trace::note("method", response.method.as_str());
     // The door makes one only where traces are sent.
     let span = Some(Span::current()).filter(|span| !span.is_none()).unwrap_or_else(|| {
         debug_span!(

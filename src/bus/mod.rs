@@ -10,6 +10,7 @@ mod dead;
 pub mod door;
 pub mod endpoints;
 mod job;
+pub mod login;
 pub mod options;
 mod repeats;
 mod reply;
@@ -22,12 +23,14 @@ mod weed;
 pub mod wire;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use connection::{Connection, connect, shown};
 pub use door::{Door, DoorCounts, Stopped};
 pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
+pub use repeats::Repeats;
 pub use streams::Provision;
 pub use submit::{Desk, Submits};
 pub use submitting::{DeadLetter, Followed, Submitted};
@@ -35,6 +38,10 @@ pub use sync::{Change, Confirmed, Heard, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.
 pub const NAME: &str = "tandem";
+
+/// The version of what workers tell each other. It rises when a word of this version would be misread, and only then;
+/// docs/upgrading.md has the rule.
+pub const WIRE: u32 = 1;
 
 /// One running worker's id, in `$SRV` and in what workers tell each other.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -61,12 +68,20 @@ impl fmt::Display for Instance {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    #[error("bus.{key}: {why}")]
+    #[error("nats.{key}: {why}")]
     Option { key: &'static str, why: String },
-    #[error("connect to NATS at {urls}")]
+    #[error("nats.{key}: {} can't be read; name a file that this user may read", path.display())]
+    File {
+        key: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("connect to NATS at {urls}: {mend}")]
     Connect {
         /// Without credentials.
         urls: String,
+        mend: &'static str,
         #[source]
         source: async_nats::ConnectError,
     },
@@ -103,6 +118,8 @@ pub enum Error {
     /// What is missing or is not what durable work rests on.
     #[error("{wrong}; run `tandem provision` with an administrator's credentials")]
     Streams { wrong: String },
+    #[error("the server does not let this user do that ({said}); log in as an administrator")]
+    Denied { said: String },
     #[error("durable work needs nats-server {oldest} or newer, and this is {version}")]
     OldServer { version: String, oldest: String },
     #[error("write a message as JSON")]
@@ -112,6 +129,6 @@ pub enum Error {
 impl Error {
     /// Whether the same may work later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Option { .. } | Self::Encode(_))
+        !matches!(self, Self::Option { .. } | Self::File { .. } | Self::Denied { .. } | Self::Encode(_))
     }
 }

@@ -1,16 +1,39 @@
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Error, Provision, streams};
+use super::login::{self, Secret, Tls};
+use super::{Error, Provision, shown, streams};
 
 /// How this worker stands on NATS.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Servers to connect to, the first that answers: `nats://host:4222` or `tls://host:4222`. User and password stand
     /// before the host (`nats://user:password@host`), or a token; the first that are given hold for all.
+    // Whoever prints the configuration must not print the password.
+    #[serde(serialize_with = "without_passwords")]
     pub urls: Vec<String>,
+    /// A credentials file (`.creds`: a user's JWT with its seed) to log in with. Also `NATS_CREDS`. One connection logs
+    /// in one way: by this, an nkey, user and password, or a token.
+    pub credentials_file: String,
+    /// A file with the seed of a user's nkey to log in with. Also `NATS_NKEY`.
+    pub nkey_seed_file: String,
+    /// The user to log in as, with `password_file` or `password`. Also `NATS_USER`.
+    pub user: String,
+    /// A file with the password of `user`; an end of line at its end is no part of it.
+    pub password_file: String,
+    /// The password of `user`, better given as `NATS_PASSWORD`. Never shown.
+    #[schemars(with = "String")]
+    pub password: Secret,
+    /// A file with the token to log in with.
+    pub token_file: String,
+    /// The token to log in with, better given as `NATS_TOKEN`. Never shown.
+    #[schemars(with = "String")]
+    pub token: Secret,
+    /// TLS to the server.
+    pub tls: Tls,
     /// The connection's name in the server's monitoring.
     pub name: String,
     /// How many requests this worker does at a time. One more is told 503 with `Retry-After-Ms` at once. Most of them
@@ -56,6 +79,14 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             urls: vec!["nats://127.0.0.1:4222".to_owned()],
+            credentials_file: String::new(),
+            nkey_seed_file: String::new(),
+            user: String::new(),
+            password_file: String::new(),
+            password: Secret::default(),
+            token_file: String::new(),
+            token: Secret::default(),
+            tls: Tls::default(),
             name: "tandem".to_owned(),
             max_concurrent: 256,
             max_concurrent_queries: 32,
@@ -133,7 +164,12 @@ impl Options {
             return wrong("ack_wait_ms", "must be at least 500: a sign takes a moment to arrive".to_owned());
         }
         self.streams.check()?;
-        Ok(())
+        login::check(self)
+    }
+
+    /// Reads the files that the options name, as a connection would.
+    pub fn check_files(&self) -> Result<(), Error> {
+        login::connect_options(self).map(drop)
     }
 
     pub(super) fn ping_interval(&self) -> Duration {
@@ -148,6 +184,17 @@ impl Options {
     pub(super) fn confirm_timeout(&self) -> Duration {
         Duration::from_millis(self.confirm_timeout_ms)
     }
+}
+
+/// As it may be shown.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn without_passwords<S: Serializer>(urls: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(shown(urls))
 }
 
 #[cfg(test)]

@@ -30,14 +30,27 @@ pub(super) struct Known {
     pub(super) name: Name,
 }
 
-/// Shared by all calls of an endpoint.
-pub(super) struct Repeats {
+/// Shared by all calls of an endpoint. Clones are the same memory.
+#[derive(Clone)]
+pub struct Repeats {
     bodies: Bodies,
     answers: Answers,
 }
 
+impl Default for Repeats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Repeats {
-    pub(super) fn new() -> Self {
+    /// Forgets everything, of all tenants: what is asked again is read again.
+    pub fn forget(&self) {
+        self.bodies.invalidate_all();
+        self.answers.invalidate_all();
+    }
+
+    pub fn new() -> Self {
         let bodies = Bodies::builder().max_capacity(BODIES).weigher(|_, known| {
             let Known { request, .. } = known.as_ref();
             u32::try_from(READ + 2 * request.goal.description.len()).unwrap_or(u32::MAX)

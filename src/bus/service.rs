@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::door::Shared;
 use super::submit::Counted;
-use super::{Desk, Endpoint, Instance, NAME};
+use super::{Desk, Endpoint, Instance, NAME, WIRE};
 use crate::domain::Timestamp;
 
 /// How much the newest piece of work counts in the usual time.
@@ -80,7 +80,10 @@ pub(super) fn describe(verb: Verb, door: &Shared) -> Result<Vec<u8>, serde_json:
         name: NAME,
         id: &door.instance,
         version: env!("CARGO_PKG_VERSION"),
-        metadata: BTreeMap::from([("nats_server", door.connection.client.server_info().version)]),
+        metadata: BTreeMap::from([
+            ("nats_server", door.connection.client.server_info().version),
+            ("wire", WIRE.to_string()),
+        ]),
     };
     match verb {
         Verb::Ping => serde_json::to_vec(&identity("io.nats.micro.v1.ping_response")),

@@ -226,6 +226,39 @@ pub async fn provide(
     }
 }
 
+/// What [`create_all`] would do. Changes nothing.
+pub async fn plan(client: &Client, options: &Options, ack_wait: Duration) -> Result<Vec<(&'static str, Made)>, Error> {
+    check_version(client)?;
+    let context = jetstream::new(client.clone());
+    let mut planned = vec![];
+    let mut consumer = None;
+    for (name, wanted) in [SUBMIT, RESULT, DEAD].into_iter().zip(table(options)) {
+        let found = find(&context, name).await?;
+        planned.push((
+            name,
+            match &found {
+                None => Made::Created,
+                Some(found) if differences(&wanted, &found.cached_info().config).none() => Made::Unchanged,
+                Some(_) => Made::Changed,
+            },
+        ));
+        if let (SUBMIT, Some(submits)) = (name, &found) {
+            consumer = found_consumer(submits).await?;
+        }
+    }
+    planned.push((WORKERS, against(consumer.as_ref(), ack_wait)));
+    Ok(planned)
+}
+
+/// What becomes of a consumer that was found, or not.
+fn against(found: Option<&jetstream::consumer::Config>, ack_wait: Duration) -> Made {
+    match found {
+        None => Made::Created,
+        Some(found) if found.ack_wait == ack_wait && found.max_deliver == LAST_DELIVERY => Made::Unchanged,
+        Some(_) => Made::Changed,
+    }
+}
+
 /// Creates what is missing, and gives what exists the configured amounts. For `tandem provision`: a worker's user may not
 /// do this.
 pub async fn create_all(
@@ -245,7 +278,7 @@ pub async fn create_all(
             continue;
         };
         let differences = differences(&wanted, &found.cached_info().config);
-        if differences.essential.is_empty() && differences.amounts.is_empty() {
+        if differences.none() {
             done.push((name, Made::Unchanged));
             continue;
         }
@@ -265,13 +298,7 @@ pub async fn create_all(
         let wrong = format!("the consumer {WORKERS} could not be given an ack wait of {ack_wait:?}");
         return Err(Error::Streams { wrong });
     }
-    done.push(match before {
-        None => (WORKERS, Made::Created),
-        Some(before) if before.ack_wait == ack_wait && before.max_deliver == LAST_DELIVERY => {
-            (WORKERS, Made::Unchanged)
-        }
-        Some(_) => (WORKERS, Made::Changed),
-    });
+    done.push((WORKERS, against(before.as_ref(), ack_wait)));
     Ok(done)
 }
 
@@ -349,6 +376,12 @@ struct Differences {
     essential: Vec<String>,
     /// An operator's choice.
     amounts: Vec<String>,
+}
+
+impl Differences {
+    fn none(&self) -> bool {
+        self.essential.is_empty() && self.amounts.is_empty()
+    }
 }
 
 fn differences(wanted: &Config, found: &Config) -> Differences {

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Connection, Error, Instance, Options};
+use super::{Connection, Error, Instance, Options, WIRE};
 use crate::domain::record::EntryId;
 use crate::domain::{Tenant, Timestamp};
 
@@ -88,17 +88,28 @@ struct Shared {
     client: Client,
     instance: Instance,
     confirm_timeout: Duration,
+    /// Confirmations go only below these.
+    inboxes: Vec<String>,
     alive: Mutex<BTreeMap<Instance, Instant>>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// As it crosses the bus; `from` lets a worker pass over its own words.
-#[derive(Debug, Serialize, Deserialize)]
-struct Told {
-    from: Instance,
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    from: &'a Instance,
+    wire: u32,
     #[serde(flatten)]
     word: Word,
+}
+
+/// What can be read of every version's words. Those of before `wire` was written are of the first.
+#[derive(Debug, Deserialize)]
+struct Head {
+    from: Instance,
+    #[serde(default)]
+    wire: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,6 +134,17 @@ enum Word {
 }
 
 impl Word {
+    /// A word of another worker, of this version or another; `None` for what is no word at all.
+    ///
+    /// What isn't understood is [`Word::Unknown`]: a kind or a shape that only a newer worker writes, and everything but
+    /// signs of life of a version above this one, whose words may mean something else by the same name.
+    fn read(body: &[u8]) -> Result<(Instance, Self), serde_json::Error> {
+        let head: Head = serde_json::from_slice(body)?;
+        let word = serde_json::from_slice(body).unwrap_or(Self::Unknown);
+        let of_all_versions = matches!(word, Self::Hello | Self::Alive | Self::Bye);
+        Ok((head.from, if head.wire > WIRE && !of_all_versions { Self::Unknown } else { word }))
+    }
+
     fn purged(tenant: &Tenant, until: Timestamp) -> Self {
         Self::Purged { tenant: tenant.as_str().to_owned(), until_ms: until.0 }
     }
@@ -139,6 +161,7 @@ impl Sync {
             client: connection.client.clone(),
             instance,
             confirm_timeout: options.confirm_timeout(),
+            inboxes: options.reply_prefixes.iter().cloned().chain([format!("{}.", options.inbox_prefix)]).collect(),
             alive: Mutex::default(),
             stop: CancellationToken::new(),
             task: Mutex::default(),
@@ -291,7 +314,7 @@ impl Shared {
             Word::Purged { .. } => "purged",
             Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
         };
-        let body = serde_json::to_vec(&Told { from: self.instance.clone(), word })?;
+        let body = serde_json::to_vec(&Told { from: &self.instance, wire: WIRE, word })?;
         Ok((format!("{SUBJECT}.{kind}"), body))
     }
 
@@ -319,26 +342,26 @@ impl Shared {
 
     /// Reads a word of another worker; some of them are answered at once.
     async fn hear(&self, message: Message) -> Option<Heard> {
-        let told: Told = match serde_json::from_slice(&message.payload) {
+        let (from, word) = match Word::read(&message.payload) {
             Ok(told) => told,
             Err(error) => {
                 debug!("what came on {} is no word of a worker: {error}", message.subject);
                 return None;
             }
         };
-        if told.from == self.instance {
+        if from == self.instance {
             return None;
         }
         {
             let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-            match told.word {
-                Word::Bye => alive.remove(&told.from),
-                _ => alive.insert(told.from, Instant::now()),
+            match word {
+                Word::Bye => alive.remove(&from),
+                _ => alive.insert(from, Instant::now()),
             };
         }
-        let to = message.reply.filter(|to| to.starts_with("_INBOX.") && to.is_valid());
+        let to = message.reply.filter(|to| self.inboxes.iter().any(|p| to.starts_with(p.as_str())) && to.is_valid());
         let confirm = to.map(|to| Confirm { client: self.client.clone(), instance: self.instance.clone(), to });
-        match told.word {
+        match word {
             Word::Committed => Some(Heard { change: Change::Committed, confirm }),
             Word::Removed { ids } => Some(Heard { change: Change::Removed(ids), confirm }),
             Word::Blocks => Some(Heard { change: Change::Blocks, confirm }),

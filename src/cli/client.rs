@@ -73,12 +73,17 @@ impl Common {
 
 /// A client of the server that environment, file or a worker on this machine names.
 pub(super) async fn connect(variables: &Variables) -> Result<Client, Error> {
+    Ok(Client::connect(&config(variables).await?.nats).await?)
+}
+
+/// What is in force, for a client: with the server of this machine where no other is named.
+pub(super) async fn config(variables: &Variables) -> Result<Config, Error> {
     let mut config = Config::load(variables)?;
     config.nats.name = "tandem-cli".to_owned();
     if let Some(url) = own_server(variables).await? {
         config.nats.urls = vec![url];
     }
-    Ok(Client::connect(&config.nats).await?)
+    Ok(config)
 }
 
 /// Prints an error, and with `json` an answer too.

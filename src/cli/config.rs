@@ -23,8 +23,7 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Error> {
     match command {
         Command::Show { json } => {
-            let mut config = Config::load(variables)?;
-            config.nats.urls = crate::bus::shown(&config.nats.urls);
+            let config = Config::load(variables)?;
             if *json {
                 println!("{}", serde_json::to_string_pretty(&config)?);
             } else {
@@ -35,6 +34,7 @@ pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Err
         }
         Command::Check { json } => {
             let checked = Config::load(variables).map_err(Error::from).and_then(|config| {
+                config.nats.check_files()?;
                 crate::llm::Client::new(config.llm, credentials(variables)).map_err(|e| Error::Usage(e.to_string()))
             });
             match (checked, json) {

@@ -10,6 +10,7 @@ mod config;
 mod dead;
 mod feedback;
 mod figures;
+mod provision;
 mod purge;
 mod request;
 mod result;
@@ -59,6 +60,7 @@ impl Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Log(_) | Self::Serve(crate::app::Error::Llm(_)) => 2,
+            Self::Bus(error) | Self::Serve(crate::app::Error::Bus(error)) if !error.is_transient() => 2,
             Self::Bus(_) | Self::Serve(crate::app::Error::Bus(_)) => 3,
             Self::Store(_) | Self::Serve(_) | Self::Answer(_) | Self::Runtime(_) => 1,
         }
@@ -112,6 +114,8 @@ enum Command {
     Stats(client::Common),
     /// Health of a worker, per component.
     Health(client::Common),
+    /// Create the streams of durable work, once, with an administrator's credentials.
+    Provision(provision::Arguments),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -168,6 +172,7 @@ async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
         Command::Backup(arguments) => backup::run(arguments, variables).await,
         Command::Stats(common) => figures::stats(&common, variables).await,
         Command::Health(common) => figures::health(&common, variables).await,
+        Command::Provision(arguments) => provision::run(&arguments, variables).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(Ended::Well),
     }
 }

@@ -20,7 +20,8 @@ use crate::{bus, cache, embed, http, llm, pipeline, store, telemetry};
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The bus. `NATS_URL`, or `NATS_HOST` and `NATS_PORT`, set `nats.urls`.
+    /// The bus. `NATS_URL`, or `NATS_HOST` and `NATS_PORT`, set `nats.urls`; the variables of the `nats` command line set
+    /// who logs in and with which certificates.
     pub nats: bus::Options,
     /// Where everything is kept. `DATABASE_URL` sets `database.url`.
     pub database: store::Options,
@@ -141,11 +142,11 @@ fn gather(variables: &Variables) -> Result<config::Config, Error> {
     if let Some(url) = variables.get("DATABASE_URL").filter(|u| !u.is_empty()) {
         builder = builder.set_override("database.url", url.as_str()).map_err(wrong)?;
     }
-    for (name, key) in
-        [("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"), ("OTEL_SERVICE_NAME", "telemetry.service_name")]
-    {
-        if let Some(value) = set(variables, name) {
-            builder = builder.set_override(key, value).map_err(wrong)?;
+    let telemetry =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"), ("OTEL_SERVICE_NAME", "telemetry.service_name")];
+    for (name, key) in NATS.into_iter().chain(telemetry) {
+        if let Some(text) = set(variables, name) {
+            builder = builder.set_override(key, text).map_err(wrong)?;
         }
     }
     for (key, value) in overrides(variables) {
@@ -153,6 +154,25 @@ fn gather(variables: &Variables) -> Result<config::Config, Error> {
     }
     builder.build().map_err(wrong)
 }
+
+/// As the `nats` command line names them.
+const NATS: [(&str, &str); 8] = [
+    ("NATS_CREDS", "nats.credentials_file"),
+    ("NATS_NKEY", "nats.nkey_seed_file"),
+    ("NATS_USER", "nats.user"),
+    ("NATS_PASSWORD", "nats.password"),
+    ("NATS_TOKEN", "nats.token"),
+    ("NATS_CA", "nats.tls.ca_file"),
+    ("NATS_CERT", "nats.tls.cert_file"),
+    ("NATS_KEY", "nats.tls.key_file"),
+];
+
+/// Taken as they are: a password may look like a number, and `007` is not `7`.
+const TEXTS: [(&str, &str); 3] = [
+    ("TANDEM__NATS__USER", "nats.user"),
+    ("TANDEM__NATS__PASSWORD", "nats.password"),
+    ("TANDEM__NATS__TOKEN", "nats.token"),
+];
 
 /// The one key that is a table.
 const PRICES: &str = "TANDEM__LLM__PRICES";
@@ -162,6 +182,7 @@ fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
     let ours: Variables = variables
         .iter()
         .filter(|(name, value)| name.starts_with("TANDEM__") && *name != PRICES && !value.is_empty())
+        .filter(|(name, _)| !TEXTS.iter().any(|(text, _)| name == text))
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
     let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route"];
@@ -175,7 +196,8 @@ fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
         environment = environment.with_list_parse_key(key);
     }
     let collected = config::Source::collect(&environment).unwrap_or_default();
-    collected.into_iter().collect()
+    let texts = TEXTS.iter().filter_map(|(name, key)| Some(((*key).to_owned(), set(variables, name)?.into())));
+    collected.into_iter().chain(texts).collect()
 }
 
 fn prices(text: &str) -> Result<BTreeMap<String, llm::PriceOverride>, Error> {
@@ -256,6 +278,29 @@ mod tests {
         assert!((config.agent.choice.explore - 0.2).abs() < 1e-9);
         assert_eq!(config.nats.reply_prefixes, ["_INBOX.", "answers."]);
         assert_eq!(config.database.url, "sqlite:///home/someone/.local/share/tandem/tandem.db");
+    }
+
+    #[test]
+    fn who_logs_in_is_taken_as_it_is() {
+        for pairs in [
+            [("NATS_USER", "1e3"), ("NATS_PASSWORD", "007")],
+            [("TANDEM__NATS__USER", "1e3"), ("TANDEM__NATS__PASSWORD", "007")],
+        ] {
+            let nats = load(&pairs).unwrap().nats;
+            assert_eq!((nats.user.as_str(), nats.password), ("1e3", "007".into()));
+        }
+        let files = [("NATS_CREDS", "a.creds"), ("NATS_CA", "ca.pem"), ("NATS_CERT", "c.pem"), ("NATS_KEY", "k.pem")];
+        let nats = load(&files).unwrap().nats;
+        assert_eq!(nats.credentials_file, "a.creds");
+        let tls = bus::login::Tls {
+            ca_file: "ca.pem".into(),
+            cert_file: "c.pem".into(),
+            key_file: "k.pem".into(),
+            ..Default::default()
+        };
+        assert_eq!(nats.tls, tls);
+        let error = load(&[("NATS_CREDS", "a.creds"), ("NATS_NKEY", "b.nk")]).unwrap_err().to_string();
+        assert!(error.contains("nats.credentials_file") && error.contains("nats.nkey_seed_file"), "{error}");
     }
 
     #[test]

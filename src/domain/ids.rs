@@ -3,6 +3,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
+
 /// Why a text is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 64 of the characters A-Z a-z 0-9 _ and -")]
@@ -92,6 +94,13 @@ impl CorrelationId {
     /// Ordered by time, so that rows written together lie together.
     pub fn generate() -> Self {
         Self(format!("exec_{}", uuid::Uuid::now_v7().simple()).into())
+    }
+
+    /// When [`Self::generate`] made it, to the millisecond; `None` for an id that somebody else made.
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let id = uuid::Uuid::try_parse(self.0.strip_prefix("exec_")?).ok()?;
+        let (seconds, nanos) = id.get_timestamp()?.to_unix();
+        Some(Timestamp(i64::try_from(seconds).ok()? * 1_000 + i64::from(nanos / 1_000_000)))
     }
 }
 

@@ -46,7 +46,8 @@ impl Store {
     /// A live entry, expired or not.
     pub async fn entry(&self, id: EntryId) -> Result<Option<CacheEntry>, Error> {
         let run = async {
-            let sql = "SELECT * FROM cache_entries WHERE id = $1 AND withdrawn_ms IS NULL";
+            let sql = "SELECT id, tenant, kind, scope, exact, task, answer, vector, origin, created_ms, expires_ms
+                       FROM cache_entries WHERE id = $1 AND withdrawn_ms IS NULL";
             let row: Option<EntryRow> =
                 on!(&self.read, pool => sqlx::query_as(sql).bind(entry_bytes(id)).fetch_optional(pool).await)?;
             row.map(TryInto::try_into).transpose()

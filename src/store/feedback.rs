@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use crate::domain::record::{Block, EdgeKey, EntryId, Execution, Verdict};
 use crate::domain::{CorrelationId, Method, TemplateId, Tenant, Timestamp};
 
-use super::rows::{ExecutionRow, decode, digest, entry_bytes, entry_id, label, verdict_name};
-use super::{Error, Store, Tx, claims, entries, learning, on};
+use super::rows::{EXECUTIONS, ExecutionRow, decode, digest, entry_bytes, entry_id, label, verdict_name};
+use super::{Error, Store, Tx, claims, entries, learning, on, repeats};
 
 /// What a verdict did. All but `changed` tells how things stand, so that a verdict sent again (its first reply was
 /// lost) can be told to the other workers again.
@@ -43,7 +43,13 @@ impl Store {
     ) -> Result<Option<Judgement>, Error> {
         let run = async {
             let mut tx = self.begin().await?;
-            let executions = executions(&mut tx, tenant, id).await?;
+            let mut executions = executions(&mut tx, tenant, id).await?;
+            if executions.is_empty()
+                && let Some(first) = repeats::first_of(&mut tx, tenant, id).await?
+            {
+                let like = self::executions(&mut tx, tenant, &first).await?.into_iter();
+                executions = like.map(|like| Execution { correlation_id: id.clone(), ..like }).collect();
+            }
             if executions.is_empty() {
                 return Ok(None);
             }
@@ -162,9 +168,8 @@ async fn score(tx: &mut Tx, made: &[Execution], verdict: Verdict) -> Result<(), 
 }
 
 async fn executions(tx: &mut Tx, tenant: &Tenant, id: &CorrelationId) -> Result<Vec<Execution>, sqlx::Error> {
-    let sql = "SELECT * FROM executions WHERE correlation_id = $1 AND tenant = $2 ORDER BY part";
     let rows: Vec<ExecutionRow> = on!(tx, tx => {
-        sqlx::query_as(sql).bind(id.as_str()).bind(tenant.as_str()).fetch_all(&mut **tx).await
+        sqlx::query_as(EXECUTIONS).bind(id.as_str()).bind(tenant.as_str()).fetch_all(&mut **tx).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }

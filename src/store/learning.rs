@@ -7,9 +7,9 @@ use crate::domain::record::{EdgeKey, EdgeStats, Execution, Sample, Totals};
 use crate::domain::{CorrelationId, NanoUsd, TemplateId, Tenant, Timestamp, Usage};
 
 use super::rows::{
-    EdgeRow, ExecutionRow, StatsRow, decode, entry_bytes, label, method, nanos, signed, tier_name, unsigned,
+    EXECUTIONS, EdgeRow, ExecutionRow, StatsRow, decode, entry_bytes, label, method, nanos, signed, tier_name, unsigned,
 };
-use super::{Error, Store, Tx, on};
+use super::{Error, Store, Tx, on, repeats};
 
 impl Store {
     /// Writes executions and folds the sample of each new one into its edge, in one transaction. An execution that is
@@ -33,9 +33,8 @@ impl Store {
     /// What is recorded under a correlation id: the request first, then its parts. Empty for another tenant's.
     pub async fn execution(&self, tenant: &Tenant, id: &CorrelationId) -> Result<Vec<Execution>, Error> {
         let run = async {
-            let sql = "SELECT * FROM executions WHERE correlation_id = $1 AND tenant = $2 ORDER BY part";
             let rows: Vec<ExecutionRow> = on!(&self.read, pool => {
-                sqlx::query_as(sql).bind(id.as_str()).bind(tenant.as_str()).fetch_all(pool).await
+                sqlx::query_as(EXECUTIONS).bind(id.as_str()).bind(tenant.as_str()).fetch_all(pool).await
             })?;
             rows.into_iter().map(TryInto::try_into).collect::<Result<_, sqlx::Error>>()
         };
@@ -86,15 +85,30 @@ pub(super) async fn record(tx: &mut Tx, mut batch: Vec<&Execution>) -> Result<()
     batch.sort_by_key(|e| (&e.correlation_id, &e.part));
     let mut samples: Vec<&Execution> = Vec::new();
     let mut sums = Sums::new();
-    for rows in batch.chunks(ROWS_PER_INSERT) {
-        let mut new: HashSet<(String, String)> = insert(tx, rows).await?.into_iter().collect();
-        let new = rows.iter().filter(|e| new.remove(&(e.correlation_id.as_str().to_owned(), label(&e.part))));
-        for execution in new {
-            if execution.part.is_empty() {
-                let sum = Sum::of(execution);
-                sums.entry(sum.0).and_modify(|known| known.add(&sum.1)).or_insert(sum.1);
-            }
-            samples.push(execution);
+    let mut groups = repeats::group(&batch);
+    while !groups.is_empty() {
+        let firsts: Vec<&Execution> = groups.iter().map(|group| group[0]).collect();
+        let mut new: HashSet<(String, String)> = HashSet::new();
+        for rows in firsts.chunks(ROWS_PER_INSERT) {
+            new.extend(insert(tx, rows).await?);
+        }
+        let (fresh, known): (Vec<_>, Vec<_>) = groups
+            .into_iter()
+            .partition(|group| new.remove(&(group[0].correlation_id.as_str().to_owned(), label(&group[0].part))));
+        for execution in fresh.iter().flatten().filter(|e| e.part.is_empty()) {
+            let (key, sum) = Sum::of(execution);
+            sums.entry(key).and_modify(|known| known.add(&sum)).or_insert(sum);
+        }
+        let repeated: Vec<_> = fresh.iter().filter(|group| group.len() > 1).collect();
+        repeats::insert(tx, &repeated).await?;
+        samples.extend(fresh.iter().map(|group| group[0]));
+        // A batch whose commit went unanswered is written again, perhaps with more in it than before.
+        groups = vec![];
+        for group in known.iter().filter(|group| group.len() > 1) {
+            let written = repeats::of(tx, &group[0].correlation_id).await?;
+            let rest: Vec<_> =
+                group[1..].iter().filter(|e| !written.contains(e.correlation_id.as_str())).copied().collect();
+            groups.extend((!rest.is_empty()).then_some(rest));
         }
     }
     add_up(tx, sums).await?;

@@ -17,6 +17,7 @@ mod learning;
 mod open;
 mod options;
 mod recorder;
+mod repeats;
 mod retention;
 mod rows;
 

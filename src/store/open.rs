@@ -12,8 +12,10 @@ use super::error::mend;
 use super::options::{is_postgres, place};
 use super::{Db, Durability, Error, Options, Store};
 
-static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
+// What a newer tandem has added is left alone: in a rolling upgrade the old workers start and serve beside the new ones.
+// That holds because migrations only add; see docs/upgrading.md.
+static SQLITE: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("src/store/migrations/sqlite") };
+static POSTGRES: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("src/store/migrations/postgres") };
 
 const SQLITE_READERS: u32 = 4;
 /// How long SQLite waits for another process's write transaction.
@@ -122,9 +124,6 @@ fn store(
 
 fn migrating(place: &str, source: MigrateError) -> Error {
     let mend = match source {
-        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
-            "a newer tandem has changed them; run that version"
-        }
         MigrateError::VersionMismatch(_) => "they were made by another build of tandem; restore a copy or start anew",
         _ => "see the cause",
     };

@@ -28,7 +28,7 @@ pub struct RecorderOptions {
 impl Default for RecorderOptions {
     fn default() -> Self {
         // A full queue is some 10 MB, and minutes of a worker's usual load.
-        Self { flush_interval_ms: 50, max_batch: 500, queue: 20_000 }
+        Self { flush_interval_ms: 50, max_batch: 2_000, queue: 20_000 }
     }
 }
 

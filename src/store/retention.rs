@@ -10,14 +10,14 @@ use crate::domain::{Tenant, Timestamp};
 
 use super::learning::{self, DAY_MS};
 use super::rows::{decode, entry_bytes, entry_id};
-use super::{Error, Store, entries, on};
+use super::{Error, Store, Tx, entries, on};
 
 /// How long what is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionOptions {
     /// For how many days an execution is kept, and can be judged. Sums over them (`execution.stats`) are kept for ever.
-    /// 90: a quarter to look back on, some 400 bytes a request. 0: for ever. At least as long as a cached answer lives,
+    /// 90: a quarter to look back on, some 350 bytes a request. 0: for ever. At least as long as a cached answer lives,
     /// or a verdict on it can't find what it came from.
     pub executions_days: u32,
     /// For how many days a verdict is kept, and with it the template that it blocks for its task. 0, for ever: a
@@ -98,6 +98,12 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// A reply is dated by the end of the lease under which it was made, some seconds ahead: where all is meant, none
+    /// is too new. What is being done has no reply yet and keeps its claim.
+    fn last_reply(self) -> i64 {
+        if self.whole { i64::MAX } else { self.until.0 }
+    }
+
     /// The first day whose sums stay.
     fn first_day_kept(self) -> i64 {
         if self.whole { i64::MAX } else { self.until.0.div_euclid(DAY_MS) }
@@ -153,6 +159,15 @@ impl Store {
             })?;
             Ok(u64::try_from(rows).unwrap_or(0))
         };
+        let replies = async || -> Result<u64, sqlx::Error> {
+            let sql = "SELECT COUNT(*) FROM claims WHERE tenant = $1
+                       AND until_ms <= CASE WHEN reply IS NULL THEN $2 ELSE $3 END";
+            let (rows,): (i64,) = on!(&self.read, pool => {
+                let query = sqlx::query_as(sql).bind(tenant.as_str()).bind(reach.until.0).bind(reach.last_reply());
+                query.fetch_one(pool).await
+            })?;
+            Ok(u64::try_from(rows).unwrap_or(0))
+        };
         let until = reach.until.0;
         let run = async {
             Ok(Rows {
@@ -169,7 +184,7 @@ impl Store {
                     until,
                 )
                 .await?,
-                replies: count("SELECT COUNT(*) FROM claims WHERE tenant = $1 AND until_ms <= $2", until).await?,
+                replies: replies().await?,
                 cache_entries: count(
                     "SELECT COUNT(*) FROM cache_entries WHERE tenant = $1 AND created_ms <= $2
                      AND (withdrawn_ms IS NULL OR length(task) > 0)",
@@ -194,7 +209,8 @@ impl Store {
             let mut tx = self.begin().await?;
             let days = "DELETE FROM execution_days WHERE tenant = $1 AND day < $2";
             let replies = "DELETE FROM claims WHERE tenant = $1 AND id IN
-                           (SELECT id FROM claims WHERE tenant = $1 AND until_ms <= $2 LIMIT $3)";
+                           (SELECT id FROM claims WHERE tenant = $1
+                            AND until_ms <= CASE WHEN reply IS NULL THEN $2 ELSE $3 END LIMIT $4)";
             let gone = on!(&mut tx, tx => (
                 sqlx::query(days)
                     .bind(tenant.as_str())
@@ -205,6 +221,7 @@ impl Store {
                 sqlx::query(replies)
                     .bind(tenant.as_str())
                     .bind(reach.until.0)
+                    .bind(reach.last_reply())
                     .bind(i64::from(batch))
                     .execute(&mut **tx)
                     .await?
@@ -246,10 +263,18 @@ impl Store {
         };
         let run = async {
             let mut tx = self.begin().await?;
-            let rows = on!(&mut tx, tx => {
-                let query = sqlx::query(sql).bind(tenant.as_str()).bind(until.0).bind(i64::from(batch));
-                query.execute(&mut **tx).await?.rows_affected()
-            });
+            // Each of them stands behind an execution of its time, so a batch of these goes with a batch of those.
+            let repeats = "DELETE FROM repeats WHERE tenant = $1 AND correlation_id IN
+                (SELECT correlation_id FROM repeats WHERE tenant = $1 AND from_ms <= $2 AND to_ms <= $2
+                 ORDER BY from_ms LIMIT $3)";
+            let delete = async |tx: &mut Tx, sql: &'static str| -> Result<u64, sqlx::Error> {
+                Ok(on!(tx, tx => {
+                    let query = sqlx::query(sql).bind(tenant.as_str()).bind(until.0).bind(i64::from(batch));
+                    query.execute(&mut **tx).await?.rows_affected()
+                }))
+            };
+            let rows = delete(&mut tx, sql).await?;
+            delete(&mut tx, repeats).await?;
             tx.commit().await?;
             Ok(rows)
         };

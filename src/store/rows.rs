@@ -73,6 +73,12 @@ pub(super) fn verdict_name(verdict: Verdict) -> &'static str {
     }
 }
 
+/// The columns are named, never `*`: PostgreSQL refuses a prepared `*` once a newer worker has added a column.
+pub(super) const EXECUTIONS: &str = "
+    SELECT correlation_id, part, tenant, at_ms, task_key, task_type, language, method, template, model, input_tokens,
+           output_tokens, cost_nanos, all_model_nanos, quality, success, time_ns, made_ns, tier, entry, origin
+    FROM executions WHERE correlation_id = $1 AND tenant = $2 ORDER BY part";
+
 #[derive(FromRow)]
 pub(super) struct ExecutionRow {
     correlation_id: String,

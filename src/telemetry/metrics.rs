@@ -327,11 +327,17 @@ pub fn markdown() -> String {
         "# Metrics\n\nGenerated from the table in `src/telemetry/metrics.rs` by `TANDEM_BLESS=1 cargo test --test docs`; do not edit.\n\n\
          `GET /metrics` at `http.listen` gives them in the text format of Prometheus. All are of this one worker since its start: sum\n\
          them over workers. A label has few possible values; none holds a tenant, a text or an id.\n\n\
-         | name | kind | labels | meaning |\n|---|---|---|---|\n",
+         | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for row in TABLE {
         let labels = row.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ");
-        text.push_str(&format!("| `{}` | {} | {labels} | {} |\n", row.name, row.kind.as_str(), row.help));
+        text.push_str(&format!(
+            "| `{}` | {} | {} | {labels} | {} |\n",
+            row.name,
+            row.kind.as_str(),
+            row.unit,
+            row.help
+        ));
     }
     text
 }

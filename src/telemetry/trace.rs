@@ -83,11 +83,11 @@ pub(super) fn begin(options: &Options) -> Result<(SdkTracerProvider, SdkTracer),
     if !(0.0..=1.0).contains(&options.sample) {
         return Err(Error::Sample(options.sample));
     }
-    let url = format!("{}/v1/traces", options.otlp_endpoint.trim_end_matches('/'));
-    let url = reqwest::Url::parse(&url).map_err(|_| Error::Endpoint)?;
+    let mut url = reqwest::Url::parse(&options.otlp_endpoint).map_err(|_| Error::Endpoint)?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(Error::Endpoint);
     }
+    url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(Sender::new(&url)?)

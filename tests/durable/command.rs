@@ -70,6 +70,8 @@ async fn dead_letters_are_listed_shown_and_sent_again() {
     assert_eq!(run(&nats, &conflict).await.code, Some(0));
     let sender = Sender::of(&nats).await;
     sender.submit(&json!({"task": TASK, "id": "taken", "language": "go"})).await;
+    // One after the other: their numbers are asked for.
+    sender.all_done(std::time::Duration::from_secs(5)).await;
     sender.publish("execution.submit.acme", &[], br#"{"id": "blank", "task": " "}"#).await;
     sender.all_done(std::time::Duration::from_secs(5)).await;
 

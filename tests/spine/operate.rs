@@ -70,7 +70,10 @@ async fn health_names_each_component() {
     let nats = Nats::start().await;
     let _worker = Place::with_model().worker(&nats).await;
     let health = Asker::of(&nats).await.ask("execution.health", &json!({})).await;
-    assert_eq!(names(&health["components"]), ["database", "embedding", "model", "nats", "recording", "templates"]);
+    assert_eq!(
+        names(&health["components"]),
+        ["database", "embedding", "http", "model", "nats", "recording", "templates"]
+    );
     assert_eq!((&health["status"], &health["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))), "{health}");
     assert_eq!(health["components"]["embedding"]["status"], "ok", "{health}");
     assert_eq!(health["components"]["model"]["status"], "off", "no key: {health}");

@@ -119,12 +119,12 @@ fn example_task() -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite_three_workers_share_load_and_learning_and_a_restart_forgets_nothing() {
-    three_workers_share_load_and_learning_and_forget_nothing(Town::on_sqlite().await).await;
+    Box::pin(three_workers_share_load_and_learning_and_forget_nothing(Town::on_sqlite().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_three_workers_share_load_and_learning_and_a_restart_forgets_nothing() {
-    three_workers_share_load_and_learning_and_forget_nothing(Town::on_postgres().await).await;
+    Box::pin(three_workers_share_load_and_learning_and_forget_nothing(Town::on_postgres().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -241,58 +241,6 @@ async fn log_lines_of_a_request_carry_its_trace() {
     worker.ended().await;
 }
 
-/// With the users and permissions of the `nats.conf` that is shipped.
-#[tokio::test]
-async fn worker_and_client_work_as_the_users_of_the_shipped_server_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let shipped = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/nats.conf")).unwrap();
-    let file = folder.path().join("nats.conf");
-    let own = shipped
-        .replace("port: 4222", &format!("port: {port}"))
-        .replace("http: \"127.0.0.1:8222\"", "")
-        .replace("/var/lib/nats", &folder.path().join("js").display().to_string());
-    fs::write(&file, own).unwrap();
-    let passwords =
-        [("TANDEM_WORKER_PASSWORD", "one"), ("TANDEM_CLIENT_PASSWORD", "two"), ("TANDEM_ADMIN_PASSWORD", "three")];
-    let log = folder.path().join("log").display().to_string();
-    let arguments = ["-c", &file.display().to_string(), "-l", &log];
-    let mut server = program(&assets().join("bin/nats-server"), folder.path(), &passwords, &arguments).spawn().unwrap();
-    let listens = async || TcpStream::connect(("127.0.0.1", port)).await.is_ok().then_some(());
-    until("the server listens", listens).await;
-
-    let (worker_url, client_url) =
-        (format!("nats://worker:one@127.0.0.1:{port}"), format!("nats://client:tw%6F@127.0.0.1:{port}"));
-    let none = folder.path().join("none").display().to_string();
-    let variables = [("NATS_URL", worker_url.as_str()), ("TANDEM_ASSETS", &none)];
-    let mut worker = Served::start(tandem(folder.path(), &variables, &["serve"]));
-    worker.ready().await;
-    let run = async |inbox: &str, arguments: &[&str]| {
-        let variables = [("NATS_URL", client_url.as_str()), ("TANDEM__NATS__INBOX_PREFIX", inbox)];
-        output(tandem(folder.path(), &variables, arguments)).await
-    };
-    let task = text(&example(), "task").to_owned();
-    let answered = run("_INBOX.client", &["request", &task, "--language", "elixir", "--json"]).await;
-    assert!(answered.status.success(), "{}", String::from_utf8_lossy(&answered.stderr));
-    let answer: Value = serde_json::from_slice(&answered.stdout).unwrap();
-    for arguments in [
-        vec!["health"],
-        vec!["stats"],
-        vec!["templates", "list"],
-        vec!["cache", "stats"],
-        vec!["feedback", text(&answer, "correlation_id"), "wrong"],
-    ] {
-        let done = run("_INBOX.client", &arguments).await;
-        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-    assert_eq!(run("_INBOX", &["health", "--wait", "1"]).await.status.code(), Some(3), "an inbox that is not its own");
-    worker.signal("TERM");
-    assert!(worker.ended().await.success());
-    let said = worker.log().iter().map(Value::to_string).collect::<String>();
-    assert!(!said.to_lowercase().contains("permissions violation"), "{said}");
-    server.kill().await.unwrap();
-}
-
 /// A killed `serve --with-nats` leaves its server's address behind.
 #[tokio::test]
 async fn the_address_of_a_server_that_is_gone_or_not_meant_is_passed_over() {

@@ -51,6 +51,8 @@ impl Place {
     pub fn config(&self, nats: &Nats) -> Config {
         let mut config = Config { nats: nats.options(), ..Config::default() };
         config.database.url = self.database();
+        // Who looks at the page gives it a port.
+        config.http.listen = String::new();
         // Which template answers is to be the same each time.
         config.agent.choice.explore = 0.0;
         config
