@@ -117,14 +117,25 @@ mod asyncapi_document {
     #[test]
     fn each_endpoint_has_its_two_subjects_and_a_reply() {
         let document = asyncapi::document();
-        assert_eq!(document["operations"].as_object().unwrap().len(), 2 * TABLE.len());
+        let operations = document["operations"].as_object().unwrap();
+        let (asked, durable): (Vec<_>, Vec<_>) = operations.iter().partition(|(_, o)| o.get("reply").is_some());
+        assert_eq!((asked.len(), durable.len()), (2 * TABLE.len(), 7));
+        for (key, operation) in durable {
+            let channel = operation["channel"]["$ref"].as_str().unwrap();
+            assert_eq!(channel, format!("#/channels/{key}"));
+            let address = document["channels"][key]["address"].as_str().unwrap();
+            let by_worker = !address.starts_with("execution.submit");
+            assert_eq!(operation["action"], if by_worker { "send" } else { "receive" }, "{address}");
+            let messages = operation["messages"].as_array().unwrap();
+            assert!(messages.iter().all(|m| m["$ref"].as_str().unwrap().starts_with(&format!("{channel}/messages/"))));
+        }
         for endpoint in TABLE {
             let plain = &document["channels"][endpoint.name];
             let tenant = &document["channels"][format!("{}-tenant", endpoint.name)];
             assert_eq!(plain["address"], endpoint.subject);
             assert_eq!(tenant["address"], format!("{}.{{tenant}}", endpoint.subject));
             assert!(tenant["parameters"]["tenant"].is_object() && plain.get("parameters").is_none());
-            for (key, operation) in document["operations"].as_object().unwrap() {
+            for (key, operation) in &asked {
                 let channel = operation["channel"]["$ref"].as_str().unwrap().to_owned();
                 assert_eq!(channel, format!("#/channels/{key}"));
                 assert_eq!(operation["action"], "receive");

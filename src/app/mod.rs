@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::bus::{self, Change, Connection, Door, Instance, Repeats, Sync, endpoints};
+use crate::bus::{self, Change, Connection, Door, Instance, Repeats, Submits, Sync, endpoints};
 use crate::cache::Cache;
 use crate::config::{Config, Paths};
 use crate::coordinator::library::{Library, files_under};
@@ -142,6 +142,7 @@ pub struct Worker {
     pub urls: Vec<String>,
     connection: Connection,
     door: Door,
+    submits: Submits,
     sync: Sync,
     recorder: Recorder,
     store: Store,
@@ -196,9 +197,12 @@ impl Worker {
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
             tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
-        let endpoints =
-            endpoints::all(&pipeline, &connection, &sync, &config.nats, page.as_ref().map(Page::address), &repeats);
+        let submits = Submits::open(pipeline.clone(), &config.nats, Timestamp::now).await;
+        let page_address = page.as_ref().map(Page::address);
+        let desk = submits.desk();
+        let endpoints = endpoints::all(&pipeline, &connection, &sync, &desk, &config.nats, page_address, &repeats);
         let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
+        door.tells_of(submits.desk());
         watch.opened(watch::Parts {
             store: store.clone(),
             connection: connection.clone(),
@@ -206,7 +210,7 @@ impl Worker {
             cache,
             recorder: recorder.clone(),
         });
-        Ok(Self { pipeline, urls, connection, door, sync, recorder, store, tasks, watch, page })
+        Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks, watch, page })
     }
 
     /// Its name in `$SRV` and among the workers.
@@ -233,7 +237,7 @@ impl Worker {
     pub async fn stop(mut self, grace: Duration) {
         let end = tokio::time::Instant::now() + grace;
         self.watch.stopping.cancel();
-        let stopped = self.door.stop(grace).await;
+        let (stopped, ()) = tokio::join!(self.door.stop(grace), self.submits.stop(grace));
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
         }

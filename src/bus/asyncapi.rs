@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use schemars::schema_for;
 use serde_json::{Map, Value, json};
 
+use super::dead;
 use super::endpoints::TABLE;
+use super::job::{ID, SEQUENCE};
 use super::wire::{self, ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, TRACEPARENT};
 use super::{Endpoint, NAME, objects};
 
@@ -22,7 +24,7 @@ pub fn schemas() -> BTreeMap<String, Value> {
             schemas.insert(title(&shape().to_value()), shape().to_value());
         }
     }
-    for schema in [schema_for!(wire::Error), schema_for!(wire::StoredAnswer)] {
+    for schema in [schema_for!(wire::Error), schema_for!(wire::StoredAnswer), schema_for!(wire::Progress)] {
         let schema = schema.to_value();
         schemas.insert(title(&schema), schema);
     }
@@ -37,9 +39,10 @@ pub fn document() -> Value {
             "title": "Tandem",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Generated from the wire types by `TANDEM_BLESS=1 cargo test --test docs`; do not edit.\n\n\
-                Every operation is NATS request/reply: the answer comes to the request's own reply subject, which must lie \
-                below one of `nats.reply_prefixes` (`_INBOX.`). An error has the headers Nats-Service-Error and \
-                Nats-Service-Error-Code. The service also answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, as NATS micro \
+                Every operation with a reply is NATS request/reply: the answer comes to the request's own reply subject, which \
+                must lie below one of `nats.reply_prefixes` (`_INBOX.`). An error has the headers Nats-Service-Error and \
+                Nats-Service-Error-Code. `execution.submit` is a JetStream work queue, `execution.result` and \
+                `execution.dead` are streams, `execution.progress` is published and not kept. The service also answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, as NATS micro \
                 defines them.",
             "license": {"name": env!("CARGO_PKG_LICENSE")},
         },
@@ -60,11 +63,47 @@ pub fn document() -> Value {
                         it is the tenant `default`.",
                     "examples": ["acme"],
                 },
+                "id": {
+                    "description": "Of a submit: 1 to 64 of A-Z a-z 0-9 _ and -.",
+                    "examples": ["order-17"],
+                },
             },
             "messages": messages(),
             "schemas": components(),
         },
     })
+}
+
+/// Durable work: the key, the address, who writes there, what. Those with `{id}` have a `{tenant}` before it for all
+/// tenants but the default one.
+const DURABLE: [(&str, &str, Action, &str, &[&str]); 4] = [
+    ("submit", "execution.submit", Action::Receive, "Do a task, whatever happens to workers and servers.", &["Submit"]),
+    ("result", "execution.result.{id}", Action::Send, "The result of a submit, kept.", &["Result", "ErrorResult"]),
+    ("progress", "execution.progress.{id}", Action::Send, "What is happening to a submit.", &["Progress"]),
+    ("dead", "execution.dead.{tenant}.{id}", Action::Send, "A submit that could not be done.", &["DeadLetter"]),
+];
+
+#[derive(Clone, Copy)]
+enum Action {
+    Receive,
+    Send,
+}
+
+/// The addresses of a row of [`DURABLE`], each with its key and its parameters.
+fn durable(key: &str, address: &str) -> Vec<(String, String, Value)> {
+    let parameter = |name: &str| (name.to_owned(), reference(&format!("components/parameters/{name}")));
+    let row = |key: String, address: String| {
+        let names = ["tenant", "id"].into_iter().filter(|name| address.contains(&format!("{{{name}}}")));
+        let parameters: Map<_, _> = names.map(parameter).collect();
+        (key, address, Value::Object(parameters))
+    };
+    let with_tenant = match address.strip_suffix(".{id}") {
+        Some(base) if !base.ends_with(".{tenant}") => Some(format!("{base}.{{tenant}}.{{id}}")),
+        Some(_) => None,
+        None => Some(format!("{address}.{{tenant}}")),
+    };
+    let plain = row(key.to_owned(), address.to_owned());
+    std::iter::once(plain).chain(with_tenant.map(|address| row(format!("{key}-tenant"), address))).collect()
 }
 
 /// [`document`] as YAML.
@@ -116,6 +155,16 @@ fn channels() -> Value {
         }
         replies.push(gives);
     }
+    for (key, address, _, _, names) in DURABLE {
+        for (key, address, parameters) in durable(key, address) {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let mut channel = json!({"address": address, "messages": message_references(&names)});
+            if parameters.as_object().is_some_and(|p| !p.is_empty()) {
+                channel["parameters"] = parameters;
+            }
+            channels.insert(key, channel);
+        }
+    }
     let reply = json!({
         "address": null,
         "description": "The request's own reply subject.",
@@ -143,21 +192,38 @@ fn operations() -> Value {
             operations.insert(key, operation);
         }
     }
+    for (key, address, action, summary, names) in DURABLE {
+        for (key, ..) in durable(key, address) {
+            let messages: Vec<_> =
+                names.iter().map(|name| reference(&format!("channels/{key}/messages/{name}"))).collect();
+            let operation = json!({
+                "action": match action { Action::Receive => "receive", Action::Send => "send" },
+                "summary": summary,
+                "channel": reference(&format!("channels/{key}")),
+                "messages": messages,
+            });
+            operations.insert(key, operation);
+        }
+    }
     operations.into()
 }
 
 fn messages() -> Value {
     let mut messages = Map::new();
-    let mut add = |name: String, headers: &str, example: Option<Value>| {
+    let mut add_as = |name: String, headers: &str, payload: &str, example: Option<Value>| {
         let mut message = json!({
             "name": name,
             "headers": reference(&format!("components/schemas/{headers}")),
-            "payload": reference(&format!("components/schemas/{name}")),
+            "payload": reference(&format!("components/schemas/{payload}")),
         });
         if let Some(example) = example {
             message["examples"] = json!([{"payload": example}]);
         }
         messages.insert(name, message);
+    };
+    let mut add = |name: String, headers: &str, example: Option<Value>| {
+        let payload = name.clone();
+        add_as(name, headers, &payload, example);
     };
     for endpoint in &TABLE {
         let (takes, gives) = names(endpoint);
@@ -167,6 +233,15 @@ fn messages() -> Value {
     }
     add("StoredAnswer".to_owned(), "StoredAnswerHeaders", None);
     add("Error".to_owned(), "ErrorHeaders", None);
+    add("Progress".to_owned(), "NoHeaders", None);
+    for (name, headers, payload) in [
+        ("Submit", "SubmitHeaders", "Request"),
+        ("Result", "ResultHeaders", "Response"),
+        ("ErrorResult", "ErrorResultHeaders", "Error"),
+        ("DeadLetter", "DeadLetterHeaders", "Request"),
+    ] {
+        add_as(name.to_owned(), headers, payload, None);
+    }
     messages.into()
 }
 
@@ -202,16 +277,35 @@ fn headers() -> Map<String, Value> {
     error["Retry-After-Ms"] = text(
         "Where the worker is full or the tenant has its share: after how many milliseconds to send the request again.",
     );
+    let sequence = text("The place in the stream of the submit that it is of.");
+    let mut result = answer.clone();
+    result[SEQUENCE] = sequence.clone();
+    let mut error_result = error.clone();
+    error_result[SEQUENCE] = sequence;
+    let mut submit = json!({
+        "Nats-Msg-Id": text("The id, where the body has none; a tenant and a dot before it are left out. The server drops a \
+            second one within two minutes."),
+        ID: text("The id, where the body has none. Stands before Nats-Msg-Id."),
+    });
+    let dead = dead::header::ALL.map(|(name, meaning)| (name.to_owned(), text(meaning)));
+    let dead: Map<_, _> = dead.into_iter().chain([(ID.to_owned(), text("The submit's id."))]).collect();
     let request = json!({
         TRACEPARENT: traceparent,
         DEADLINE: text("When the sender stops waiting, in milliseconds since the Unix epoch."),
         ACCEPT_OBJECT_STORE: text("`true` where the sender can fetch an answer from JetStream's object store."),
     });
+    submit[TRACEPARENT] = request[TRACEPARENT].clone();
+    submit[DEADLINE] = request[DEADLINE].clone();
     let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required});
     [
         ("RequestHeaders", object(request, &[])),
         ("AnswerHeaders", object(answer, &[CORRELATION_ID])),
         ("StoredAnswerHeaders", object(stored, &[CORRELATION_ID, objects::BUCKET, objects::OBJECT])),
+        ("NoHeaders", object(json!({}), &[])),
+        ("SubmitHeaders", object(submit, &[])),
+        ("ResultHeaders", object(result, &[CORRELATION_ID, SEQUENCE])),
+        ("ErrorResultHeaders", object(error_result, &[CORRELATION_ID, SEQUENCE, "Nats-Service-Error-Code"])),
+        ("DeadLetterHeaders", object(dead.into(), &[ID, dead::header::REASON, dead::header::SUBJECT])),
         ("ErrorHeaders", object(error, &[CORRELATION_ID, "Nats-Service-Error", "Nats-Service-Error-Code"])),
     ]
     .map(|(name, schema)| (name.to_owned(), schema))

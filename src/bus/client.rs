@@ -12,7 +12,7 @@ use crate::domain::Tenant;
 
 /// A connection that asks. Cheap to clone.
 #[derive(Clone)]
-pub struct Client(Connection);
+pub struct Client(pub(super) Connection);
 
 /// What a worker said.
 #[derive(Debug, Clone)]

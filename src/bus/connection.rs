@@ -41,6 +41,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
     /// Whether it stands, and whether all that came was read.
     pub fn health(&self) -> ComponentHealth {
         let state = self.client.connection_state();

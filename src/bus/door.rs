@@ -23,7 +23,7 @@ use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
 use super::window::Window;
 use super::wire::{self, Code, Envelope, Refusal};
-use super::{Connection, Error, Instance, NAME, Options};
+use super::{Connection, Desk, Error, Instance, NAME, Options};
 use crate::domain::Timestamp;
 use crate::telemetry::{Figures, meters, trace};
 
@@ -78,6 +78,8 @@ pub(super) struct Shared {
     /// What `$SRV.INFO` tells, from the first time that it is asked.
     pub(super) info: OnceLock<Vec<service::EndpointInfo>>,
     pub(super) counts: Counts,
+    /// What `$SRV.STATS` tells of durable work.
+    pub(super) desk: OnceLock<Desk>,
     pub(super) opened: Timestamp,
     allowed: Allowed,
     clock: fn() -> Timestamp,
@@ -110,12 +112,13 @@ impl Door {
     ) -> Result<Self, Error> {
         options.check()?;
         endpoints::check(&endpoints)?;
-        let own = endpoints.iter().map(|e| e.subject).chain([super::sync::SUBJECT]).collect();
+        let own = endpoints.iter().map(|e| e.subject).chain(super::submit::own_subjects()).collect();
         let shared = Arc::new(Shared {
             allowed: Allowed::new(options.reply_prefixes.clone(), own),
             endpoints: endpoints.into_iter().map(|endpoint| (endpoint, Tally::default())).collect(),
             info: OnceLock::new(),
             counts: Counts::default(),
+            desk: OnceLock::new(),
             opened: clock(),
             clock,
             max_body: options.max_body_bytes,
@@ -145,6 +148,12 @@ impl Door {
 
     pub fn instance(&self) -> &Instance {
         &self.shared.instance
+    }
+
+    /// Tells of durable work too, in `$SRV.STATS`.
+    pub fn tells_of(&self, desk: Desk) {
+        // Said once, by whoever wires the worker.
+        let _ = self.shared.desk.set(desk);
     }
 
     /// How many requests and queries are being done now.

@@ -12,7 +12,7 @@ use tracing::{Span, debug, debug_span, info, warn};
 
 use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
-use super::{Connection, Error, Options, Sync};
+use super::{Connection, Desk, Error, Options, Sync};
 use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, ComponentHealth, Pipeline, Status};
 use crate::store::Reach;
@@ -178,6 +178,7 @@ pub fn all(
     pipeline: &Pipeline,
     connection: &Connection,
     sync: &Sync,
+    desk: &Desk,
     options: &Options,
     page: Option<SocketAddr>,
     repeats: &Repeats,
@@ -197,14 +198,20 @@ pub fn all(
             wire::nothing,
             |p, (), call| async move { Reply::json(&p.stats(&call.envelope.tenant).await?) },
         ),
-        query((p(), connection.clone(), page), HEALTH, wire::nothing, |(p, connection, page), (), _| async move {
-            let (status, message) = match page {
-                Some(address) => (Status::Ok, Some(format!("http://{address}"))),
-                None => (Status::Off, None),
-            };
-            let page = ComponentHealth { status, message };
-            Reply::json(&p.health().await.with("nats", connection.health()).with("http", page))
-        }),
+        query(
+            (p(), connection.clone(), desk.clone(), page),
+            HEALTH,
+            wire::nothing,
+            |(p, nats, desk, page), (), _| async move {
+                let (status, message) = match page {
+                    Some(address) => (Status::Ok, Some(format!("http://{address}"))),
+                    None => (Status::Off, None),
+                };
+                let page = ComponentHealth { status, message };
+                let health = p.health().await.with("nats", nats.health()).with("submits", desk.health());
+                Reply::json(&health.with("http", page))
+            },
+        ),
         query(p(), TEMPLATE_LIST, wire::template_query, |p, filter, _| async move {
             Reply::json(&wire::TemplateList { templates: p.templates(&filter) })
         }),
@@ -362,8 +369,15 @@ where
 
 fn decode(pipeline: &Pipeline, call: &Call, max_task: usize) -> Result<Request, Refusal> {
     let _decoding = debug_span!("decode").entered();
-    wire::decode(call.body(), &call.envelope, max_task, |written, task, notes| {
+    let decoded = wire::decode(call.body(), &call.envelope, max_task, |written, task, notes| {
         pipeline.read_language(written, task, notes)
+    });
+    decoded.map(|mut request| {
+        if request.reply_to.take().is_some() {
+            let note = "'reply_to' is for execution.submit; a request is answered on its reply subject";
+            request.notes.push(note.to_owned());
+        }
+        request
     })
 }
 

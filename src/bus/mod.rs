@@ -6,8 +6,10 @@
 pub mod asyncapi;
 pub mod client;
 pub mod connection;
+mod dead;
 pub mod door;
 pub mod endpoints;
+mod job;
 pub mod login;
 pub mod objects;
 pub mod options;
@@ -16,7 +18,10 @@ mod repeats;
 mod reply;
 mod service;
 pub mod streams;
+pub mod submit;
+mod submitting;
 pub mod sync;
+mod weed;
 mod window;
 pub mod wire;
 
@@ -30,6 +35,8 @@ pub use endpoints::{Call, Endpoint, Lane, Reply, Served};
 pub use options::Options;
 pub use repeats::Repeats;
 pub use streams::Provision;
+pub use submit::{Desk, Submits};
+pub use submitting::{DeadLetter, Followed, Submitted};
 pub use sync::{Change, Confirmed, Heard, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.

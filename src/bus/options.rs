@@ -72,6 +72,9 @@ pub struct Options {
     /// After how many attempts that failed by a fault of the worker a submit is set aside as a dead letter. A database
     /// that is away costs none.
     pub max_deliver: u32,
+    /// How long a submit whose attempt failed waits for the second, in milliseconds; each further wait is twice as long,
+    /// at most a minute, and spread.
+    pub retry_delay_ms: u64,
     /// After how long without a sign from its worker a submit is given to another, in milliseconds. Working workers give
     /// signs, however long the work takes. A consumer that exists keeps its own.
     pub ack_wait_ms: u64,
@@ -104,6 +107,7 @@ impl Default for Options {
             provision: Provision::Auto,
             max_concurrent_submits: 64,
             max_deliver: 5,
+            retry_delay_ms: 1_000,
             ack_wait_ms: 30_000,
             streams: streams::Options::default(),
         }

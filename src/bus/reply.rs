@@ -11,9 +11,17 @@ use super::wire::{CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, Stored
 use crate::domain::{CorrelationId, Tenant};
 
 /// Room that a reply's headers may take of the server's `max_payload`, in bytes. Ours are below 700.
-const HEADER_ROOM: usize = 1024;
+pub(super) const HEADER_ROOM: usize = 1024;
 /// The longest `Nats-Service-Error`, in characters; the body has all of it.
 const ERROR_HEADER_CHARS: usize = 200;
+
+/// Stands on every error and on no answer.
+pub(super) const ERROR_CODE: &str = "Nats-Service-Error-Code";
+
+/// A message as a header can carry it.
+pub(super) fn header_text(message: &str) -> String {
+    message.chars().filter(|c| !c.is_control()).take(ERROR_HEADER_CHARS).collect()
+}
 
 /// Which subjects may be answered to.
 pub(super) struct Allowed {
@@ -114,11 +122,7 @@ impl Back {
         refusal: &Refusal,
         retry_after_ms: Option<u64>,
     ) -> Result<(), Unsent> {
-        let mut headers = self.headers();
-        let description: String =
-            refusal.message.chars().filter(|c| !c.is_control()).take(ERROR_HEADER_CHARS).collect();
-        headers.insert("Nats-Service-Error", description);
-        headers.insert("Nats-Service-Error-Code", refusal.code.status().to_string());
+        let mut headers = self.error_headers(refusal);
         if let Some(ms) = retry_after_ms {
             headers.insert("Retry-After-Ms", ms.to_string());
         }
@@ -127,7 +131,14 @@ impl Back {
         self.send(client, headers, body).await
     }
 
-    fn headers(&self) -> HeaderMap {
+    pub(super) fn error_headers(&self, refusal: &Refusal) -> HeaderMap {
+        let mut headers = self.headers();
+        headers.insert("Nats-Service-Error", header_text(&refusal.message));
+        headers.insert(ERROR_CODE, refusal.code.status().to_string());
+        headers
+    }
+
+    pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(CORRELATION_ID, self.correlation_id.as_str());
         if let Some(traceparent) = &self.traceparent {

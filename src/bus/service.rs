@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::door::Shared;
-use super::{Endpoint, Instance, NAME, WIRE};
+use super::submit::Counted;
+use super::{Desk, Endpoint, Instance, NAME, WIRE};
 use crate::domain::Timestamp;
 
 /// How much the newest piece of work counts in the usual time.
@@ -106,6 +107,7 @@ pub(super) fn describe(verb: Verb, door: &Shared) -> Result<Vec<u8>, serde_json:
                 panics: counts.panics.load(Ordering::Relaxed),
                 unsent: counts.unsent.load(Ordering::Relaxed),
                 dropped: door.connection.signs.dropped(),
+                submits: door.desk.get().map(Desk::counted),
             };
             let started = rfc3339(door.opened);
             serde_json::to_vec(&Stats {
@@ -214,6 +216,9 @@ struct Data {
     unsent: u64,
     /// Messages that the client library dropped, at least. Above zero is an alarm.
     dropped: u64,
+    /// What became of submits at this worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submits: Option<Counted>,
 }
 
 fn nanos(time: Duration) -> u64 {

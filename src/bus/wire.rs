@@ -5,6 +5,7 @@
 mod envelope;
 mod error;
 mod fields;
+mod progress;
 mod query;
 mod request;
 mod response;
@@ -13,6 +14,7 @@ mod text;
 pub use envelope::{ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
 pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
+pub use progress::{Progress, State};
 pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Nothing, Purge, PurgeAnswer, TemplateChecks, TemplateChoice,
     TemplateList, TemplateQuery, TemplateRef,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Ended, Error};
-use crate::bus::client::Client;
+use crate::bus::client::{Client, Said};
 use crate::config::{Config, Paths, Variables};
 use crate::domain::Tenant;
 
@@ -27,11 +27,11 @@ pub(super) struct Common {
     pub wait: f64,
 }
 
-fn parse_tenant(text: &str) -> Result<Tenant, String> {
+pub(super) fn parse_tenant(text: &str) -> Result<Tenant, String> {
     Tenant::parse(text).map_err(|e| e.to_string())
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
         _ => Err("must be a number of seconds above 0 and at most 86400".to_owned()),
@@ -63,26 +63,17 @@ impl Common {
         subject: &str,
         body: Vec<u8>,
     ) -> Result<Answered<T>, Error> {
-        let config = config(variables).await?;
-        let client = Client::connect(&config.nats).await?;
-        let waiting = spinner();
+        let client = connect(variables).await?;
+        let waiting = spinner("waiting for the answer");
         let said = client.ask_raw(subject, &self.tenant, body, Duration::from_secs_f64(self.wait)).await;
         waiting.finish_and_clear();
-        let said = said?;
-        if self.json {
-            let value: serde_json::Value = serde_json::from_slice(&said.body)?;
-            println!("{}", serde_json::to_string_pretty(&value)?);
-        }
-        if said.is_error {
-            if !self.json {
-                let error: serde_json::Value = serde_json::from_slice(&said.body)?;
-                let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
-                eprintln!("tandem: {} ({}, {})", text("message"), text("error"), text("correlation_id"));
-            }
-            return Ok(Answered::Refused);
-        }
-        Ok(Answered::Ok(serde_json::from_slice(&said.body)?))
+        show(&said?, self.json)
     }
+}
+
+/// A client of the server that environment, file or a worker on this machine names.
+pub(super) async fn connect(variables: &Variables) -> Result<Client, Error> {
+    Ok(Client::connect(&config(variables).await?.nats).await?)
 }
 
 /// What is in force, for a client: with the server of this machine where no other is named.
@@ -93,6 +84,23 @@ pub(super) async fn config(variables: &Variables) -> Result<Config, Error> {
         config.nats.urls = vec![url];
     }
     Ok(config)
+}
+
+/// Prints an error, and with `json` an answer too.
+pub(super) fn show<T: DeserializeOwned>(said: &Said, json: bool) -> Result<Answered<T>, Error> {
+    if json {
+        let value: serde_json::Value = serde_json::from_slice(&said.body)?;
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    }
+    if said.is_error {
+        if !json {
+            let error: serde_json::Value = serde_json::from_slice(&said.body)?;
+            let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
+            eprintln!("tandem: {} ({}, {})", text("message"), text("error"), text("correlation_id"));
+        }
+        return Ok(Answered::Refused);
+    }
+    Ok(Answered::Ok(serde_json::from_slice(&said.body)?))
 }
 
 /// The server that `serve --with-nats` on this machine told the address of, unless environment or file names one. A
@@ -111,9 +119,9 @@ async fn own_server(variables: &Variables) -> Result<Option<String>, Error> {
 /// For finding out whether a server on this machine is there.
 const LOOK: Duration = Duration::from_millis(300);
 
-fn spinner() -> ProgressBar {
+pub(super) fn spinner(message: &'static str) -> ProgressBar {
     if std::io::stderr().is_terminal() {
-        let bar = ProgressBar::new_spinner().with_message("waiting for the answer");
+        let bar = ProgressBar::new_spinner().with_message(message);
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     } else {

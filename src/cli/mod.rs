@@ -7,12 +7,15 @@ mod backup;
 mod cache;
 mod client;
 mod config;
+mod dead;
 mod feedback;
 mod figures;
 mod provision;
 mod purge;
 mod request;
+mod result;
 mod serve;
+mod submit;
 mod templates;
 
 use std::process::ExitCode;
@@ -88,6 +91,13 @@ enum Command {
     Serve(serve::Arguments),
     /// Send a task and print the answer.
     Request(request::Arguments),
+    /// Hand in a task that survives whatever happens to workers and servers, and come back for the result.
+    Submit(submit::Arguments),
+    /// Print the result of a submit.
+    Result(result::Arguments),
+    /// Look after submits that could not be done.
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// List, show, try out, judge and check templates.
     #[command(subcommand)]
     Templates(templates::Command),
@@ -152,6 +162,9 @@ fn carry_out(command: Command, variables: &Variables) -> Result<Ended, Error> {
 async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
     match command {
         Command::Request(arguments) => request::run(arguments, variables).await,
+        Command::Submit(arguments) => submit::run(arguments, variables).await,
+        Command::Result(arguments) => result::run(&arguments, variables).await,
+        Command::Dead(command) => dead::run(command, variables).await,
         Command::Templates(command) => templates::run(command, variables).await,
         Command::Cache(command) => cache::run(command, variables).await,
         Command::Feedback(arguments) => feedback::run(arguments, variables).await,

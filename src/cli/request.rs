@@ -18,6 +18,18 @@ pub(super) struct Arguments {
     /// What is to be done, in plain words.
     #[arg(required_unless_present = "raw")]
     task: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Send this body as it is instead, right or wrong.
+    #[arg(long, value_name = "BODY", conflicts_with_all = ["task", "language", "complexity", "context", "criterion", "cache", "max_cost_usd", "timeout_ms", "id"])]
+    raw: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What a task may come with, by whichever door.
+#[derive(Debug, Args)]
+pub(super) struct Wanted {
     /// elixir, rust, typescript, go, python, javascript or sql; without it the task's own words say.
     #[arg(long, short)]
     language: Option<String>,
@@ -41,12 +53,7 @@ pub(super) struct Arguments {
     timeout_ms: Option<u64>,
     /// An id of your own: the same id and request get the same answer.
     #[arg(long)]
-    id: Option<String>,
-    /// Send this body as it is instead, right or wrong.
-    #[arg(long, value_name = "BODY", conflicts_with_all = ["task", "language", "complexity", "context", "criterion", "cache", "max_cost_usd", "timeout_ms", "id"])]
-    raw: Option<String>,
-    #[command(flatten)]
-    common: Common,
+    pub(super) id: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -59,44 +66,52 @@ enum Cache {
 pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<Ended, Error> {
     let body = match &arguments.raw {
         Some(raw) => raw.clone().into_bytes(),
-        None => serde_json::to_vec(&body(&arguments)?)?,
+        None => serde_json::to_vec(&arguments.wanted.body(arguments.task.as_deref())?)?,
     };
     let answered: Answered<wire::Response> = arguments.common.ask_raw(variables, "execution.request", body).await?;
-    let Answered::Ok(response) = answered else { return Ok(Ended::Refused) };
-    if !arguments.common.json {
-        print(&response);
-    }
-    Ok(if response.metrics.success { Ended::Well } else { Ended::Undone })
+    Ok(ended(&answered, arguments.common.json))
 }
 
-fn body(arguments: &Arguments) -> Result<Value, Error> {
-    let mut body = Map::new();
-    body.insert("task".to_owned(), json!(arguments.task));
-    let mut optional = |key: &str, value: Value| {
-        if !value.is_null() {
-            body.insert(key.to_owned(), value);
-        }
-    };
-    optional("language", json!(arguments.language));
-    optional("complexity", json!(arguments.complexity));
-    optional("max_cost_usd", json!(arguments.max_cost_usd));
-    optional("timeout_ms", json!(arguments.timeout_ms));
-    optional("id", json!(arguments.id));
-    optional("cache", json!(arguments.cache.and_then(|c| c.to_possible_value().map(|v| v.get_name().to_owned()))));
-    if !arguments.criterion.is_empty() {
-        optional("acceptance_criteria", json!(arguments.criterion));
+/// Prints an answer that is not printed yet, and says how the command ends.
+pub(super) fn ended(answered: &Answered<wire::Response>, json: bool) -> Ended {
+    let Answered::Ok(response) = answered else { return Ended::Refused };
+    if !json {
+        print(response);
     }
-    let mut context = Map::new();
-    for pair in &arguments.context {
-        let Some((name, value)) = pair.split_once('=') else {
-            return Err(Error::Usage(format!("--context {pair:?} must be NAME=VALUE")));
+    if response.metrics.success { Ended::Well } else { Ended::Undone }
+}
+
+impl Wanted {
+    /// The body of a request or submit.
+    pub(super) fn body(&self, task: Option<&str>) -> Result<Value, Error> {
+        let mut body = Map::new();
+        body.insert("task".to_owned(), json!(task));
+        let mut optional = |key: &str, value: Value| {
+            if !value.is_null() {
+                body.insert(key.to_owned(), value);
+            }
         };
-        context.insert(name.to_owned(), json!(value));
+        optional("language", json!(self.language));
+        optional("complexity", json!(self.complexity));
+        optional("max_cost_usd", json!(self.max_cost_usd));
+        optional("timeout_ms", json!(self.timeout_ms));
+        optional("id", json!(self.id));
+        optional("cache", json!(self.cache.and_then(|c| c.to_possible_value().map(|v| v.get_name().to_owned()))));
+        if !self.criterion.is_empty() {
+            optional("acceptance_criteria", json!(self.criterion));
+        }
+        let mut context = Map::new();
+        for pair in &self.context {
+            let Some((name, value)) = pair.split_once('=') else {
+                return Err(Error::Usage(format!("--context {pair:?} must be NAME=VALUE")));
+            };
+            context.insert(name.to_owned(), json!(value));
+        }
+        if !context.is_empty() {
+            optional("context", Value::Object(context));
+        }
+        Ok(Value::Object(body))
     }
-    if !context.is_empty() {
-        optional("context", Value::Object(context));
-    }
-    Ok(Value::Object(body))
 }
 
 fn print(response: &wire::Response) {

@@ -100,6 +100,8 @@ pub struct Request {
     pub cache: CacheMode,
     pub max_cost: Option<NanoUsd>,
     pub timeout: Duration,
+    /// Where a submit's answer is also to be sent, in the sender's words.
+    pub reply_to: Option<String>,
     /// What was understood otherwise than written: "language 'pyhton' was read as python".
     pub notes: Vec<String>,
 }

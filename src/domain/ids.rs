@@ -78,6 +78,18 @@ impl Default for Tenant {
     }
 }
 
+impl RequestId {
+    /// For a sender that brings none.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
+    }
+
+    /// For work whose sender gave it no id: its place in a queue, and when it came there.
+    pub fn numbered(sequence: u64, at_ms: u64) -> Self {
+        Self(format!("submit-{sequence}-{at_ms}").into())
+    }
+}
+
 impl CorrelationId {
     /// Ordered by time, so that rows written together lie together.
     pub fn generate() -> Self {

@@ -3,6 +3,7 @@
 mod figures;
 mod purge;
 mod queries;
+mod submit;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +16,15 @@ pub use crate::coordinator::analyze::Analysis;
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
 pub use purge::Purged;
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
+pub use submit::{Attempt, Submission};
 
 use crate::cache::{Cache, Found, Key, Order};
 use crate::coordinator::agent::likeliest_type;
 use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
 use crate::domain::record::{Digest, EntryId, EntryKind, Execution, Verdict};
 use crate::domain::{
-    Answer, CacheMode, CorrelationId, Goal, Language, Method, Request, RequestId, TemplateId, Tenant, Timestamp,
+    Answer, CacheMode, CorrelationId, Goal, Language, Method, Request, RequestId, Stage, TemplateId, Tenant, Timestamp,
+    Watcher,
 };
 use crate::embed::Embedder;
 use crate::store::{Claim, Recorder, Store, Write};
@@ -51,6 +54,9 @@ pub enum Error {
     IdConflict { id: RequestId },
     #[error("the time allowed is over; allow more with timeout_ms")]
     DeadlineExceeded,
+    /// Another worker took this submit over. What this one made counts for nothing.
+    #[error("another worker has taken this over")]
+    Superseded,
     #[error("no answer with the correlation id '{id}' is known to this tenant")]
     UnknownCorrelationId { id: CorrelationId },
     #[error("the database can't be asked now; try again")]
@@ -172,7 +178,7 @@ impl Pipeline {
         let work = async {
             match request.id.clone() {
                 Some(id) => self.once(&id, &request, deadline, now).await,
-                None => self.answer(&request, deadline, now).await,
+                None => self.answer(&request, deadline, now, &Watcher::default()).await,
             }
         };
         timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
@@ -246,24 +252,8 @@ impl Pipeline {
         let begun = Instant::now();
         let clock = || now.plus(begun.elapsed());
         let claim = || self.store.claim(tenant, id, &request.body_hash, holder, clock(), LEASE);
-        let mut pause = Duration::from_millis(25);
-        let mut standing = claim().await.map_err(Error::Unavailable)?;
-        loop {
-            match standing {
-                Claim::Won => break,
-                Claim::Answered(reply) => return serde_json::from_str(&reply).map_err(Error::Damaged),
-                Claim::Conflict => return Err(Error::IdConflict { id: id.clone() }),
-                Claim::Running { .. } => {}
-            }
-            // Another worker is at it: its answer is this one's too. It is asked for until the deadline.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(200));
-            let seen = self.store.claimed(tenant, id, &request.body_hash).await.map_err(Error::Unavailable)?;
-            standing = match seen {
-                Some(Claim::Running { until }) if until <= clock() => claim().await.map_err(Error::Unavailable)?,
-                Some(standing) => standing,
-                None => claim().await.map_err(Error::Unavailable)?,
-            };
+        if let Some(reply) = self.win(id, request, clock, claim, &Watcher::default()).await? {
+            return Ok(reply);
         }
         let renewing = async {
             loop {
@@ -273,8 +263,9 @@ impl Pipeline {
                 }
             }
         };
+        let nobody = Watcher::default();
         let outcome = tokio::select! {
-            outcome = self.answer(request, deadline, now) => outcome,
+            outcome = self.answer(request, deadline, now, &nobody) => outcome,
             never = renewing => never,
         };
         // A fallback or an error leaves the id free: the next try may fare better.
@@ -292,13 +283,54 @@ impl Pipeline {
         outcome
     }
 
-    async fn answer(&self, request: &Request, deadline: Instant, now: Timestamp) -> Result<Reply, Error> {
+    /// Claims until this one wins, or another's reply is there. Where another worker is at it, its answer is this one's
+    /// too: it is asked for until the caller's deadline.
+    async fn win<F: Future<Output = Result<Claim, crate::store::Error>>>(
+        &self,
+        id: &RequestId,
+        request: &Request,
+        clock: impl Fn() -> Timestamp,
+        claim: impl Fn() -> F,
+        watcher: &Watcher,
+    ) -> Result<Option<Reply>, Error> {
+        let mut pause = Duration::from_millis(25);
+        let mut standing = claim().await.map_err(Error::Unavailable)?;
+        let mut waits = false;
+        loop {
+            match standing {
+                Claim::Won => return Ok(None),
+                Claim::Answered(reply) => return serde_json::from_str(&reply).map(Some).map_err(Error::Damaged),
+                Claim::Conflict => return Err(Error::IdConflict { id: id.clone() }),
+                Claim::Running { .. } => {}
+            }
+            if !std::mem::replace(&mut waits, true) {
+                watcher.tell(Stage::Queued);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+            let seen = self.store.claimed(&request.tenant, id, &request.body_hash).await.map_err(Error::Unavailable)?;
+            standing = match seen {
+                Some(Claim::Running { until }) if until <= clock() => claim().await.map_err(Error::Unavailable)?,
+                Some(standing) => standing,
+                None => claim().await.map_err(Error::Unavailable)?,
+            };
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: &Request,
+        deadline: Instant,
+        now: Timestamp,
+        watcher: &Watcher,
+    ) -> Result<Reply, Error> {
         let started = Instant::now();
         let name = self.name(request);
         let key = &name.key;
         if request.cache == CacheMode::Use
             && let Some(found) = self.cache.exact_if(key, now, |answer| self.may_serve(request, &name, answer))
         {
+            watcher.tell(Stage::Deciding { method: Method::Cached });
             return Ok(self.hit(request, &name, &found, started, now));
         }
         let bounds = Bounds {
@@ -311,8 +343,11 @@ impl Pipeline {
         };
         let (plan, found) = self.look_up_and_plan(request, &name, now).await;
         if let Some(found) = found {
+            watcher.tell(Stage::Deciding { method: Method::Cached });
             return Ok(self.hit(request, &name, &found, started, now));
         }
+        let method = if plan.is_complete() { Method::Autonomous } else { Method::LlmAssisted };
+        watcher.tell(Stage::Deciding { method });
         let mut answer = self.coordinator.carry_out(&request.goal, plan, &bounds, now).await;
         answer.notes.splice(0..0, request.notes.iter().cloned());
         let made_in = std::mem::replace(&mut answer.time, started.elapsed());
@@ -379,14 +414,7 @@ impl Pipeline {
 
     /// A request without an answer counts, too, and its id is free again.
     fn gave_up(&self, request: &Request, now: Timestamp) {
-        let (task_type, language) = (likeliest_type(&request.goal), &request.goal.language);
-        let reason = Error::DeadlineExceeded.to_string();
-        let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
-        let answer = Answer { time: request.timeout, ..answer };
-        meters().answered(&answer);
-        let task_key = task_key(&request.tenant, &request.goal);
-        let execution = self.execution(request, &request.goal, task_key, &answer, now);
-        self.recorder.record(Write::Execution(execution));
+        self.note_expired(request, now);
         if let Some(id) = request.id.clone() {
             let (store, tenant, holder) = (self.store.clone(), request.tenant.clone(), request.correlation_id.clone());
             tokio::spawn(async move {
@@ -395,6 +423,17 @@ impl Pipeline {
                 }
             });
         }
+    }
+
+    fn note_expired(&self, request: &Request, now: Timestamp) {
+        let (task_type, language) = (likeliest_type(&request.goal), &request.goal.language);
+        let reason = Error::DeadlineExceeded.to_string();
+        let answer = Answer::new(Method::Fallback, task_type, language, String::new(), now).failed(reason);
+        let answer = Answer { time: request.timeout, ..answer };
+        meters().answered(&answer);
+        let task_key = task_key(&request.tenant, &request.goal);
+        let execution = self.execution(request, &request.goal, task_key, &answer, now);
+        self.recorder.record(Write::Execution(execution));
     }
 
     fn hit(&self, request: &Request, name: &Name, found: &Found, started: Instant, now: Timestamp) -> Reply {

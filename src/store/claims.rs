@@ -19,7 +19,70 @@ pub enum Claim {
     Conflict,
 }
 
+/// One delivery of one submit, as the stream counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// The message's place in the stream.
+    pub sequence: u64,
+    /// The how manieth time it is delivered.
+    pub count: u64,
+}
+
 impl Store {
+    /// Claims a submit's id, as [`Store::claim`] does, for one delivery of it. A later delivery of the same message
+    /// takes over at once, whatever the lease says: the server makes one only after the earlier one's worker was silent
+    /// for the ack wait or gave it back. Won comes with the number of the attempt. The same holder may claim again: its
+    /// first commit may have gone unanswered.
+    #[allow(clippy::too_many_arguments, reason = "each is a column")]
+    pub async fn claim_submit(
+        &self,
+        tenant: &Tenant,
+        id: &RequestId,
+        body_hash: &Digest,
+        holder: &CorrelationId,
+        delivery: Delivery,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<(Claim, u32), Error> {
+        let run = async {
+            let mut tx = self.begin().await?;
+            let sql = "INSERT INTO claims (tenant, id, body_hash, holder, until_ms, submission, delivery, attempts)
+                       VALUES ($1, $2, $3, $4, $5, $7, $8, 1)
+                       ON CONFLICT (tenant, id) DO UPDATE SET
+                           holder = excluded.holder, until_ms = excluded.until_ms,
+                           submission = excluded.submission, delivery = excluded.delivery,
+                           attempts = claims.attempts + CASE WHEN claims.holder = excluded.holder THEN 0 ELSE 1 END
+                       WHERE claims.reply IS NULL AND claims.body_hash = excluded.body_hash
+                           AND (claims.until_ms <= $6 OR claims.holder = excluded.holder
+                               OR (claims.submission = excluded.submission AND claims.delivery < excluded.delivery))
+                       RETURNING attempts";
+            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            let won: Option<(i64,)> = on!(&mut tx, tx => {
+                sqlx::query_as(sql)
+                    .bind(tenant.as_str())
+                    .bind(id.as_str())
+                    .bind(&body_hash[..])
+                    .bind(holder.as_str())
+                    .bind(now.plus(lease).0)
+                    .bind(now.0)
+                    .bind(number(delivery.sequence))
+                    .bind(number(delivery.count))
+                    .fetch_optional(&mut **tx)
+                    .await?
+            });
+            if let Some((attempts,)) = won {
+                tx.commit().await?;
+                return Ok((Claim::Won, u32::try_from(attempts).unwrap_or(u32::MAX)));
+            }
+            let row: ClaimRow = on!(&mut tx, tx => {
+                sqlx::query_as(CLAIM).bind(tenant.as_str()).bind(id.as_str()).fetch_one(&mut **tx).await
+            })?;
+            tx.commit().await?;
+            Ok((stands(row, body_hash)?, 0))
+        };
+        run.await.map_err(Error::during("claim a submit's id"))
+    }
+
     /// Claims a client's id for `holder`. The unique key in the database is what makes once mean once: whichever
     /// worker asks, one wins. A lease that ran out may be taken over, for the same body.
     pub async fn claim(
@@ -130,17 +193,18 @@ impl Store {
         run.await.map_err(Error::during("hold a request id"))
     }
 
-    /// Frees an id whose request failed, so that it can be tried again. Does nothing where another holds it or it is
-    /// answered.
-    pub async fn release(&self, tenant: &Tenant, id: &RequestId, holder: &CorrelationId) -> Result<(), Error> {
+    /// Frees an id whose request failed, so that it can be tried again. Does nothing, and is false, where another holds
+    /// it or it is answered.
+    pub async fn release(&self, tenant: &Tenant, id: &RequestId, holder: &CorrelationId) -> Result<bool, Error> {
         let run = async {
             let mut tx = self.begin().await?;
             let sql = "DELETE FROM claims WHERE tenant = $1 AND id = $2 AND holder = $3 AND reply IS NULL";
-            on!(&mut tx, tx => {
+            let rows = on!(&mut tx, tx => {
                 let query = sqlx::query(sql).bind(tenant.as_str()).bind(id.as_str()).bind(holder.as_str());
-                query.execute(&mut **tx).await.map(drop)
-            })?;
-            tx.commit().await
+                query.execute(&mut **tx).await?.rows_affected()
+            });
+            tx.commit().await?;
+            Ok(rows == 1)
         };
         run.await.map_err(Error::during("free a request id"))
     }

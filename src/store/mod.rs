@@ -27,7 +27,7 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 pub use batch::Write;
-pub use claims::Claim;
+pub use claims::{Claim, Delivery};
 pub use entries::{Changes, Sequence};
 pub use error::Error;
 pub use feedback::Judgement;

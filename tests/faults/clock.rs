@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use serde_json::{Value, json};
-use tandem::bus::{Door, Instance, Repeats, Sync, endpoints};
+use tandem::bus::{Door, Instance, Repeats, Submits, Sync, endpoints};
 use tandem::domain::Timestamp;
 use tandem::llm::Credentials;
 
@@ -33,7 +33,9 @@ async fn a_clock_that_jumps_an_hour_expires_nothing_but_what_it_says() {
     // The same pipeline behind a door whose clock is ours.
     let (connection, options, instance) = (nats.connection().await, nats.options(), Instance::generate());
     let (sync, _heard) = Sync::open(&connection, instance.clone(), &options).await.unwrap();
-    let table = endpoints::all(&worker.pipeline, &connection, &sync, &options, None, &Repeats::new());
+    let submits = Submits::open(worker.pipeline.clone(), &options, clock).await;
+    let desk = submits.desk();
+    let table = endpoints::all(&worker.pipeline, &connection, &sync, &desk, &options, None, &Repeats::new());
     let door = Door::open(connection, instance, table, &options, clock).await.unwrap();
     let client = nats.client().await;
     let ask = async |body: &Value| answer(&client, "execution.request", body).await;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tandem::bus::streams::{self, provide};
 use tandem::bus::{Error, Provision};
 
-use crate::process::{Served, output, tandem};
+use crate::process::{Served, message, output, tandem};
 use crate::server::Server;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -97,6 +98,47 @@ async fn worker_and_clients_work_as_the_users_of_the_shipped_configuration() {
     let variables = server.variables("worker");
     let variables: Vec<(&str, &str)> = variables.iter().map(|(n, v)| (*n, v.as_str())).collect();
     assert!(output(tandem(server.folder.path(), &variables, &["health"])).await.status.success());
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+    let said = worker.log().iter().map(Value::to_string).collect::<String>();
+    assert!(!said.to_lowercase().contains("permissions violation"), "{said}");
+}
+
+/// It serves requests meanwhile, and goes on by itself once the administrator has been there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_verifies_says_what_is_missing_and_serves_submits_once_it_is_there() {
+    let server = Server::shipped().await;
+    let mut worker = start_worker(&server);
+    let said = worker.says("submits are not served").await;
+    for word in [streams::SUBMIT, streams::RESULT, streams::DEAD, "missing", "tandem provision"] {
+        assert!(message(&said).contains(word), "{word}: {said}");
+    }
+    worker.ready().await;
+    let task = json!({"task": "Create a NATS consumer for processing user events", "language": "elixir"}).to_string();
+    let client = server.user("client").await;
+    let answered = client.client.request("execution.request", task.clone().into()).await.unwrap();
+    assert!(serde_json::from_slice::<Value>(&answered.payload).unwrap()["result"].is_string());
+
+    assert_eq!(provision(&server, "admin", &[]).await.0, Some(0));
+    worker.says("submits are served").await;
+    for (name, tenant) in [("client", ""), ("acme", ".acme")] {
+        let mut user = server.user(name).await;
+        let mut results = user.client.subscribe(format!("execution.result{tenant}.*")).await.unwrap();
+        let mut progress = user.client.subscribe(format!("execution.progress{tenant}.one")).await.unwrap();
+        assert_eq!(user.denials().await, Vec::<String>::new());
+        let inbox = user.client.new_inbox();
+        let mut replies = user.client.subscribe(inbox.clone()).await.unwrap();
+        let mut body: Value = serde_json::from_str(&task).unwrap();
+        (body["id"], body["reply_to"]) = (json!("one"), json!(inbox));
+        let js = async_nats::jetstream::new(user.client.clone());
+        js.publish(format!("execution.submit{tenant}"), body.to_string().into()).await.unwrap().await.unwrap();
+        for heard in [&mut results, &mut progress, &mut replies] {
+            let heard = tokio::time::timeout(Duration::from_secs(10), heard.next()).await;
+            let heard = heard.unwrap_or_else(|_| panic!("{name}: {:#?}", worker.log())).unwrap();
+            assert!(serde_json::from_slice::<Value>(&heard.payload).unwrap().is_object(), "{name}: {}", heard.subject);
+        }
+        assert_eq!(user.denials().await, Vec::<String>::new());
+    }
     worker.signal("TERM");
     assert!(worker.ended().await.success());
     let said = worker.log().iter().map(Value::to_string).collect::<String>();

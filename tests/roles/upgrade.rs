@@ -3,11 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use async_nats::{HeaderMap, jetstream};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use crate::nats::{Nats, header, json as read};
 use crate::process::{Served, output, tandem};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// As the rule for migrations lets a later version change it: new tables, new columns that may be empty.
 async fn migrate_as_a_later_version(database: &str) {
@@ -83,6 +87,34 @@ async fn todays_workers_serve_beside_a_later_one_on_the_database_that_it_migrate
     for _ in 0..8 {
         let again = client.request("execution.request", task(4).to_string().into()).await.unwrap();
         assert_ne!(read(&again)["cache"]["origin"], ids[3]["correlation_id"], "it was withdrawn");
+    }
+
+    // A submit of a client that knows more is done, and answered in the form of today.
+    let mut results = client.subscribe("execution.result.*").await.unwrap();
+    let mut progress = client.subscribe("execution.progress.*").await.unwrap();
+    let mut body = task(50);
+    body["id"] = json!("from-later");
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "default.from-later");
+    headers.insert("Execution-Priority", "high");
+    let js = jetstream::new(client.clone());
+    js.publish_with_headers("execution.submit", headers, body.to_string().into()).await.unwrap().await.unwrap();
+    let result = tokio::time::timeout(SOON, results.next()).await.unwrap().unwrap();
+    assert_eq!(result.subject.as_str(), "execution.result.from-later");
+    for name in ["Correlation-Id", "Execution-Sequence"] {
+        assert!(header(&result, name).is_some(), "workers and clients of every version look at {name}");
+    }
+    let answer = read(&result);
+    for field in ["result", "method", "metrics", "correlation_id", "template_used", "model_used"] {
+        assert!(answer.get(field).is_some(), "{field}: {answer}");
+    }
+    let mut states = vec![];
+    while states.last() != Some(&json!("done")) {
+        let told = read(&tokio::time::timeout(SOON, progress.next()).await.unwrap().unwrap());
+        for field in ["id", "state", "correlation_id", "at_ms"] {
+            assert!(told.get(field).is_some(), "{field}: {told}");
+        }
+        states.push(told["state"].clone());
     }
 
     let health = output(tandem(folder.path(), &variables, &["health", "--json"])).await;

@@ -126,6 +126,7 @@ impl From<pipeline::Error> for Refusal {
                 format!("the id '{id}' was used with another body; a new request needs a new id"),
             ),
             E::DeadlineExceeded => Self::new(Code::DeadlineExceeded, "the time given to this request has passed"),
+            E::Superseded => Self::new(Code::Internal, error.to_string()),
             E::UnknownCorrelationId { id } => {
                 Self::at(Code::NotFound, "correlation_id", format!("this tenant has no answer with the id '{id}'"))
             }

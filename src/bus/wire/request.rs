@@ -125,9 +125,7 @@ pub fn decode(
     let cache = cache_mode(&mut fields)?;
     let max_cost = max_cost(&mut fields)?;
     let timeout = timeout(&mut fields, &mut notes)?;
-    if fields.text("reply_to")?.is_some() {
-        notes.push("'reply_to' is for execution.submit; a request is answered on its reply subject".to_owned());
-    }
+    let reply_to = fields.text("reply_to")?;
     note_unknown(fields, &mut notes);
 
     let language = read_language(written.as_deref(), &task, &mut notes);
@@ -140,6 +138,7 @@ pub fn decode(
         cache,
         max_cost,
         timeout,
+        reply_to,
         notes,
     })
 }
@@ -377,15 +376,12 @@ mod tests {
 
     #[test]
     fn what_is_read_otherwise_than_written_is_said() {
-        let request =
-            read(r#"{"task": "x", "complexity": "huge", "complexty": 1, "timeout_ms": 3600000, "reply_to": "a"}"#);
+        let request = read(r#"{"task": "x", "complexity": "huge", "complexty": 1, "timeout_ms": 3600000}"#);
         let request = request.unwrap();
         assert_eq!(request.goal.complexity, Complexity::Medium);
         assert_eq!(request.timeout, MAX_TIMEOUT);
         let notes = request.notes.join("\n");
-        for said in
-            ["\"huge\" was read as medium", "\"complexty\" is not known", "3600000 was read as 600000", "reply_to"]
-        {
+        for said in ["\"huge\" was read as medium", "\"complexty\" is not known", "3600000 was read as 600000"] {
             assert!(notes.contains(said), "{notes}");
         }
     }
