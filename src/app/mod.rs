@@ -207,6 +207,7 @@ impl Worker {
             store: store.clone(),
             connection: connection.clone(),
             door: door.counts(),
+            desk: submits.desk(),
             cache,
             recorder: recorder.clone(),
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Connection, DoorCounts};
+use crate::bus::{Connection, Desk, DoorCounts};
 use crate::cache::Cache;
 use crate::http::{Readiness, Sources};
 use crate::pipeline::{ComponentHealth, Status};
@@ -28,6 +28,7 @@ pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) connection: Connection,
     pub(super) door: DoorCounts,
+    pub(super) desk: Desk,
     pub(super) cache: Cache,
     pub(super) recorder: Recorder,
 }
@@ -82,6 +83,7 @@ impl Watch {
         let mut figures = Figures::default();
         if let Some(parts) = self.parts.get() {
             parts.door.write(&mut figures);
+            parts.desk.write(&mut figures);
             figures.cache_entries = parts.cache.len();
             figures.recorder_waiting = parts.recorder.waiting();
             figures.recorder_dropped = parts.recorder.dropped();

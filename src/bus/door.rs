@@ -62,6 +62,7 @@ impl DoorCounts {
         figures.work = work.taken();
         figures.queries = queries.taken();
         figures.shed = of(&counts.shed);
+        figures.over_share = of(&counts.over_share);
         figures.refused_replies = of(&counts.refused_replies);
         figures.panics = of(&counts.panics);
         figures.unsent = of(&counts.unsent);

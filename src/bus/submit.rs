@@ -25,6 +25,7 @@ use super::wire::Causes;
 use super::{Connection, Error, Options, connect, endpoints, weed};
 use crate::domain::Timestamp;
 use crate::pipeline::{ComponentHealth, Pipeline, Status};
+use crate::telemetry::Figures;
 
 /// Without a tenant.
 pub const SUBJECT: &str = "execution.submit";
@@ -229,6 +230,12 @@ impl Desk {
             }
             Standing::Serving => ComponentHealth { status: Status::Ok, message: None },
         }
+    }
+
+    /// Adds what operators see of it.
+    pub fn write(&self, figures: &mut Figures) {
+        let Counted { done, dead, redelivered, retried, superseded, refused_replies } = self.counted();
+        figures.submits = [done, dead, redelivered, retried, superseded, refused_replies];
     }
 
     pub fn counted(&self) -> Counted {

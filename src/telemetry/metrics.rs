@@ -62,7 +62,10 @@ const NATS_RECONNECTS: &str = "tandem_nats_reconnects_total";
 const PURGED: &str = "tandem_purged_rows_total";
 const READY: &str = "tandem_ready";
 const BUILD: &str = "tandem_build_info";
-// Durable work: the names of `execution.submit` stand below this line, their handles in `Meters` beside the others.
+const OVER_SHARE: &str = "tandem_over_share_total";
+const SUBMITS: &str = "tandem_submits_total";
+/// What can become of a submit.
+const OUTCOMES: [&str; 6] = ["done", "dead", "redelivered", "retried", "superseded", "refused_reply"];
 
 /// All of them, as `docs/metrics.md` shows them.
 pub const TABLE: &[Metric] = &[
@@ -81,6 +84,14 @@ pub const TABLE: &[Metric] = &[
     count(ERRORS, &["code"], "Requests of any endpoint that were answered with an error, by its code."),
     level(IN_FLIGHT, &["lane"], "Requests (`work`) and queries (`query`) that are being done now."),
     count(SHED, &[], "Requests that were told 503 because this worker was full."),
+    count(OVER_SHARE, &[], "Requests that were told 503 because their tenant had its share of this worker."),
+    count(
+        SUBMITS,
+        &["outcome"],
+        "Durable work: results published (`done`), dead letters (`dead`), deliveries that were not the first \
+         (`redelivered`), attempts that are tried again (`retried`), work that another worker had taken over \
+         (`superseded`), answers wished for where none may go (`refused_reply`).",
+    ),
     count(REFUSED_REPLIES, &[], "Requests not served, for their reply subject was missing or is not allowed."),
     count(DROPPED, &[], "Messages that the NATS client library dropped unread, at least. Above zero is an alarm."),
     count(UNSENT, &[], "Replies that could not be sent."),
@@ -154,6 +165,9 @@ pub struct Meters {
     recorder_refused: Counter,
     reconnects: Counter,
     ready: Gauge,
+    over_share: Counter,
+    /// In the order of [`OUTCOMES`].
+    submits: [Counter; 6],
 }
 
 /// What the rooms count for themselves, read when somebody asks.
@@ -171,6 +185,9 @@ pub struct Figures {
     pub recorder_dropped: u64,
     pub recorder_refused: u64,
     pub nats_reconnects: u64,
+    pub over_share: u64,
+    /// Done, dead, redelivered, retried, superseded, with a reply that was refused.
+    pub submits: [u64; 6],
 }
 
 static METERS: LazyLock<Meters> = LazyLock::new(Meters::register);
@@ -238,6 +255,8 @@ impl Meters {
             recorder_refused: counter!(RECORDER_REFUSED),
             reconnects: counter!(NATS_RECONNECTS),
             ready: gauge!(READY),
+            over_share: counter!(OVER_SHARE),
+            submits: OUTCOMES.map(|outcome| counter!(SUBMITS, "outcome" => outcome)),
         }
     }
 
@@ -311,6 +330,10 @@ impl Meters {
         self.recorder_dropped.absolute(figures.recorder_dropped);
         self.recorder_refused.absolute(figures.recorder_refused);
         self.reconnects.absolute(figures.nats_reconnects);
+        self.over_share.absolute(figures.over_share);
+        for (counter, count) in self.submits.iter().zip(figures.submits) {
+            counter.absolute(count);
+        }
         self.ready.set(f64::from(u8::from(ready)));
         self.handle.render()
     }
