@@ -241,10 +241,14 @@ impl Worker {
     /// Waits for a task that keeps this worker whole (what is made is written down, other workers are followed, what is
     /// expired is dropped) to end, which none does by itself; and says why it did.
     pub async fn task_ended(&mut self) -> String {
-        match self.tasks.join_next().await {
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(())) => "it came to its end".to_owned(),
-            None => std::future::pending().await,
+        tokio::select! {
+            biased;
+            () = self.connection.signs.ended() => "the NATS client could not go on".to_owned(),
+            ended = self.tasks.join_next() => match ended {
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(())) => "it came to its end".to_owned(),
+                None => std::future::pending().await,
+            },
         }
     }
 
