@@ -52,21 +52,23 @@ fn number(value: &Value) -> u64 {
 
 #[tokio::test]
 async fn faults_a_killed_worker_s_submits_are_taken_over_and_have_one_effect() {
-    let (submits, kills) = size((40, 1), (3_000, 8));
+    // Not more at a time than two workers have permits: else what is taken over waits for its turn.
+    let (each, kills) = size((40, 1), (120, 8));
+    let submits = each * kills;
     let nats = Nats::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let model = Model::slow(Duration::from_millis(size(1_000, 300))).await;
+    let model = Model::slow(Duration::from_millis(1_000)).await;
     let workers = Workers::new(&nats, folder.path(), &model);
     let (mut victim, mut other) = (workers.start().await, workers.start().await);
     let sender = Sender::of(&nats).await;
     let mut progress = sender.hears("execution.progress.*").await;
     let mut results = sender.hears("execution.result.*").await;
-    for i in 0..submits {
-        sender.submit(&declined(&format!("s{i}"))).await;
-    }
     let mut slowest = Duration::ZERO;
-    for _ in 0..kills {
+    for round in 0..kills {
         let asked = model.asked();
+        for i in 0..each {
+            sender.submit(&declined(&format!("s{round}-{i}"))).await;
+        }
         until("both are at work", async || (model.asked() >= asked + 20).then_some(())).await;
         victim.signal("KILL");
         let killed = Instant::now();
