@@ -214,7 +214,8 @@ impl Worker {
         let page_address = page.as_ref().map(Page::address);
         let desk = submits.desk();
         let endpoints = endpoints::all(&pipeline, &connection, &sync, &desk, &config.nats, page_address, &repeats);
-        let door = Door::open_with(connection.clone(), instance, endpoints, &config.nats, Timestamp::now, workshop).await?;
+        let door =
+            Door::open_with(connection.clone(), instance, endpoints, &config.nats, Timestamp::now, workshop).await?;
         door.tells_of(submits.desk());
         watch.opened(watch::Parts {
             store: store.clone(),

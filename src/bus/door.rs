@@ -22,6 +22,7 @@ use super::objects;
 use super::permits::{self, Permits};
 use super::reply::{Allowed, Back, Unsent};
 use super::service::{self, Tally};
+use super::streams::Provision;
 use super::window::Window;
 use super::wire::{self, Code, Envelope, Refusal};
 use super::{Connection, Desk, Error, Instance, NAME, Options};
@@ -87,6 +88,7 @@ pub(super) struct Shared {
     allowed: Allowed,
     clock: fn() -> Timestamp,
     max_body: usize,
+    provision: Provision,
     pub(super) work: Permits,
     pub(super) queries: Permits,
     give_up: CancellationToken,
@@ -139,6 +141,7 @@ impl Door {
             opened: clock(),
             clock,
             max_body: options.max_body_bytes,
+            provision: options.provision,
             work: Permits::new(options.max_concurrent, options.max_concurrent_per_tenant),
             queries: Permits::new(options.max_concurrent_queries, options.max_queries_per_tenant()),
             give_up: CancellationToken::new(),
@@ -335,7 +338,7 @@ impl Shared {
     async fn finish(&self, tally: &Tally, back: &Back, outcome: Result<Reply, Refusal>, received: Instant) {
         let client = &self.connection.client;
         let sent = match outcome {
-            Ok(Reply(body)) => match back.answer(client, body).await {
+            Ok(Reply(body)) => match back.answer(client, body, self.provision).await {
                 Err(Unsent::TooLarge(refusal)) => self.refuse(tally, back, &refusal).await,
                 sent => sent,
             },
@@ -386,7 +389,9 @@ impl Shared {
         let Some(to) = self.reply_of(&message) else { return };
         let (envelope, _) = Envelope::read(message.subject.as_str(), &message.subject, None, (self.clock)());
         match service::describe(verb, &self) {
-            Ok(body) => self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body).await),
+            Ok(body) => {
+                self.note(Back::new(to, &envelope, None).answer(&self.connection.client, body, self.provision).await)
+            }
             Err(error) => error!("describe this service: {error}"),
         }
     }

@@ -123,9 +123,14 @@ pub enum Error {
     Streams { wrong: String },
     #[error("the server does not let this user do that ({said}); log in as an administrator")]
     Denied { said: String },
+    #[error(
+        "the server does not let this user fetch kept results ({said}); `tandem request` with the same words and --id \
+         has the answer"
+    )]
+    MayNotFetch { said: String },
     #[error("durable work needs nats-server {oldest} or newer, and this is {version}")]
     OldServer { version: String, oldest: String },
-    #[error("fetch an answer that is too large for a message")]
+    #[error("an answer that is too large for a message")]
     Fetch(#[from] objects::Error),
     #[error("write a message as JSON")]
     Encode(#[from] serde_json::Error),
@@ -134,6 +139,9 @@ pub enum Error {
 impl Error {
     /// Whether the same may work later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Option { .. } | Self::File { .. } | Self::Denied { .. } | Self::Encode(_))
+        !matches!(
+            self,
+            Self::Option { .. } | Self::File { .. } | Self::Denied { .. } | Self::MayNotFetch { .. } | Self::Encode(_)
+        )
     }
 }

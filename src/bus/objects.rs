@@ -2,7 +2,7 @@
 //! say that they can fetch them.
 //!
 //! Each tenant has a bucket of its own: NATS permissions go by bucket, so nobody reads what was said to another. A
-//! worker makes the default tenant's where it may; another's is made by whoever admits the tenant, else strangers could
+//! worker makes the default tenant's where `nats.provision` is "auto"; another's is made by whoever admits the tenant, else strangers could
 //! make streams by inventing names.
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::object_store::{Config, ObjectMetadata, ObjectStore};
 use tokio::io::AsyncReadExt;
 
+use super::streams::Provision;
 use crate::domain::{CorrelationId, Tenant};
 
 /// Where the answer is.
@@ -48,23 +49,27 @@ pub async fn create(client: &Client, tenant: &Tenant) -> Result<(), Error> {
     made(&jetstream::new(client.clone()), bucket(tenant)).await.map(drop)
 }
 
-/// Stores an answer under its correlation id.
+/// Stores an answer, and says under which name: a correlation id may be a sender's word, and another's too.
 pub(super) async fn put(
     client: &Client,
     tenant: &Tenant,
-    name: &CorrelationId,
+    correlation_id: &CorrelationId,
     mut body: &[u8],
-    may_create: bool,
-) -> Result<(), Error> {
+    provision: Provision,
+) -> Result<String, Error> {
+    let name = format!("{correlation_id}-{}", uuid::Uuid::now_v7().simple());
     let (jetstream, bucket) = (jetstream::new(client.clone()), bucket(tenant));
     let store = match jetstream.get_object_store(&bucket).await {
         Ok(store) => store,
-        Err(_) if may_create && *tenant == Tenant::default() => made(&jetstream, bucket.clone()).await?,
+        Err(_) if provision == Provision::Auto && *tenant == Tenant::default() => {
+            made(&jetstream, bucket.clone()).await?
+        }
         Err(error) => return Err(failed("look", &bucket)(error)),
     };
     let chunk = (128 << 10).min(client.max_payload() / 2);
-    let meta = ObjectMetadata { name: name.to_string(), chunk_size: Some(chunk), ..ObjectMetadata::default() };
-    store.put(meta, &mut body).await.map(drop).map_err(failed("store an answer", &bucket))
+    let meta = ObjectMetadata { name: name.clone(), chunk_size: Some(chunk), ..ObjectMetadata::default() };
+    store.put(meta, &mut body).await.map_err(failed("store an answer", &bucket))?;
+    Ok(name)
 }
 
 /// Reads an answer that a reply names.

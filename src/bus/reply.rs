@@ -7,6 +7,7 @@ use async_nats::{Client, HeaderMap, Subject};
 use tracing::warn;
 
 use super::objects;
+use super::streams::Provision;
 use super::wire::{CORRELATION_ID, Causes, Code, Envelope, Error, Refusal, StoredAnswer, TRACEPARENT};
 use crate::domain::{CorrelationId, Tenant};
 
@@ -75,8 +76,9 @@ impl Back {
         self.fetches && body.len() > most(client)
     }
 
-    /// Sends an answer, or where it is, or says that it is too large to be sent.
-    pub(super) async fn answer(&self, client: &Client, body: Vec<u8>) -> Result<(), Unsent> {
+    /// Sends an answer, or where it is, or says that it is too large to be sent. `provision` says whether the place
+    /// may be made.
+    pub(super) async fn answer(&self, client: &Client, body: Vec<u8>, provision: Provision) -> Result<(), Unsent> {
         if body.len() <= most(client) {
             return self.send(client, self.headers(), body).await;
         }
@@ -88,9 +90,9 @@ impl Back {
         if !self.fetches {
             return refused("ask for less at a time, or with the header Accept-Object-Store");
         }
-        let put = objects::put(client, &self.tenant, &self.correlation_id, &body, true);
+        let put = objects::put(client, &self.tenant, &self.correlation_id, &body, provision);
         match tokio::time::timeout(objects::LIMIT, put).await {
-            Ok(Ok(())) => self.stored(client, body.len()).await,
+            Ok(Ok(object)) => self.stored(client, object, body.len()).await,
             Ok(Err(error)) => {
                 warn!(error = %Causes(&error), "an answer could not be stored");
                 refused("the object store does not take it; ask for less at a time")
@@ -102,10 +104,10 @@ impl Back {
         }
     }
 
-    async fn stored(&self, client: &Client, bytes: usize) -> Result<(), Unsent> {
+    async fn stored(&self, client: &Client, object: String, bytes: usize) -> Result<(), Unsent> {
         let at = StoredAnswer {
             bucket: objects::bucket(&self.tenant),
-            object: self.correlation_id.to_string(),
+            object,
             bytes,
             correlation_id: self.correlation_id.to_string(),
         };

@@ -106,15 +106,16 @@ impl Client {
         };
         let results = listen(result_subject(tenant, id)).await?;
         let progress = listen(progress_subject(tenant, id)).await?;
-        // The server knows both before it gets the submit.
-        self.0.echo().await?;
+        // The submit goes the same way after them, so the server knows both before it.
         Ok(Followed { client: self.clone(), tenant: tenant.clone(), id: id.clone(), results, progress })
     }
 
     /// The kept result of a submit; `None` where there is none, or none yet.
     pub async fn result(&self, tenant: &Tenant, id: &RequestId) -> Result<Option<Said>, Error> {
-        let kept = self.last_result(tenant, id).await?;
-        Ok(kept.map(|(said, _)| said))
+        tokio::select! {
+            kept = self.last_result(tenant, id) => Ok(kept?.map(|(said, _)| said)),
+            said = self.0.signs.denied() => Err(Error::MayNotFetch { said }),
+        }
     }
 
     async fn last_result(&self, tenant: &Tenant, id: &RequestId) -> Result<Option<(Said, u64)>, Error> {
@@ -211,13 +212,25 @@ impl Followed {
                     }
                 }
                 () = tokio::time::sleep_until(look) => {
-                    look = Instant::now() + LOOK;
-                    // A user that may not fetch hears it all the same.
-                    if let Ok(Some((said, sequence))) = self.client.last_result(&self.tenant, &self.id).await
-                        && let Some(said) = of(submitted, said, sequence)
-                    {
-                        return Ok(said);
+                    let looked = tokio::select! {
+                        looked = self.client.last_result(&self.tenant, &self.id) => looked,
+                        said = self.client.0.signs.denied() => Err(Error::MayNotFetch { said }),
+                    };
+                    match looked {
+                        Ok(Some((said, sequence))) => {
+                            if let Some(said) = of(submitted, said, sequence) {
+                                return Ok(said);
+                            }
+                        }
+                        // It hears it all the same, but for one that the server dropped as a repeated one.
+                        Err(denied @ Error::MayNotFetch { .. }) if submitted.duplicate => return Err(denied),
+                        Err(Error::MayNotFetch { .. }) => {
+                            look = end;
+                            continue;
+                        }
+                        _ => {}
                     }
+                    look = Instant::now() + LOOK;
                 }
                 () = tokio::time::sleep_until(end) => {
                     let subject = result_subject(&self.tenant, &self.id);

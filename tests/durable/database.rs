@@ -5,15 +5,16 @@ use std::time::Duration;
 use serde_json::json;
 use tandem::llm::Credentials;
 
+use crate::fault::{report, size};
 use crate::model::Model;
 use crate::nats::Nats;
 use crate::postgres::Postgres;
 use crate::worker::Place;
-use crate::{ACK_WAIT, Sender, declined, example, full, quick, until};
+use crate::{ACK_WAIT, Sender, declined, example, quick, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_submits_wait_for_a_database_that_is_away() {
-    let away = Duration::from_secs(if full() { 30 } else { 3 });
+    let away = Duration::from_secs(size(3, 30));
     let mut postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
     let nats = Nats::start().await;
     let place = Place::new();
@@ -39,9 +40,20 @@ async fn faults_submits_wait_for_a_database_that_is_away() {
     tokio::task::block_in_place(|| assert!(postgres.resume()));
     let back = std::time::Instant::now();
     sender.all_done(Duration::from_secs(20)).await;
-    println!("database away {away:?}: 30 submits done {:?} after its return", back.elapsed());
-    assert_eq!(sender.results().await.values().filter(|r| r["metrics"]["success"] == true).count(), 31);
+    let back = back.elapsed();
+    let done = sender.results().await.values().filter(|r| r["metrics"]["success"] == true).count();
     let counted = sender.counted().await;
+    report(
+        &format!("PostgreSQL away for {} s under submits", away.as_secs()),
+        format!(
+            "{} of 30 waited and were done {back:?} after its return; {} attempts made again, {} dead",
+            done - 1,
+            counted["retried"],
+            counted["dead"]
+        ),
+        "all, no attempt burnt",
+    );
+    assert_eq!(done, 31);
     assert_eq!(
         (&counted["redelivered"], &counted["retried"], &counted["dead"]),
         (&json!(0), &json!(0), &json!(0)),
@@ -68,5 +80,10 @@ async fn an_answer_that_was_paid_for_waits_for_the_database_too() {
     results.silent(ACK_WAIT + Duration::from_millis(1_500)).await;
     tokio::task::block_in_place(|| assert!(postgres.resume()));
     assert_eq!(crate::nats::json(&results.next().await)["method"], "llm_assisted");
+    report(
+        "PostgreSQL away when a submit's answer is to be kept",
+        format!("answered after its return, {} model call", model.asked()),
+        "1",
+    );
     assert_eq!(model.asked(), 1, "the model is not paid twice");
 }

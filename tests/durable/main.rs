@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test")]
 
+#[path = "../support/fault.rs"]
+mod fault;
 #[path = "../support/nats.rs"]
 mod nats;
 #[allow(dead_code, reason = "other tests take more of it")]
@@ -58,11 +60,6 @@ fn quick(place: &Place, nats: &Nats) -> Config {
     config.nats.ack_wait_ms = u64::try_from(ACK_WAIT.as_millis()).unwrap();
     config.nats.retry_delay_ms = 20;
     config
-}
-
-/// True where the faults are to be tried at full size.
-fn full() -> bool {
-    std::env::vars_os().any(|(name, value)| name == "TANDEM_FAULTS" && value == "1")
 }
 
 /// Submits, and looks at what becomes of it.

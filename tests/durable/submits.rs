@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tandem::bus::streams::{Options, SUBMIT};
 use tandem::llm::Credentials;
 
+use crate::fault::report;
 use crate::model::Model;
 use crate::nats::{self, Nats};
 use crate::worker::Place;
@@ -88,7 +89,13 @@ async fn a_duplicate_has_no_second_effect_inside_the_window_and_beyond_it() {
     let again = nats::json(&results.next().await);
     assert_eq!(again["correlation_id"], answer["correlation_id"], "the kept reply, not another execution");
     let stats = sender.client.request("execution.stats", "{}".into()).await.unwrap();
-    assert_eq!(nats::json(&stats)["total_executions"], 1);
+    let executions = nats::json(&stats)["total_executions"].clone();
+    report(
+        "a duplicate submit, inside the window and beyond it",
+        format!("{executions} execution; the kept answer for the later one"),
+        "one effect",
+    );
+    assert_eq!(executions, 1);
     // Nor by the other door.
     let asked = sender.client.request("execution.request", body.clone().into()).await.unwrap();
     assert_eq!(nats::json(&asked)["correlation_id"], answer["correlation_id"]);

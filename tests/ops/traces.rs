@@ -1,8 +1,10 @@
 //! Spans at a collector, from the sender's `traceparent` on.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, HeaderMap, Message, jetstream};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::collector::Collector;
@@ -23,13 +25,28 @@ struct Worker {
 
 async fn worker(nats: &Nats, more: &[(&str, &str)]) -> Worker {
     let folder = tempfile::tempdir().unwrap();
-    let database = format!("sqlite:{}", folder.path().join("tandem.db").display());
+    Worker { serving: serve(nats, folder.path(), more).await, _folder: folder }
+}
+
+/// Workers in one folder share its database.
+async fn serve(nats: &Nats, folder: &Path, more: &[(&str, &str)]) -> Served {
+    let database = format!("sqlite:{}", folder.join("tandem.db").display());
     let mut variables =
         vec![("NATS_URL", nats.server.url()), ("DATABASE_URL", &database), ("TANDEM__HTTP__LISTEN", "127.0.0.1:0")];
     variables.extend(more);
-    let mut serving = Served::start(tandem(folder.path(), &variables, &["serve"]));
+    let mut serving = Served::start(tandem(folder, &variables, &["serve"]));
     serving.ready().await;
-    Worker { serving, _folder: folder }
+    serving
+}
+
+/// What a model says.
+fn said() -> Reply {
+    let said = json!({
+        "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-5-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "a canary answer of the model"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200}
+    });
+    Reply::json(200, said.to_string())
 }
 
 async fn send(client: &Client, body: &Value, traceparent: Option<&str>) -> Message {
@@ -48,12 +65,7 @@ fn sampled() -> String {
 #[tokio::test]
 async fn a_request_is_a_child_of_its_senders_span_and_the_reply_names_it() {
     let (nats, collector) = (Nats::start().await, Collector::start().await);
-    let said = json!({
-        "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-5-mini",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "a canary answer of the model"}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200}
-    });
-    let provider = Server::start(Reply::json(200, said.to_string())).await;
+    let provider = Server::start(said()).await;
     let mut worker = worker(
         &nats,
         &[
@@ -130,6 +142,67 @@ async fn what_a_killed_worker_had_begun_is_in_the_trace_and_so_is_the_one_that_d
     assert_eq!((request.trace.as_str(), request.pid), (TRACE, second.serving.pid().to_string()));
     let ended: Vec<String> = collector.spans().into_iter().filter(|s| s.name == "request").map(|s| s.pid).collect();
     assert!(!ended.contains(&begun.pid), "the killed worker ended nothing: {ended:?}");
+}
+
+/// One trace from its sender through the submit, the worker that was killed over it and the one that took it over.
+#[tokio::test]
+async fn a_submit_s_trace_goes_through_the_killed_worker_and_the_one_that_took_it_over() {
+    let (nats, collector) = (Nats::start().await, Collector::start().await);
+    let (silent, answers) = (Server::start(Reply::Stalled).await, Server::start(said()).await);
+    let folder = tempfile::tempdir().unwrap();
+    let ack_wait = Duration::from_secs(2);
+    let ack_wait_ms = ack_wait.as_millis().to_string();
+    let of_all = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
+        ("TANDEM__NATS__ACK_WAIT_MS", &ack_wait_ms),
+        ("OPENAI_API_KEY", KEY),
+        ("TANDEM__LLM__ROUTE", "openai/gpt-5-mini"),
+    ];
+    let asks = async |model: &Server| {
+        let url = model.url();
+        serve(&nats, folder.path(), &[&of_all[..], &[("OPENAI_BASE_URL", &url)]].concat()).await
+    };
+    let mut killed = asks(&silent).await;
+    let client = nats.client().await;
+    let mut results = client.subscribe("execution.result.traced").await.unwrap();
+    client.flush().await.unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("traceparent", sampled());
+    headers.insert("Nats-Msg-Id", "traced");
+    let submitted = jetstream::new(client.clone())
+        .publish_with_headers("execution.submit", headers, declined().to_string().into())
+        .await;
+    submitted.unwrap().await.unwrap();
+
+    let first = killed.pid().to_string();
+    let begun = collector.span("received by the first", |s| s.name == "received").await;
+    assert_eq!((&begun.trace, &begun.parent, &begun.pid), (&TRACE.to_owned(), &SENDER.to_owned(), &first));
+    // The last that ends before the model is asked, which never answers.
+    let planned = collector.span("planned by the first", |s| s.name == "plan").await;
+    assert_eq!((planned.trace.as_str(), &planned.pid), (TRACE, &first));
+    let other = asks(&answers).await;
+    killed.signal("KILL");
+    killed.ended().await;
+
+    let result = tokio::time::timeout(ack_wait + Duration::from_secs(10), results.next()).await.unwrap().unwrap();
+    assert_eq!(nats::json(&result)["method"], "llm_assisted", "{}", nats::json(&result));
+    let told: Vec<&str> = header(&result, "traceparent").unwrap().split('-').collect();
+    let submit = collector.span("the second's submit", |s| s.name == "submit" && s.id == told[2]).await;
+    let second = other.pid().to_string();
+    assert_eq!((told[1], submit.trace.as_str(), submit.parent.as_str()), (TRACE, TRACE, SENDER));
+    assert_eq!((&submit.pid, submit.attributes["submit.delivered"].as_str()), (&second, "2"));
+    for name in ["plan", "model", "commit"] {
+        let part = collector.span(name, |s| s.name == name && s.pid == second).await;
+        assert_eq!((part.trace.as_str(), &part.parent), (TRACE, &submit.id), "{part:?}");
+    }
+    let again = collector.span("received by the second", |s| s.name == "received" && s.pid == second).await;
+    assert_eq!((again.trace.as_str(), again.parent.as_str()), (TRACE, SENDER));
+    // Nothing of it in any other trace, and one worker only that ended it.
+    let all = collector.spans();
+    assert!(all.iter().all(|s| s.trace == TRACE), "{all:#?}");
+    assert_eq!(all.iter().filter(|s| s.name == "submit").count(), 1, "{all:#?}");
+    let of_first: Vec<_> = all.iter().filter(|s| s.pid == first && s.name != "received").collect();
+    assert!(of_first.iter().all(|s| s.parent == planned.parent && s.parent != submit.id), "{of_first:#?}");
 }
 
 #[tokio::test]

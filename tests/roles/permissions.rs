@@ -64,7 +64,7 @@ async fn allowed(user: &mut User, publish: &[&str], subscribe: &[&str]) {
 /// What makes, changes or empties a stream, or takes a message away.
 fn administration() -> Vec<String> {
     let mut subjects = vec![];
-    for name in [SUBMIT, RESULT, DEAD, "OTHER"] {
+    for name in [SUBMIT, RESULT, DEAD, "OBJ_TANDEM_ANSWERS", "OBJ_TANDEM_ANSWERS_acme", "OTHER"] {
         for verb in ["CREATE", "UPDATE", "DELETE", "PURGE", "RESTORE", "SNAPSHOT", "MSG.DELETE"] {
             subjects.push(format!("$JS.API.STREAM.{verb}.{name}"));
         }
@@ -181,7 +181,7 @@ async fn a_client_asks_and_submits_as_its_own_tenant_and_reads_what_is_its_own()
         allowed(&mut client, &texts(&asked), &texts(&read)).await;
         allowed(&mut client, &["$SRV.PING", "$SRV.INFO.tandem"], &[]).await;
 
-        // A submit is acknowledged, and its result comes by subscription and by name.
+        // A submit is acknowledged, and its result comes by subscription.
         let mut results = client.client.subscribe(format!("execution.result{tenant}.*")).await.unwrap();
         let js = jetstream::new(client.client.clone());
         js.publish(format!("execution.submit{tenant}"), "{}".into()).await.unwrap().await.unwrap();
@@ -190,11 +190,6 @@ async fn a_client_asks_and_submits_as_its_own_tenant_and_reads_what_is_its_own()
         worker.publish(subject.clone(), format!("for {name}").into()).await.unwrap().await.unwrap();
         let got = tokio::time::timeout(Duration::from_secs(5), results.next()).await.unwrap().unwrap();
         assert_eq!((got.subject.as_str(), got.payload), (subject.as_str(), format!("for {name}").into()));
-        // See the note in nats.conf on why the tenant `default` may not.
-        if name == "acme" {
-            let kept = js.get_stream_no_info(RESULT).await.unwrap().direct_get_last_for_subject(subject).await.unwrap();
-            assert_eq!(kept.payload, format!("for {name}"));
-        }
         assert_eq!(client.denials().await, Vec::<String>::new());
     }
 }
@@ -227,6 +222,14 @@ async fn a_client_can_not_answer_for_a_worker_or_look_at_others() {
         "$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result.>",
         "$JS.API.CONSUMER.MSG.NEXT.TANDEM_SUBMIT.tandem-workers",
         "$JS.ACK.TANDEM_SUBMIT.tandem-workers.1.1.1.1.1",
+        "$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result.mine",
+        "$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result.acme.mine",
+        "$JS.API.DIRECT.GET.OBJ_TANDEM_ANSWERS",
+        "$JS.API.DIRECT.GET.OBJ_TANDEM_ANSWERS_acme",
+        "$O.TANDEM_ANSWERS.M.x",
+        "$O.TANDEM_ANSWERS_acme.C.x",
+        "$JS.API.STREAM.MSG.GET.OBJ_TANDEM_ANSWERS",
+        "$JS.API.STREAM.MSG.GET.OBJ_TANDEM_ANSWERS_acme",
     ];
     let heard_by_nobody = [
         "execution.request",
@@ -245,22 +248,26 @@ async fn a_client_can_not_answer_for_a_worker_or_look_at_others() {
     for (name, others) in [
         (
             "client",
-            [
+            vec![
                 "execution.request.acme",
                 "execution.submit.acme",
                 "execution.feedback.acme",
                 "cache.stats.acme",
                 "$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result.acme.theirs",
+                "$JS.API.DIRECT.GET.OBJ_TANDEM_ANSWERS_acme",
+                "$JS.API.DIRECT.GET.OBJ_TANDEM_ANSWERS_acme.$O.TANDEM_ANSWERS_acme.M.x",
             ],
         ),
         (
             "acme",
-            [
+            vec![
                 "execution.request",
                 "execution.submit",
                 "execution.request.other",
                 "execution.submit.other",
                 "$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result.mine",
+                "$JS.API.DIRECT.GET.OBJ_TANDEM_ANSWERS",
+                "$JS.API.DIRECT.GET.OBJ_TANDEM_ANSWERS.$O.TANDEM_ANSWERS.M.x",
             ],
         ),
     ] {
@@ -294,6 +301,47 @@ async fn headers_that_order_the_server_about_are_refused() {
         assert!(said["error"]["code"].is_number(), "{name}: {value}: {said}");
     }
     assert_eq!(state(&server).await, before);
+}
+
+/// What the server itself answers goes to whatever subject was named, and permissions do not look at that.
+#[tokio::test]
+async fn an_answer_of_the_server_orders_nothing_whatever_it_is_sent_to() {
+    let mut harm = vec![];
+    for (name, tenant) in [("client", ""), ("acme", ".acme")] {
+        for order in [
+            "$JS.API.STREAM.PURGE.TANDEM_RESULT",
+            "$JS.API.STREAM.PURGE.TANDEM_DEAD",
+            "$JS.API.STREAM.DELETE.TANDEM_RESULT",
+            "$JS.API.STREAM.MSG.DELETE.TANDEM_RESULT",
+            "$JS.API.CONSUMER.DELETE.TANDEM_SUBMIT.tandem-workers",
+        ] {
+            for asked in [
+                format!("execution.submit{tenant}"),
+                format!("$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result{tenant}.theirs"),
+                format!("$JS.API.DIRECT.GET.TANDEM_RESULT.execution.result{tenant}.nothing"),
+            ] {
+                let server = server().await;
+                let before = kept(&server).await;
+                let user = server.user(name).await;
+                user.client.publish_with_reply(asked.clone(), order, "{}".into()).await.unwrap();
+                user.client.publish_with_reply(asked.clone(), order, "".into()).await.unwrap();
+                user.client.flush().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                if kept(&server).await != before {
+                    harm.push(format!("{name}: {asked} answered to {order}"));
+                }
+            }
+        }
+    }
+    assert_eq!(harm, Vec::<String>::new());
+}
+
+/// What is kept in the streams that nobody but workers publishes to, and whether the workers' consumer is there.
+async fn kept(server: &Server) -> (Vec<(String, u64)>, bool) {
+    let all = state(server).await.into_iter().filter(|(name, ..)| name != SUBMIT);
+    let kept = all.map(|(name, messages, ..)| (name, messages)).collect();
+    let js = jetstream::new(server.user("admin").await.client);
+    (kept, js.get_stream(SUBMIT).await.unwrap().consumer_info(WORKERS).await.is_ok())
 }
 
 /// For the server `*` allows a `>` in its place. What comes by it must still be one's own.

@@ -145,6 +145,92 @@ async fn a_worker_that_verifies_says_what_is_missing_and_serves_submits_once_it_
     assert!(!said.to_lowercase().contains("permissions violation"), "{said}");
 }
 
+/// Who may fetch from the object store could make the server's answer order something: so nobody may, and no store is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_too_large_for_a_message_is_a_413_by_the_shipped_configuration() {
+    let server = Server::shipped_with("max_payload: 8MB", "max_payload: 4096").await;
+    assert_eq!(provision(&server, "admin", &[]).await.0, Some(0));
+    let mut worker = start_worker(&server);
+    worker.ready().await;
+    let task = "REST endpoint for orders and a consumer for order events, with tests and docs";
+    for (user, tenant) in [("client", "default"), ("acme", "acme")] {
+        let begun = std::time::Instant::now();
+        let arguments = ["request", task, "--language", "rust", "--json", "--tenant", tenant];
+        let (code, out, said) = run(&server, user, &arguments).await;
+        assert!(code != Some(0) && out.contains("too_large"), "{user}: {out} {said}");
+        // Not after the time that a forbidden question is waited for.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(4), "{user}: {took:?}");
+    }
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+}
+
+/// The README's words, each as the user whose business it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn submits_results_and_dead_letters_go_by_the_roles_of_the_shipped_configuration() {
+    let server = Server::shipped().await;
+    assert_eq!(provision(&server, "admin", &[]).await.0, Some(0));
+    let mut worker = start_worker(&server);
+    worker.ready().await;
+    let task = "Create a NATS consumer for processing user events";
+    for (user, tenant) in [("client", "default"), ("acme", "acme")] {
+        let own = |arguments: &[&'static str]| [arguments, &["--tenant", tenant]].concat();
+        let arguments = own(&["submit", task, "--language", "elixir", "--id", "order-17", "--wait"]);
+        let (code, out, said) = run(&server, user, &arguments).await;
+        assert_eq!(code, Some(0), "{user}: {said}");
+        assert!(out.starts_with("defmodule"), "{user}: {out}");
+        // What is kept no client may fetch; the same id by the other door has the answer, and is told of.
+        for arguments in [own(&["result", "order-17"]), arguments] {
+            let (code, _, said) = run(&server, user, &arguments).await;
+            assert_ne!(code, Some(0), "{user} {arguments:?}");
+            assert!(said.contains("tandem request"), "{user} {arguments:?}: {said}");
+        }
+        let again = own(&["request", task, "--language", "elixir", "--id", "order-17"]);
+        let (code, out, said) = run(&server, user, &again).await;
+        assert_eq!(code, Some(0), "{user}: {said}");
+        assert!(out.starts_with("defmodule"), "{user}: {out}");
+        // The same id with another body is set aside.
+        let subject =
+            if tenant == "default" { "execution.submit".to_owned() } else { format!("execution.submit.{tenant}") };
+        let js = async_nats::jetstream::new(server.user(user).await.client);
+        let body = json!({"task": task, "language": "go", "id": "order-17"}).to_string();
+        js.publish(subject, body.into()).await.unwrap().await.unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let listed = loop {
+        let (code, out, said) = run(&server, "operator", &["dead", "list", "--json"]).await;
+        assert_eq!(code, Some(0), "{said}");
+        let listed: Value = serde_json::from_str(&out).unwrap();
+        if listed.as_array().unwrap().len() == 2 {
+            break listed;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{listed}");
+    };
+    assert!(listed.as_array().unwrap().iter().all(|letter| letter["reason"] == "id_conflict"), "{listed}");
+    let (code, out, said) = run(&server, "operator", &["result", "order-17"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.starts_with("defmodule"), "{out}");
+    let (code, out, said) = run(&server, "operator", &["dead", "show", "1"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("\"id\":\"order-17\""), "{out}");
+    let (code, _, said) = run(&server, "operator", &["dead", "requeue", "1"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    worker.signal("TERM");
+    assert!(worker.ended().await.success());
+    let said = worker.log().iter().map(Value::to_string).collect::<String>();
+    assert!(!said.to_lowercase().contains("permissions violation"), "{said}");
+}
+
+/// Exit code, output, and what was said besides.
+async fn run(server: &Server, user: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let variables = server.variables(user);
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let done = output(tandem(server.folder.path(), &variables, arguments)).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (done.status.code(), text(done.stdout), text(done.stderr))
+}
+
 /// As docker-compose.yml starts it, but on SQLite and without an embedding model.
 fn start_worker(server: &Server) -> Served {
     let none = server.folder.path().join("none").display().to_string();

@@ -55,8 +55,14 @@ impl Server {
 
     /// With the `nats.conf` that is shipped, the tenant `acme` taken in.
     pub async fn shipped() -> Self {
+        Self::shipped_with("", "").await
+    }
+
+    /// With one thing in it put otherwise.
+    pub async fn shipped_with(from: &str, to: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = shipped()
+        let config = if from.is_empty() { shipped() } else { shipped().replace(from, to) };
+        let config = config
             .replace("host: \"127.0.0.1\"\nport: 4222\n", "")
             .replace("http: \"127.0.0.1:8222\"\n", "")
             .replace("#:", "")
