@@ -131,6 +131,7 @@ fn execution(id: &str) -> Execution {
         tier: None,
         entry: None,
         origin: None,
+        kept: false,
     }
 }
 

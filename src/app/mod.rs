@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -70,6 +71,8 @@ pub struct Serve {
     pub nats_port: Option<u16>,
     /// How long to wait at the end for what is being done.
     pub grace: Duration,
+    /// Where requests are done, so that they leave the threads of the door alone.
+    pub workshop: Handle,
 }
 
 /// How often expired answers are dropped.
@@ -93,7 +96,7 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
     } else {
         None
     };
-    let mut worker = Worker::start(config, &paths, credentials).await?;
+    let mut worker = Worker::start_with(config, &paths, credentials, options.workshop).await?;
     if let Some(server) = &server {
         write_address(&paths, server.url())?;
     }
@@ -155,6 +158,16 @@ pub struct Worker {
 impl Worker {
     /// When this returns, the door is open.
     pub async fn start(config: Config, paths: &Paths, credentials: Credentials) -> Result<Self, Error> {
+        Self::start_with(config, paths, credentials, Handle::current()).await
+    }
+
+    /// [`Self::start`], with the requests done on the runtime `workshop`.
+    pub async fn start_with(
+        config: Config,
+        paths: &Paths,
+        credentials: Credentials,
+        workshop: Handle,
+    ) -> Result<Self, Error> {
         let urls = bus::shown(&config.nats.urls);
         let watch = Watch::default();
         let page = Page::open(&config.http, watch.sources()).await?;
@@ -201,7 +214,8 @@ impl Worker {
         let page_address = page.as_ref().map(Page::address);
         let desk = submits.desk();
         let endpoints = endpoints::all(&pipeline, &connection, &sync, &desk, &config.nats, page_address, &repeats);
-        let door = Door::open(connection.clone(), instance, endpoints, &config.nats, Timestamp::now).await?;
+        let door =
+            Door::open_with(connection.clone(), instance, endpoints, &config.nats, Timestamp::now, workshop).await?;
         door.tells_of(submits.desk());
         watch.opened(watch::Parts {
             store: store.clone(),
@@ -211,6 +225,7 @@ impl Worker {
             cache,
             recorder: recorder.clone(),
         });
+        trim();
         Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks, watch, page })
     }
 
@@ -227,10 +242,14 @@ impl Worker {
     /// Waits for a task that keeps this worker whole (what is made is written down, other workers are followed, what is
     /// expired is dropped) to end, which none does by itself; and says why it did.
     pub async fn task_ended(&mut self) -> String {
-        match self.tasks.join_next().await {
-            Some(Err(error)) => error.to_string(),
-            Some(Ok(())) => "it came to its end".to_owned(),
-            None => std::future::pending().await,
+        tokio::select! {
+            biased;
+            () = self.connection.signs.ended() => "the NATS client could not go on".to_owned(),
+            ended = self.tasks.join_next() => match ended {
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(())) => "it came to its end".to_owned(),
+                None => std::future::pending().await,
+            },
         }
     }
 
@@ -256,6 +275,17 @@ impl Worker {
         // Without a server a flush never ends. What is left of the grace, but time enough to send a goodbye.
         let end = end.max(tokio::time::Instant::now() + FAREWELL / 4).min(tokio::time::Instant::now() + FAREWELL);
         let _ = tokio::time::timeout_at(end, self.connection.client.flush()).await;
+    }
+}
+
+/// Gives back what starting took and no longer needs: loading the model and the cache leaves some 60 MiB of holes, which
+/// the C library would keep.
+#[allow(unsafe_code, reason = "the C library has no safe way to be asked")]
+fn trim() {
+    // SAFETY: it takes no pointer and may be called at any time from any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

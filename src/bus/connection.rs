@@ -42,13 +42,17 @@ impl Connection {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.client.connection_state() == State::Connected && !self.signs.has_ended()
     }
 
     /// Whether it stands, and whether all that came was read.
     pub fn health(&self) -> ComponentHealth {
         let state = self.client.connection_state();
         let dropped = self.signs.dropped();
+        if self.signs.has_ended() {
+            let message = "the client has ended; the log says why".to_owned();
+            return ComponentHealth { status: Status::Down, message: Some(message) };
+        }
         let status = match state {
             State::Connected if dropped == 0 => Status::Ok,
             State::Connected => Status::Degraded,
@@ -70,7 +74,7 @@ impl Connection {
         each: impl Fn(async_nats::Message) -> F,
     ) {
         // Without a connection nothing is under way, and there is nobody to tell.
-        if self.client.connection_state() != State::Connected {
+        if !self.is_connected() {
             return;
         }
         if let Err(error) = from.unsubscribe_after(NOW_AND_NEVER).await {
@@ -109,6 +113,16 @@ pub struct Signs {
     dropped: AtomicU64,
     connected: watch::Sender<()>,
     denied: watch::Sender<Option<String>>,
+    ended: watch::Sender<bool>,
+}
+
+/// Goes when the client's own task does.
+struct Alive(Arc<Signs>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.ended.send_replace(true);
+    }
 }
 
 impl Signs {
@@ -132,6 +146,17 @@ impl Signs {
     /// Changes soon after each connect. In a flood the library drops such signs: `Client::statistics` counts them all.
     pub(super) fn connected(&self) -> watch::Receiver<()> {
         self.connected.subscribe()
+    }
+
+    /// Comes back when the client has ended for good and does not reconnect: async-nats 0.51 panics at a header with a
+    /// carriage return in its value, and then still says that it is connected.
+    pub(crate) async fn ended(&self) {
+        // The sender is this very value.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
     }
 
     fn note(&self, event: &Event) {
@@ -176,7 +201,7 @@ pub async fn connect(options: &Options) -> Result<Connection, Error> {
 
 /// What a worker's connection is made with; `signs` is told what happens to it.
 pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> Result<ConnectOptions, Error> {
-    let signs = signs.clone();
+    let alive = Alive(signs.clone());
     let options = login::connect_options(options)?
         .name(&options.name)
         .custom_inbox_prefix(&options.inbox_prefix)
@@ -187,7 +212,7 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> Result<ConnectO
         // Half a second at most: a server that came back is served within two.
         .reconnect_delay_callback(|attempt| Duration::from_millis(500.min(20 * attempt as u64)))
         .event_callback(move |event| {
-            signs.note(&event);
+            alive.0.note(&event);
             async {}
         });
     Ok(options)

@@ -39,6 +39,9 @@ pub(super) mod header {
     ];
 }
 
+/// Bytes of headers in one letter, with room for what the client adds. The server's limit for a stream is 64 KiB.
+const MOST_HEADERS: usize = 63 * 1024;
+
 /// Why a submit is set aside.
 pub(super) struct Letter<'a> {
     pub(super) tenant: &'a Tenant,
@@ -90,6 +93,10 @@ impl Letter<'_> {
             let line = |name: &str, value: &str| name.len() + value.len() + 4;
             headers.iter().flat_map(|(n, vs)| vs.iter().map(move |v| line(n.as_ref(), v.as_str()))).sum()
         };
+        // A stream takes no message with more; a letter that it does not take would be tried again for ever.
+        if size(&headers) > MOST_HEADERS.min(most.saturating_sub(HEADER_ROOM)) {
+            return self.written(HeaderMap::new(), subject, body, most);
+        }
         let body = if self.reason == Code::TooLarge || size(&headers) + body.len() + HEADER_ROOM > most {
             headers.insert(header::LEFT_OUT, body.len().to_string());
             vec![]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_nats::Message;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info, info_span, warn};
@@ -83,6 +84,7 @@ pub(super) struct Shared {
     /// What `$SRV.STATS` tells of durable work.
     pub(super) desk: OnceLock<Desk>,
     pub(super) opened: Timestamp,
+    workshop: Handle,
     allowed: Allowed,
     clock: fn() -> Timestamp,
     max_body: usize,
@@ -113,10 +115,24 @@ impl Door {
         options: &Options,
         clock: fn() -> Timestamp,
     ) -> Result<Self, Error> {
+        Self::open_with(connection, instance, endpoints, options, clock, Handle::current()).await
+    }
+
+    /// [`Self::open`], with the work done on another runtime: where work keeps every thread busy, those that read must
+    /// still get their turn, or a full worker says so late.
+    pub async fn open_with(
+        connection: Connection,
+        instance: Instance,
+        endpoints: Vec<Endpoint>,
+        options: &Options,
+        clock: fn() -> Timestamp,
+        workshop: Handle,
+    ) -> Result<Self, Error> {
         options.check()?;
         endpoints::check(&endpoints)?;
         let own = endpoints.iter().map(|e| e.subject).chain(super::submit::own_subjects()).collect();
         let shared = Arc::new(Shared {
+            workshop,
             allowed: Allowed::new(options.reply_prefixes.clone(), own),
             endpoints: endpoints.into_iter().map(|endpoint| (endpoint, Tally::default())).collect(),
             info: OnceLock::new(),
@@ -299,7 +315,7 @@ impl Shared {
                         shared.finish(tally, &back, outcome, received).await;
                         drop(permit);
                     };
-                    tokio::spawn(task.instrument(span));
+                    self.workshop.spawn(task.instrument(span));
                 }
             },
         }

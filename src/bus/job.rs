@@ -124,6 +124,8 @@ impl Job {
             let end = tokio::select! {
                 biased;
                 () = shared.give_up.cancelled() => End::Again(None),
+                // Nothing can be said over it any more; the submit is delivered again over the next.
+                () = self.lane.connection.signs.ended() => End::Again(None),
                 end = work => end,
                 never = self.signs_of_life() => never,
             };

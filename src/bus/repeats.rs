@@ -20,6 +20,8 @@ const ANSWERS: u64 = 16 * 1024 * 1024;
 const LONGEST: usize = 8 * 1024;
 /// What a body that was read takes besides its bytes, roughly.
 const READ: usize = 2 * 1024;
+/// What each text in it takes besides its bytes, with its place in a list or a map.
+const TEXT: usize = 96;
 
 type Bodies = Cache<[u8; 32], Arc<Known>>;
 type Answers = Cache<EntryId, Arc<RawValue>>;
@@ -28,6 +30,17 @@ type Answers = Cache<EntryId, Arc<RawValue>>;
 pub(super) struct Known {
     pub(super) request: Request,
     pub(super) name: Name,
+}
+
+/// In memory, roughly. A body of a few KiB may be a list of a thousand texts.
+fn size(request: &Request) -> usize {
+    let Request { goal, notes, .. } = request;
+    let context = &goal.context;
+    let texts = (goal.acceptance_criteria.iter().chain(notes).map(String::len))
+        .chain(context.fields.iter().map(|(name, value)| name.len() + value.len()))
+        .chain(context.messages.iter().map(|message| message.role.len() + message.content.len()))
+        .chain(context.workspace.iter().map(String::len));
+    READ + 2 * goal.description.len() + texts.map(|text| TEXT + text).sum::<usize>()
 }
 
 /// Shared by all calls of an endpoint. Clones are the same memory.
@@ -51,10 +64,9 @@ impl Repeats {
     }
 
     pub fn new() -> Self {
-        let bodies = Bodies::builder().max_capacity(BODIES).weigher(|_, known| {
-            let Known { request, .. } = known.as_ref();
-            u32::try_from(READ + 2 * request.goal.description.len()).unwrap_or(u32::MAX)
-        });
+        let bodies = Bodies::builder()
+            .max_capacity(BODIES)
+            .weigher(|_, known| u32::try_from(size(&known.request)).unwrap_or(u32::MAX));
         let answers = Answers::builder()
             .max_capacity(ANSWERS)
             .weigher(|_, text| u32::try_from(text.get().len()).unwrap_or(u32::MAX));
@@ -91,5 +103,35 @@ impl Repeats {
         let json: Arc<RawValue> = RawValue::from_string(serde_json::to_string(text)?)?.into();
         self.answers.insert(entry, json.clone());
         Ok(json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::wire::{self, Envelope};
+    use crate::domain::{Language, Timestamp};
+
+    #[test]
+    fn a_body_weighs_what_it_takes_though_it_is_a_list_of_a_thousand_texts() {
+        let (envelope, checked) = Envelope::read("execution.request", "execution.request", None, Timestamp(0));
+        checked.unwrap();
+        let size = |body: &str| {
+            let request = wire::decode(body.as_bytes(), &envelope, 1024, |_, _, _| Language::Rust).unwrap();
+            size(&request)
+        };
+        let plain = size(r#"{"task": "x"}"#);
+        let list = |item: &str| vec![item; 1_000].join(",");
+        let many = [
+            format!(r#"{{"task": "x", "acceptance_criteria": [{}]}}"#, list(r#""a""#)),
+            format!(r#"{{"task": "x", "context": {{"messages": [{}]}}}}"#, list(r#"{"role":"user","content":"a"}"#)),
+            format!(
+                r#"{{"task": "x", "context": {{{}}}}}"#,
+                (0..1_000).map(|n| format!(r#""{n}":1"#)).collect::<Vec<_>>().join(",")
+            ),
+        ];
+        for body in many {
+            assert!(size(&body) > plain + 50_000, "{}", size(&body));
+        }
     }
 }

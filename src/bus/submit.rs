@@ -304,9 +304,14 @@ enum Left {
 /// Looks for the streams, serves while they are there, and looks again.
 async fn run(shared: Arc<Shared>) {
     let mut jobs = JoinSet::new();
-    let mut connection = None;
+    let mut connection: Option<Connection> = None;
+    let mut broken = false;
     let mut pause = LOOK.0;
     loop {
+        if connection.take_if(|connection| connection.signs.has_ended()).is_some() {
+            // What it was sent may be what ended it.
+            broken = true;
+        }
         let tried = tokio::select! {
             biased;
             () = shared.stopping.cancelled() => break,
@@ -315,6 +320,9 @@ async fn run(shared: Arc<Shared>) {
         match tried {
             Ok(lane) => {
                 pause = LOOK.0;
+                if std::mem::take(&mut broken) {
+                    jobs.spawn(weed::weed(lane.clone()));
+                }
                 match serve(&lane, &mut jobs).await {
                     Left::Stopping => break,
                     Left::Lost(why) => shared.down(why),

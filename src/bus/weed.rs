@@ -143,9 +143,16 @@ fn readable(subject: &str, headers: &[u8]) -> Result<(), &'static str> {
         if line.is_empty() {
             continue;
         }
-        let (name, _) = line.split_once(':').ok_or("a header has no colon")?;
+        let (name, value) = line.split_once(':').ok_or("a header has no colon")?;
         HeaderName::from_str(name).map_err(|_| "a header's name is none")?;
-        while lines.next_if(|line| line.starts_with(char::is_whitespace)).is_some() {}
+        let mut value = value.trim_start().to_owned();
+        while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
+            value.push_str(more);
+        }
+        // The client does not survive it.
+        if value.trim_end().contains('\r') {
+            return Err("a header's value has a carriage return");
+        }
     }
     Ok(())
 }
@@ -157,7 +164,13 @@ mod tests {
     #[test]
     fn what_breaks_the_connection_is_told_from_what_is_only_odd() {
         let good = |headers: &[u8]| readable("execution.submit", headers).is_ok();
-        for odd in [&b""[..], b"NATS/1.0\r\n\r\n", b"NATS/1.0 503 No\r\n\r\n", b"NATS/1.0\r\na:b\r\n  c\r\n\r\n"] {
+        for odd in [
+            &b""[..],
+            b"NATS/1.0\r\n\r\n",
+            b"NATS/1.0 503 No\r\n\r\n",
+            b"NATS/1.0\r\na:b\r\n  c\r\n\r\n",
+            b"NATS/1.0\r\na: b\r\r\n\r\n",
+        ] {
             assert!(good(odd), "{odd:?}");
         }
         for bad in [
@@ -166,6 +179,8 @@ mod tests {
             b"a: b\r\n\r\n",
             b"NATS/1.0 abc\r\n\r\n",
             b"NATS/1.0\r\na b: c\r\n\r\n",
+            b"NATS/1.0\r\na: b\rc\r\n\r\n",
+            b"NATS/1.0\r\na: b\r\n\rc\r\n\r\n",
         ] {
             assert!(!good(bad), "{bad:?}");
         }

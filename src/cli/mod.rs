@@ -151,8 +151,10 @@ fn carry_out(command: Command, variables: &Variables) -> Result<Ended, Error> {
                 let _inside = runtime.enter();
                 crate::telemetry::start(&config.log, &config.telemetry)?
             };
-            let ended = runtime.block_on(serve::run(arguments, config, variables));
+            let workshop = self::runtime(None)?;
+            let ended = runtime.block_on(serve::run(arguments, config, variables, workshop.handle().clone()));
             telemetry.stop();
+            workshop.shutdown_background();
             ended
         }
         command => runtime(Some(1))?.block_on(ask(command, variables)),

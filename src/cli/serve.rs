@@ -1,6 +1,7 @@
 //! `tandem serve`
 
 use clap::Args;
+use tokio::runtime::Handle;
 
 use super::{Ended, Error};
 use crate::app;
@@ -26,11 +27,17 @@ pub(super) struct Arguments {
     grace: u64,
 }
 
-pub(super) async fn run(arguments: Arguments, config: Config, variables: &Variables) -> Result<Ended, Error> {
+pub(super) async fn run(
+    arguments: Arguments,
+    config: Config,
+    variables: &Variables,
+    workshop: Handle,
+) -> Result<Ended, Error> {
     let options = app::Serve {
         with_nats: arguments.with_nats,
         nats_port: arguments.nats_port,
         grace: std::time::Duration::from_secs(arguments.grace),
+        workshop,
     };
     app::serve(config, Paths::new(variables), credentials(variables), options).await?;
     Ok(Ended::Well)

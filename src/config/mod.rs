@@ -94,7 +94,7 @@ pub fn variables() -> Variables {
 impl Config {
     /// Defaults, then the file, then the source's variables (`NATS_URL`, `DATABASE_URL`, …), then `TANDEM__…`.
     pub fn load(variables: &Variables) -> Result<Self, Error> {
-        let wrong = |error: config::ConfigError| Error::Wrong { message: error.to_string() };
+        let wrong = |error: config::ConfigError| Error::Wrong { message: without_secrets(&error.to_string()) };
         let mut config: Self = gather(variables)?.try_deserialize().map_err(wrong)?;
         if let Some(text) = set(variables, PRICES) {
             config.llm.prices.extend(prices(text)?);
@@ -129,7 +129,7 @@ impl Config {
 
 /// Defaults are in the types; this is the file, then the source's variables, then `TANDEM__…`.
 fn gather(variables: &Variables) -> Result<config::Config, Error> {
-    let wrong = |error: config::ConfigError| Error::Wrong { message: error.to_string() };
+    let wrong = |error: config::ConfigError| Error::Wrong { message: without_secrets(&error.to_string()) };
     let mut builder = config::Config::builder();
     match variables.get("TANDEM_CONFIG").filter(|p| !p.is_empty()).map(PathBuf::from) {
         Some(path) if !path.is_file() => return Err(Error::Missing { path }),
@@ -153,6 +153,20 @@ fn gather(variables: &Variables) -> Result<config::Config, Error> {
         builder = builder.set_override(&key, value).map_err(wrong)?;
     }
     builder.build().map_err(wrong)
+}
+
+/// An error of the reader without the line of the file that it shows, and without an address that stands at a wrong
+/// place: either may hold a password.
+fn without_secrets(message: &str) -> String {
+    let shows = |line: &&str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    let text: Vec<&str> = message.lines().filter(|line| !shows(line)).collect();
+    let text = text.join("; ");
+    match (text.find("string \""), text.rfind("\", expected")) {
+        (Some(from), Some(to)) if text[from..to].contains("://") => {
+            format!("{}string{}", &text[..from], &text[to + 1..])
+        }
+        _ => text,
+    }
 }
 
 /// As the `nats` command line names them.
@@ -262,6 +276,20 @@ mod tests {
         let mut variables: Variables = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         variables.entry("HOME".to_owned()).or_insert_with(|| "/home/someone".to_owned());
         Config::load(&variables)
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_not_shown() {
+        let read = |text: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("tandem.toml");
+            std::fs::write(&file, text).unwrap();
+            load(&[("TANDEM_CONFIG", file.to_str().unwrap())]).unwrap_err().to_string()
+        };
+        let open = read("[nats]\npassword = \"hunter2\n");
+        assert!(open.contains("line 2") && !open.contains("hunter2"), "{open}");
+        let misplaced = read("[nats]\nurls = \"nats://u:hunter2@h\"\n");
+        assert!(misplaced.contains("nats.urls") && !misplaced.contains("hunter2"), "{misplaced}");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Execution {
     pub entry: Option<EntryId>,
     /// The request that a served entry was made for; `None` for what was made now.
     pub origin: Option<CorrelationId>,
+    /// A reply is kept under its correlation id for a client's `id`. Only for writing it down: not read back.
+    pub kept: bool,
 }
 
 impl Execution {

@@ -504,6 +504,7 @@ impl Pipeline {
             tier: answer.hit.as_ref().map(|h| h.tier),
             entry: answer.hit.as_ref().map(|h| h.entry),
             origin: answer.hit.as_ref().map(|h| h.origin.clone()),
+            kept: request.id.is_some(),
         }
     }
 }

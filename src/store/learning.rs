@@ -349,7 +349,9 @@ pub(super) async fn count_in(tx: &mut Tx, batch: u32) -> Result<u64, sqlx::Error
     let sql = "UPDATE executions SET counted = TRUE WHERE part = '' AND NOT counted AND correlation_id IN
                (SELECT correlation_id FROM executions WHERE part = '' AND NOT counted
                 ORDER BY correlation_id LIMIT $1)
-               RETURNING *";
+               RETURNING correlation_id, part, tenant, at_ms, task_key, task_type, language, method, template, model,
+                   input_tokens, output_tokens, cost_nanos, all_model_nanos, quality, success, time_ns, made_ns, tier,
+                   entry, origin";
     let rows: Vec<ExecutionRow> =
         on!(&mut *tx, tx => sqlx::query_as(sql).bind(i64::from(batch)).fetch_all(&mut **tx).await)?;
     let mut sums = Sums::new();

@@ -37,7 +37,8 @@ pub(super) fn group<'a>(batch: &[&'a Execution]) -> Vec<Group<'a>> {
 
 /// What hits have in common that may share a row; `None` for what has one of its own.
 fn name(execution: &Execution) -> Option<(&Tenant, EntryId, i64)> {
-    let is_hit = execution.tier == Some(Tier::Exact) && execution.part.is_empty();
+    // A kept reply is found by its execution's row when its entry is withdrawn.
+    let is_hit = execution.tier == Some(Tier::Exact) && execution.part.is_empty() && !execution.kept;
     let made = execution.correlation_id.made_at().filter(|_| is_hit)?;
     Some((&execution.tenant, execution.entry?, made.0.div_euclid(SPAN_MS)))
 }

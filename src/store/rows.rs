@@ -134,6 +134,7 @@ impl TryFrom<ExecutionRow> for Execution {
             tier: row.tier.map(tier).transpose()?,
             entry: row.entry.map(|id| entry_id(&id)).transpose()?,
             origin: row.origin.map(|id| CorrelationId::parse(&id)).transpose().map_err(decode)?,
+            kept: false,
         })
     }
 }

@@ -26,6 +26,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 pub struct Options {
     /// A collector that takes OTLP over HTTP: `http://127.0.0.1:4318`. Spans go to `/v1/traces` below it. Empty: no
     /// traces. `OTEL_EXPORTER_OTLP_ENDPOINT` sets it; `OTEL_EXPORTER_OTLP_HEADERS` (a key, say) is read by the exporter.
+    #[serde(serialize_with = "without_key")]
     pub otlp_endpoint: String,
     /// What this service is called in the traces. `OTEL_SERVICE_NAME` sets it.
     pub service_name: String,
@@ -47,6 +48,16 @@ impl Options {
     pub fn is_on(&self) -> bool {
         !self.otlp_endpoint.is_empty()
     }
+}
+
+/// As it may be shown: without user, password and query.
+fn without_key<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let bare = url.split_once('?').map_or(url, |(bare, _)| bare);
+    let shown = match (bare.split_once("://"), bare.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => bare.to_owned(),
+    };
+    serializer.serialize_str(&shown)
 }
 
 /// Why no traces can be sent.
@@ -242,6 +253,12 @@ mod tests {
         assert!(read.is_sampled() && read.is_remote());
         assert!(!remote("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00").unwrap().is_sampled());
         assert!(remote("00-zz-b7ad6b7169203331-01").is_none());
+    }
+
+    #[test]
+    fn a_key_in_the_endpoint_is_never_shown() {
+        let options = Options { otlp_endpoint: "http://k:se@cret@host:4318/x?key=y".to_owned(), ..Options::default() };
+        assert_eq!(serde_json::to_value(options).unwrap()["otlp_endpoint"], "http://host:4318/x");
     }
 
     #[tokio::test]

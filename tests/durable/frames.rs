@@ -36,10 +36,12 @@ async fn faults_frames_that_no_client_can_read_are_set_aside_and_no_other_submit
     let place = Place::new();
     let _worker = place.worker_with(model.routed(quick(&place, &nats)), model.credentials()).await;
     let sender = Sender::of(&nats).await;
-    let frames: [(&str, &[u8], &[u8]); 5] = [
+    let frames: [(&str, &[u8], &[u8]); 6] = [
         ("not UTF-8", b"execution.submit", b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n"),
         ("no colon", b"execution.submit", b"NATS/1.0\r\nnonsense\r\n\r\n"),
         ("NATS/1.0", b"execution.submit.acme", b"A: b\r\n\r\n"),
+        // Async-nats 0.51 does not survive it: the worker goes on with another client.
+        ("carriage return", b"execution.submit", b"NATS/1.0\r\nA: b\rc\r\n\r\n"),
         ("UTF-8", b"execution.submit.\xff\xfe", b"NATS/1.0\r\nA: b\r\n\r\n"),
         ("space", "execution.submit.a\u{2003}b".as_bytes(), b"NATS/1.0\r\nA: b\r\n\r\n"),
     ];
@@ -72,12 +74,32 @@ async fn faults_frames_that_no_client_can_read_are_set_aside_and_no_other_submit
         assert_eq!(sender.result(&format!("g{i}")).await["method"], "llm_assisted", "g{i}");
     }
     assert_eq!(sender.result("never").await["method"], "autonomous", "the one that can be read");
-    assert_eq!(sender.dead().await.len(), 5);
+    assert_eq!(sender.dead().await.len(), 6);
     assert_eq!(sender.health().await["status"], "ok");
     report(
-        "raw frames on execution.submit: 5 that no client can read, 2 with a status",
+        "raw frames on execution.submit: 6 that no client can read, 2 with a status",
         format!("set aside after {slowest:?}, {good} of {good} other submits done"),
         "≤ 1 s, none lost",
     );
     assert!(slowest <= Duration::from_secs(1), "set aside after {slowest:?}");
+}
+
+#[tokio::test]
+async fn a_submit_whose_headers_leave_no_room_for_a_letters_own_is_set_aside_without_them() {
+    let nats = Nats::start().await;
+    let place = Place::new();
+    let _worker = place.worker(&nats).await;
+    let sender = Sender::of(&nats).await;
+    // A stream takes 64 KiB of headers.
+    let long = "x".repeat(64 * 1024 - 100);
+    sender.publish("execution.submit", &[("X", &long)], b"no JSON").await;
+    // And what no client can read stands in a header of its letter, a third longer.
+    let unreadable = [b"NATS/1.0\r\nA: ", "x".repeat(60_000).as_bytes(), b"\xff\r\n\r\n"].concat();
+    publish(&nats, b"execution.submit", &unreadable).await;
+    let both = async || Some(sender.dead().await).filter(|letters| letters.len() == 2);
+    let letters = within(Duration::from_secs(10), "two dead letters", both).await;
+    for letter in letters {
+        assert!(letter.headers.get("X").is_none() && letter.headers.get("Dead-Unreadable-Headers").is_none());
+        assert!(!header(&letter.headers, "Dead-Message").is_empty());
+    }
 }

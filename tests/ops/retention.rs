@@ -116,6 +116,7 @@ fn execution(id: &str, of: &str, at: i64) -> Execution {
         tier: None,
         entry: None,
         origin: None,
+        kept: false,
     }
 }
 

@@ -53,6 +53,25 @@ async fn an_id_whose_request_came_to_nothing_may_be_tried_again() {
     assert_ne!(first["correlation_id"], second["correlation_id"], "it was tried again");
 }
 
+#[tokio::test]
+async fn what_was_kept_for_ids_goes_with_the_entry_that_it_was_served_from() {
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    let made = asker.request(&example()).await;
+    // At once: hits that are written together.
+    let named = |n: usize| with(&example(), json!({"id": format!("order-{n}")}));
+    let bodies: Vec<Value> = (0..20).map(named).collect();
+    let hits = futures::future::join_all(bodies.iter().map(|body| asker.request(body))).await;
+    assert!(hits.iter().all(|hit| hit["method"] == "cached"), "{hits:?}");
+    let verdict = json!({"correlation_id": hits[0]["correlation_id"], "verdict": "wrong"});
+    assert_eq!(asker.ask("execution.feedback", &verdict).await["withdrawn"], 1);
+    for body in &bodies {
+        let again = asker.request(body).await;
+        assert_ne!(again["result"], made["result"], "{body} still gets what was withdrawn");
+    }
+}
+
 /// A provider that answers when it is let, and counts.
 pub(crate) async fn held() -> (String, Arc<Semaphore>, Arc<AtomicUsize>) {
     let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -72,7 +72,7 @@ async fn health_names_each_component() {
     let health = Asker::of(&nats).await.ask("execution.health", &json!({})).await;
     assert_eq!(
         names(&health["components"]),
-        ["database", "embedding", "http", "model", "nats", "recording", "templates"]
+        ["database", "embedding", "http", "model", "nats", "recording", "submits", "templates"]
     );
     assert_eq!((&health["status"], &health["version"]), (&json!("ok"), &json!(env!("CARGO_PKG_VERSION"))), "{health}");
     assert_eq!(health["components"]["embedding"]["status"], "ok", "{health}");
