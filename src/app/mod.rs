@@ -78,6 +78,9 @@ pub struct Serve {
 /// How often expired answers are dropped.
 const EXPIRY: Duration = Duration::from_secs(30);
 
+/// What runs while there is no way to answer any more is given this long.
+const HASTE: Duration = Duration::from_millis(100);
+
 /// For the last words to the server.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -96,19 +99,29 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
     } else {
         None
     };
-    let mut worker = Worker::start_with(config, &paths, credentials, options.workshop).await?;
+    let start = || Worker::start_with(config.clone(), &paths, credentials.clone(), options.workshop.clone());
+    let mut worker = start().await?;
     if let Some(server) = &server {
         write_address(&paths, server.url())?;
     }
-    info!("ready {}", worker.urls.join(","));
-    let broken = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        status = ended(server.as_mut()) => Some(match status {
-            Ok(status) => Error::ServerGone { status, log },
-            Err(error) => error.into(),
-        }),
-        why = worker.task_ended() => Some(Error::TaskGone { why }),
+    let broken = loop {
+        info!("ready {}", worker.urls.join(","));
+        let ended = tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            status = ended(server.as_mut()) => break Some(match status {
+                Ok(status) => Error::ServerGone { status, log },
+                Err(error) => error.into(),
+            }),
+            ended = worker.ended() => ended,
+        };
+        match ended {
+            Ended::Task { why } => break Some(Error::TaskGone { why }),
+            // Whoever may publish can do that with one header; everything but the client is sound.
+            Ended::Client => error!("the NATS client could not go on; this worker begins anew with another one"),
+        }
+        worker.stop(HASTE).await;
+        worker = start().await?;
     };
     match &broken {
         Some(problem) => error!(%problem, "stopping"),
@@ -136,6 +149,15 @@ async fn ended(server: Option<&mut NatsServer>) -> Result<std::process::ExitStat
         Some(server) => server.ended().await,
         None => std::future::pending().await,
     }
+}
+
+/// What ended that must not.
+#[derive(Debug)]
+pub enum Ended {
+    /// The NATS client, for good: see [`bus::connection::Signs`].
+    Client,
+    /// A task: what is made is written down, other workers are followed, what is expired is dropped.
+    Task { why: String },
 }
 
 /// A worker at work, without signals and servers: what tests start, and [`serve`].
@@ -239,15 +261,14 @@ impl Worker {
         self.page.as_ref().map(Page::address)
     }
 
-    /// Waits for a task that keeps this worker whole (what is made is written down, other workers are followed, what is
-    /// expired is dropped) to end, which none does by itself; and says why it did.
-    pub async fn task_ended(&mut self) -> String {
+    /// Waits for the end of something that keeps this worker whole and ends by itself only by a fault.
+    pub async fn ended(&mut self) -> Ended {
         tokio::select! {
             biased;
-            () = self.connection.signs.ended() => "the NATS client could not go on".to_owned(),
+            () = self.connection.signs.ended() => Ended::Client,
             ended = self.tasks.join_next() => match ended {
-                Some(Err(error)) => error.to_string(),
-                Some(Ok(())) => "it came to its end".to_owned(),
+                Some(Err(error)) => Ended::Task { why: error.to_string() },
+                Some(Ok(())) => Ended::Task { why: "it came to its end".to_owned() },
                 None => std::future::pending().await,
             },
         }

@@ -181,7 +181,8 @@ impl Writer {
         let stop = self.stop.clone();
         let mut open = true;
         while open || !self.pending.is_empty() {
-            let room = open && self.pending.len() < self.max_batch;
+            // What failed is tried again as it was: with more in it, other hits would share a row than before.
+            let room = open && !self.failing && self.pending.len() < self.max_batch;
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !self.messages.is_closed() => self.messages.close(),
