@@ -160,6 +160,13 @@ impl Heard {
         next.expect("nothing was heard within 20 s").unwrap()
     }
 
+    /// The same answer may be told again: a delivery to a worker that stood still finds the kept reply.
+    async fn nothing_but(&mut self, answer: &Value, time: Duration) {
+        while let Ok(Some(message)) = tokio::time::timeout(time, self.0.next()).await {
+            assert_eq!(nats::json(&message)["correlation_id"], answer["correlation_id"], "{message:?}");
+        }
+    }
+
     async fn silent(&mut self, time: Duration) {
         if let Ok(Some(message)) = tokio::time::timeout(time, self.0.next()).await {
             panic!("heard {message:?}");
