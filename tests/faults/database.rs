@@ -131,7 +131,14 @@ async fn a_locked_sqlite_file_takes_nothing_along_that_is_known() {
     );
 }
 
-/// On a file system of its own that only this worker sees, where the machine allows one.
+/// Whether this machine lets a process have file systems of its own.
+async fn has_small_disks() -> bool {
+    let mut tried = tokio::process::Command::new("unshare");
+    tried.args(["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
+    tried.output().await.is_ok_and(|output| output.status.success())
+}
+
+/// On a file system of its own that only this worker sees.
 async fn on_a_small_disk(nats: &Nats, folder: &Path) -> Served {
     let disk = folder.join("disk");
     std::fs::create_dir(&disk).unwrap();
@@ -148,6 +155,9 @@ async fn on_a_small_disk(nats: &Nats, folder: &Path) -> Served {
 
 #[tokio::test]
 async fn a_full_disk_is_said_and_what_needs_none_is_served() {
+    if !has_small_disks().await {
+        return report("disk full", "not tried: this machine lets nobody have a small disk".to_owned(), "–");
+    }
     let (nats, folder) = (Nats::start().await, tempfile::tempdir().unwrap());
     let worker = on_a_small_disk(&nats, folder.path()).await;
     let client = nats.client().await;
