@@ -55,7 +55,8 @@ pub struct Cost {
     pub times_cheaper: Option<f64>,
 }
 
-/// Of the newest executions, by the time between a request's decoding and its answer.
+/// Of the newest executions, by the time between a request's decoding and its answer. Exact hits on one answer that were
+/// written down together count as one.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct Percentiles {
     pub p50: Option<f64>,
