@@ -7,6 +7,7 @@ pub mod classify;
 pub mod decompose;
 pub mod evaluate;
 pub mod graph;
+mod ident;
 pub mod library;
 pub mod noun;
 pub mod reading;

@@ -80,10 +80,10 @@ impl FieldType {
 pub struct Filled(BTreeMap<String, Value>);
 
 impl Filled {
-    /// From a template's `defaults`.
-    pub(super) fn from_defaults(defaults: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
+    /// From a table as a template's `defaults` has it. The error says which value can't stand in its slot.
+    pub fn from_table(table: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
         let mut filled = Self::default();
-        for (slot, value) in defaults {
+        for (slot, value) in table {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
                 ("name", toml::Value::String(text)) => {
@@ -110,6 +110,12 @@ impl Filled {
             filled.0.insert(slot.clone(), value);
         }
         Ok(filled)
+    }
+
+    /// What stands in these slots, and nothing else.
+    pub(super) fn only(&self, slots: &[Slot]) -> Self {
+        let wanted = |key: &String| slots.iter().any(|slot| slot.to_string() == *key);
+        Self(self.0.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     pub(super) fn set(&mut self, key: &str, value: Value) {
@@ -256,7 +262,7 @@ fn read_fields(words: &[Word], at: usize, explicit: bool) -> Option<(Vec<Field>,
         if word.form != Form::Plain || word.is_filler() || fields.len() >= 40 {
             break;
         }
-        let Some(name) = Noun::new(&word.text) else { break };
+        let Some(name) = Noun::of_field(&word.text) else { break };
         let typed = words.get(next + 1).filter(|w| !w.after_break).and_then(|w| FieldType::named(&w.lower));
         match typed {
             Some(r#type) => {
