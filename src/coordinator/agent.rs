@@ -320,7 +320,7 @@ pub fn render_with(
         path: template.id.to_string(),
         message: format!("the slot `{slot}` is not filled and has no default"),
     };
-    let mut filled = given.only(&template.slots);
+    let mut filled = given.as_taken(&template.slots, &template.details);
     filled.complete(&template.defaults, &template.slots).map_err(failed)?;
     library.render(template, &variables(&filled, goal))
 }

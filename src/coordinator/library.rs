@@ -9,6 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
+use super::fields::Detail;
 use super::ident::ident;
 use super::slots::{Filled, Slot};
 use super::words::stem;
@@ -31,6 +32,8 @@ struct FrontMatter {
     #[serde(default)]
     slots: Vec<Slot>,
     #[serde(default)]
+    details: Vec<Detail>,
+    #[serde(default)]
     file: Option<String>,
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
@@ -52,6 +55,8 @@ pub struct Template {
     /// Stems that the template honours beyond its triggers.
     pub(super) words: Vec<Vec<String>>,
     pub(super) slots: Vec<Slot>,
+    /// What the body honours of a field beyond name and type.
+    pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub prose: bool,
     has_file: bool,
@@ -193,6 +198,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
         words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
         slots: front.slots,
+        details: front.details,
         defaults,
         prose: front.prose,
         has_file: front.file.is_some(),

@@ -19,7 +19,7 @@ impl Set {
     }
 }
 
-pub const ALL: [Set; 16] = [
+pub const ALL: [Set; 18] = [
     Set {
         name: "ordinary",
         in_sample: true,
@@ -44,6 +44,27 @@ pub const ALL: [Set; 16] = [
             port = 65535
             path = "/api/v1.0/Order-Items"
             fields = ["customer_id integer", "total decimal", "note text"]
+        "#,
+    },
+    Set {
+        name: "details",
+        in_sample: true,
+        task: "customers with unique email and optional note",
+        // Only for templates that honour all of it.
+        slots: r#"
+            name = "customers"
+            fields = ["email varchar(255) unique", "note text optional", "price numeric(10,2)", "discount decimal optional",
+                "visits integer optional", "active boolean optional", "seen_at timestamp optional", "account uuid optional",
+                "settings json optional", "born date", "left date optional", "ratio float", "score float optional"]
+        "#,
+    },
+    Set {
+        name: "optional",
+        in_sample: false,
+        task: "clients with optional note",
+        slots: r#"
+            name = "clients"
+            fields = ["email text", "note text optional", "visits integer optional"]
         "#,
     },
     Set {
