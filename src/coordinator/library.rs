@@ -9,6 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -32,6 +33,10 @@ struct FrontMatter {
     #[serde(default)]
     file: Option<String>,
     #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
+    #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
     prose: bool,
@@ -54,6 +59,9 @@ pub struct Template {
     pub(super) defaults: Filled,
     pub prose: bool,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -195,6 +203,8 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         defaults,
         prose: front.prose,
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,

@@ -27,6 +27,7 @@ pub enum Value {
     Text(String),
     Number(u16),
     Fields(Vec<Field>),
+    Texts(Vec<String>),
 }
 
 impl Serialize for Value {
@@ -36,6 +37,7 @@ impl Serialize for Value {
             Self::Text(text) => text.serialize(serializer),
             Self::Number(number) => number.serialize(serializer),
             Self::Fields(fields) => fields.serialize(serializer),
+            Self::Texts(texts) => texts.serialize(serializer),
         }
     }
 }
@@ -121,6 +123,12 @@ impl Filled {
             Some(Value::Noun(noun)) => Some(noun),
             _ => None,
         }
+    }
+
+    /// Whether a slot holds what the template puts there by itself.
+    pub(super) fn is_default(&self, slot: Slot, defaults: &Self) -> bool {
+        let key = slot.to_string();
+        self.0.get(&key) == defaults.0.get(&key)
     }
 
     pub(super) fn has(&self, slot: Slot) -> bool {
@@ -227,6 +235,14 @@ fn subject(words: &[Word], taken: &[bool]) -> Found {
     let first = at
         .saturating_sub(usize::from(at > 0 && matches!(words[at - 1].lower.as_str(), "subject" | "topic" | "channel")));
     Some((Value::Text(words[at].text.clone()), first..at + 1))
+}
+
+/// The fields that a task lists, whatever template may answer it.
+pub(super) fn listed_fields(words: &[Word]) -> Option<Vec<Field>> {
+    match fields(words)? {
+        (Value::Fields(fields), _) => Some(fields),
+        _ => None,
+    }
 }
 
 fn fields(words: &[Word]) -> Found {

@@ -256,7 +256,7 @@ const STANDS_ON: [&str; 8] = ["uses", "use", "calls", "call", "needs", "reads", 
 
 /// What a clause is about: the phrase after "for", "of" or "about", what its relative clause is about ("that lists
 /// products"), or what stands before its kind ("the orders table").
-pub(super) fn name_of(words: &[Word]) -> Option<String> {
+pub(in crate::coordinator) fn name_of(words: &[Word]) -> Option<String> {
     const RELATIONS: [&str; 6] = ["processing", "handling", "consuming", "managing", "receiving", "each"];
     let phrase = |from: usize| {
         let skipped = |w: &&Word| w.is_filler() || RELATIONS.contains(&w.lower.as_str());

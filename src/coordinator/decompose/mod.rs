@@ -5,6 +5,7 @@ mod spread;
 
 use super::words::words;
 use crate::domain::{Dag, DagError, Limits, Task, TaskId, TaskType};
+pub(super) use clauses::name_of;
 use clauses::{Clause, clauses, named, orders, plainly};
 
 /// How far a goal is taken apart, as in the source: two to five parts, five levels.
