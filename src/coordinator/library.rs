@@ -9,6 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
+use super::evaluate::language_of;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -34,7 +35,31 @@ struct FrontMatter {
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
-    prose: bool,
+    format: Format,
+}
+
+/// What a template's output is, and so what it is judged as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// In the language of the file that the template names, or else the task's.
+    #[default]
+    Code,
+    Prose,
+    Dockerfile,
+    Yaml,
+}
+
+impl Format {
+    /// The language of an output whose task asked for `asked`; `None` for prose.
+    pub fn language(self, file: Option<&str>, asked: &Language) -> Option<Language> {
+        match self {
+            Self::Code => Some(file.map_or_else(|| asked.clone(), |file| language_of(file, asked))),
+            Self::Prose => None,
+            Self::Dockerfile => Some(Language::Other("dockerfile".into())),
+            Self::Yaml => Some(Language::Other("yaml".into())),
+        }
+    }
 }
 
 /// One template, ready to match and to render.
@@ -52,7 +77,7 @@ pub struct Template {
     pub(super) words: Vec<Vec<String>>,
     pub(super) slots: Vec<Slot>,
     pub(super) defaults: Filled,
-    pub prose: bool,
+    pub format: Format,
     has_file: bool,
     /// The whole file, for `templates show`.
     pub source: String,
@@ -193,7 +218,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
         slots: front.slots,
         defaults,
-        prose: front.prose,
+        format: front.format,
         has_file: front.file.is_some(),
         source: source.to_owned(),
         path,
