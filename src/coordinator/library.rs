@@ -10,6 +10,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
 use super::evaluate::language_of;
+use super::fields::Detail;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -30,6 +31,8 @@ struct FrontMatter {
     words: Vec<String>,
     #[serde(default)]
     slots: Vec<Slot>,
+    #[serde(default)]
+    details: Vec<Detail>,
     #[serde(default)]
     file: Option<String>,
     #[serde(default)]
@@ -76,6 +79,8 @@ pub struct Template {
     /// Stems that the template honours beyond its triggers.
     pub(super) words: Vec<Vec<String>>,
     pub(super) slots: Vec<Slot>,
+    /// What the body honours of a field beyond name and type.
+    pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub format: Format,
     has_file: bool,
@@ -217,6 +222,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
         words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
         slots: front.slots,
+        details: front.details,
         defaults,
         format: front.format,
         has_file: front.file.is_some(),

@@ -6,6 +6,7 @@ pub mod analyze;
 pub mod classify;
 pub mod decompose;
 pub mod evaluate;
+pub mod fields;
 pub mod graph;
 pub mod library;
 pub mod noun;
