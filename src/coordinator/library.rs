@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::evaluate::language_of;
 use super::fields::Detail;
+use super::ident::ident;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -205,7 +206,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     if front.triggers.is_empty() {
         return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
     }
-    let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+    let defaults = Filled::from_table(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
     let body_line = source[..source.len() - body.len()].lines().count();
     let mut apart = environment();
     let mut compile = |name: &str, text: &str, offset: usize| {
@@ -247,6 +248,7 @@ fn environment() -> Environment<'static> {
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("ident", ident);
     environment
 }
 
