@@ -2,10 +2,11 @@
 
 use super::classify::classify;
 use super::decompose::name_of;
+use super::fields;
 use super::library::Template;
 use super::noun::Noun;
-use super::slots::{self, Field, Filled, Slot, Value};
-use super::words::words;
+use super::slots::{Filled, Slot, Value};
+use super::words::{Word, words};
 use crate::domain::{Dag, Task, TaskId, TaskType};
 
 /// The parts of one goal, as far as they matter to each other. Empty for a goal of one part.
@@ -19,7 +20,7 @@ struct Member {
     id: TaskId,
     task_type: TaskType,
     name: Option<Noun>,
-    fields: Option<Vec<Field>>,
+    words: Vec<Word>,
 }
 
 impl Company {
@@ -57,7 +58,7 @@ impl Neighbours<'_> {
         variables.set("beside", Value::Texts(kinds));
         if template.slots.contains(&Slot::Fields)
             && variables.is_default(Slot::Fields, &template.defaults)
-            && let Some(fields) = others.iter().find_map(|m| m.fields.clone())
+            && let Some((fields, _)) = others.iter().find_map(|m| fields::find(&m.words, &template.details))
         {
             variables.set(&Slot::Fields.to_string(), Value::Fields(fields));
         }
@@ -71,7 +72,7 @@ impl Member {
             id: task.id.clone(),
             task_type: classify(&words).first().map_or(TaskType::General, |c| c.task_type),
             name: name_of(&words).and_then(|name| Noun::new(&name)),
-            fields: slots::listed_fields(&words),
+            words,
         }
     }
 }
