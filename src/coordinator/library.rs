@@ -9,8 +9,10 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
+use super::evaluate::language_of;
 use super::fields::Detail;
 use super::ident::ident;
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -36,9 +38,37 @@ struct FrontMatter {
     #[serde(default)]
     file: Option<String>,
     #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
+    #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
-    prose: bool,
+    format: Format,
+}
+
+/// What a template's output is, and so what it is judged as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// In the language of the file that the template names, or else the task's.
+    #[default]
+    Code,
+    Prose,
+    Dockerfile,
+    Yaml,
+}
+
+impl Format {
+    /// The language of an output whose task asked for `asked`; `None` for prose.
+    pub fn language(self, file: Option<&str>, asked: &Language) -> Option<Language> {
+        match self {
+            Self::Code => Some(file.map_or_else(|| asked.clone(), |file| language_of(file, asked))),
+            Self::Prose => None,
+            Self::Dockerfile => Some(Language::Other("dockerfile".into())),
+            Self::Yaml => Some(Language::Other("yaml".into())),
+        }
+    }
 }
 
 /// One template, ready to match and to render.
@@ -58,8 +88,11 @@ pub struct Template {
     /// What the body honours of a field beyond name and type.
     pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
-    pub prose: bool,
+    pub format: Format,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -200,8 +233,10 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         slots: front.slots,
         details: front.details,
         defaults,
-        prose: front.prose,
+        format: front.format,
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,

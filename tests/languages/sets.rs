@@ -142,7 +142,7 @@ pub const ALL: [Set; 18] = [
         task: "select",
         slots: r#"
             name = "select"
-            fields = ["from text", "where uuid", "group integer", "limit integer", "offset integer", "table text"]
+            fields = ["join text", "group integer", "limit integer", "offset integer", "table text", "values json", "columns text"]
         "#,
     },
     Set {
@@ -151,7 +151,7 @@ pub const ALL: [Set; 18] = [
         task: "order",
         slots: r#"
             name = "order"
-            fields = ["self text", "super text", "crate text", "this text", "async boolean", "await boolean"]
+            fields = ["self text", "super text", "crate text", "let text", "async boolean", "await boolean"]
         "#,
     },
     Set {
@@ -196,8 +196,8 @@ pub const ALL: [Set; 18] = [
             path = "/api/v1/tenants/internationalization/administration/notifications"
             fields = ["internationalization_administration_notification_identifier integer",
                 "internationalization_administration_notification_description text",
-                "a text", "b text", "c text", "d integer", "e decimal", "f decimal", "g uuid", "h uuid", "i timestamp",
-                "j json", "k json", "l boolean", "m text", "n text"]
+                "aa text", "bb text", "cc text", "dd integer", "ee decimal", "ff decimal", "gg uuid", "hh uuid", "ii timestamp",
+                "jj json", "kk json", "ll boolean", "mm text", "nn text"]
         "#,
     },
 ];
