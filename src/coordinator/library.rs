@@ -10,6 +10,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
 use super::fields::Detail;
+use super::ident::ident;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -180,7 +181,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     if front.triggers.is_empty() {
         return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
     }
-    let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+    let defaults = Filled::from_table(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
     let body_line = source[..source.len() - body.len()].lines().count();
     let mut apart = environment();
     let mut compile = |name: &str, text: &str, offset: usize| {
@@ -222,6 +223,7 @@ fn environment() -> Environment<'static> {
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("ident", ident);
     environment
 }
 

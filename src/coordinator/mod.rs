@@ -8,6 +8,7 @@ pub mod decompose;
 pub mod evaluate;
 pub mod fields;
 pub mod graph;
+mod ident;
 pub mod library;
 pub mod noun;
 pub mod reading;
