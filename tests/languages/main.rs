@@ -175,7 +175,7 @@ fn render(language: &str) -> Vec<Rendered> {
                     language: language.clone(),
                     file,
                     text,
-                    prose: template.prose,
+                    prose: template.format.language(None, &language).is_none(),
                 });
             }
         }
