@@ -10,6 +10,7 @@ mod config;
 mod dead;
 mod feedback;
 mod figures;
+mod out;
 mod provision;
 mod purge;
 mod request;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::company::Neighbours;
 use super::evaluate::{self, Kind, evaluate};
 use super::graph::{self, Figures};
 use super::library::{Library, Template, TemplateError};
@@ -74,14 +75,20 @@ impl Agent {
 
     /// Rules, then what was done before, then a model; where nothing can do it, an answer that says why.
     pub async fn process(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
-        match self.by_rules(goal, &bounds.tenant, now) {
+        match self.by_rules(goal, &Neighbours::default(), &bounds.tenant, now) {
             Ok(answer) => answer,
             Err(declined) => self.beyond_rules(goal, bounds, &declined, "", now).await,
         }
     }
 
     /// A template's output, or why no template will do.
-    pub fn by_rules(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Result<Answer, Declined> {
+    pub fn by_rules(
+        &self,
+        goal: &Goal,
+        neighbours: &Neighbours<'_>,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<Answer, Declined> {
         let started = Instant::now();
         if !goal.context.messages.is_empty() && self.shows("messages") {
             return Err(Declined::Conversation);
@@ -93,7 +100,7 @@ impl Agent {
             return Err(selected.declined.unwrap_or(Declined::NoTemplate));
         };
         let template = chosen.template;
-        match render(&library, &chosen, goal) {
+        match render(&library, &chosen, goal, neighbours) {
             Ok((text, file)) => {
                 let answer = by_template(template, task_type, goal, text, file, started, now);
                 if answer.success {
@@ -353,14 +360,22 @@ pub fn task_key(tenant: &Tenant, goal: &Goal) -> Digest {
     hash.finalize().into()
 }
 
-fn render(library: &Library, chosen: &Candidate<'_>, goal: &Goal) -> Result<(String, Option<String>), TemplateError> {
-    library.render(chosen.template, &variables(&chosen.reading.filled, goal))
+fn render(
+    library: &Library,
+    chosen: &Candidate<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+) -> Result<(String, Option<String>), TemplateError> {
+    let mut variables = variables(&chosen.reading.filled, goal);
+    neighbours.introduce(chosen.template, &mut variables);
+    library.render(chosen.template, &variables)
 }
 
 fn variables(filled: &Filled, goal: &Goal) -> Filled {
     let mut variables = filled.clone();
     variables.set("task", Value::Text(one_line(&goal.description)));
     variables.set("language", Value::Text(goal.language.to_string()));
+    variables.set("beside", Value::Texts(vec![]));
     variables.set("complexity", Value::Text(goal.complexity.to_string()));
     variables
 }

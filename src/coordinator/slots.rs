@@ -28,6 +28,7 @@ pub enum Value {
     Text(String),
     Number(u16),
     Fields(Vec<Field>),
+    Texts(Vec<String>),
 }
 
 impl Serialize for Value {
@@ -37,6 +38,7 @@ impl Serialize for Value {
             Self::Text(text) => text.serialize(serializer),
             Self::Number(number) => number.serialize(serializer),
             Self::Fields(fields) => fields.serialize(serializer),
+            Self::Texts(texts) => texts.serialize(serializer),
         }
     }
 }
@@ -89,6 +91,12 @@ impl Filled {
             Some(Value::Noun(noun)) => Some(noun),
             _ => None,
         }
+    }
+
+    /// Whether a slot holds what the template puts there by itself.
+    pub(super) fn is_default(&self, slot: Slot, defaults: &Self) -> bool {
+        let key = slot.to_string();
+        self.0.get(&key) == defaults.0.get(&key)
     }
 
     pub(super) fn has(&self, slot: Slot) -> bool {
