@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::{self, Kind, evaluate};
 use super::graph::{self, Figures};
 use super::library::{Library, Template, TemplateError};
-use super::reading::{Mismatch, Reading};
+use super::reading::Mismatch;
 use super::select::{Candidate, Declined, Knowledge, Selected, select};
 use super::slots::{Filled, Value};
 use crate::cache::{Cache, Key};
@@ -305,9 +305,24 @@ pub fn try_template(library: &Library, template: &Template, language: &Language)
     if !reading.unknown.is_empty() {
         return Err(format!("its example has words that it does not account for: {}", reading.unknown.join(", ")));
     }
-    let variables = variables(&reading, &goal);
-    let (text, file) = library.render(template, &variables).map_err(|e| e.message)?;
+    let (text, file) = library.render(template, &variables(&reading.filled, &goal)).map_err(|e| e.message)?;
     Ok(by_template(template, template.task_type, &goal, text, file, started, Timestamp(0)))
+}
+
+/// A template's text and file without a task that was read: `given` fills its slots, its defaults the rest.
+pub fn render_with(
+    library: &Library,
+    template: &Template,
+    given: &Filled,
+    goal: &Goal,
+) -> Result<(String, Option<String>), TemplateError> {
+    let failed = |slot| TemplateError {
+        path: template.id.to_string(),
+        message: format!("the slot `{slot}` is not filled and has no default"),
+    };
+    let mut filled = given.only(&template.slots);
+    filled.complete(&template.defaults, &template.slots).map_err(failed)?;
+    library.render(template, &variables(&filled, goal))
 }
 
 /// An answer that belongs where its sender wants it, as far as that is a place inside the workspace.
@@ -339,11 +354,11 @@ pub fn task_key(tenant: &Tenant, goal: &Goal) -> Digest {
 }
 
 fn render(library: &Library, chosen: &Candidate<'_>, goal: &Goal) -> Result<(String, Option<String>), TemplateError> {
-    library.render(chosen.template, &variables(&chosen.reading, goal))
+    library.render(chosen.template, &variables(&chosen.reading.filled, goal))
 }
 
-fn variables(reading: &Reading, goal: &Goal) -> Filled {
-    let mut variables = reading.filled.clone();
+fn variables(filled: &Filled, goal: &Goal) -> Filled {
+    let mut variables = filled.clone();
     variables.set("task", Value::Text(one_line(&goal.description)));
     variables.set("language", Value::Text(goal.language.to_string()));
     variables.set("complexity", Value::Text(goal.complexity.to_string()));
@@ -359,9 +374,8 @@ fn by_template(
     started: Instant,
     now: Timestamp,
 ) -> Answer {
-    let language = file.as_deref().map(|file| evaluate::language_of(file, &goal.language));
-    let kind = if template.prose { Kind::Prose } else { Kind::Code(language.as_ref().unwrap_or(&goal.language)) };
-    let evaluation = evaluate(&text, kind);
+    let language = template.format.language(file.as_deref(), &goal.language);
+    let evaluation = evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),

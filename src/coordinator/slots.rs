@@ -47,10 +47,10 @@ impl Serialize for Value {
 pub struct Filled(BTreeMap<String, Value>);
 
 impl Filled {
-    /// From a template's `defaults`.
-    pub(super) fn from_defaults(defaults: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
+    /// From a table as a template's `defaults` has it. The error says which value can't stand in its slot.
+    pub fn from_table(table: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
         let mut filled = Self::default();
-        for (slot, value) in defaults {
+        for (slot, value) in table {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
                 ("name", toml::Value::String(text)) => {
@@ -72,6 +72,12 @@ impl Filled {
             filled.0.insert(slot.clone(), value);
         }
         Ok(filled)
+    }
+
+    /// What stands in these slots, and nothing else.
+    pub(super) fn only(&self, slots: &[Slot]) -> Self {
+        let wanted = |key: &String| slots.iter().any(|slot| slot.to_string() == *key);
+        Self(self.0.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     pub(super) fn set(&mut self, key: &str, value: Value) {
