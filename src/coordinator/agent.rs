@@ -381,9 +381,8 @@ fn by_template(
     started: Instant,
     now: Timestamp,
 ) -> Answer {
-    let language = file.as_deref().map(|file| evaluate::language_of(file, &goal.language));
-    let kind = if template.prose { Kind::Prose } else { Kind::Code(language.as_ref().unwrap_or(&goal.language)) };
-    let evaluation = evaluate(&text, kind);
+    let language = template.format.language(file.as_deref(), &goal.language);
+    let evaluation = evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),

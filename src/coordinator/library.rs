@@ -9,6 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
+use super::evaluate::language_of;
 use super::fields::Detail;
 use super::slots::{Filled, Slot};
 use super::words::stem;
@@ -37,7 +38,31 @@ struct FrontMatter {
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
-    prose: bool,
+    format: Format,
+}
+
+/// What a template's output is, and so what it is judged as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// In the language of the file that the template names, or else the task's.
+    #[default]
+    Code,
+    Prose,
+    Dockerfile,
+    Yaml,
+}
+
+impl Format {
+    /// The language of an output whose task asked for `asked`; `None` for prose.
+    pub fn language(self, file: Option<&str>, asked: &Language) -> Option<Language> {
+        match self {
+            Self::Code => Some(file.map_or_else(|| asked.clone(), |file| language_of(file, asked))),
+            Self::Prose => None,
+            Self::Dockerfile => Some(Language::Other("dockerfile".into())),
+            Self::Yaml => Some(Language::Other("yaml".into())),
+        }
+    }
 }
 
 /// One template, ready to match and to render.
@@ -57,7 +82,7 @@ pub struct Template {
     /// What the body honours of a field beyond name and type.
     pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
-    pub prose: bool,
+    pub format: Format,
     has_file: bool,
     /// The whole file, for `templates show`.
     pub source: String,
@@ -199,7 +224,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         slots: front.slots,
         details: front.details,
         defaults,
-        prose: front.prose,
+        format: front.format,
         has_file: front.file.is_some(),
         source: source.to_owned(),
         path,

@@ -277,14 +277,17 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Time
 fn section(part: &Part) -> String {
     let title = part.answer.file.as_deref().unwrap_or(&part.description);
     let text = part.answer.text.trim_end();
-    let prose = part.answer.evaluation.is_none_or(|e| e.cyclomatic.is_none());
-    if prose {
+    let asked = &part.answer.language;
+    let language = part.answer.file.as_deref().map_or_else(|| asked.clone(), |file| evaluate::language_of(file, asked));
+    // What has no branches is prose, or a file of another kind: a Dockerfile, YAML.
+    let branches = part.answer.evaluation.is_some_and(|e| e.cyclomatic.is_some());
+    if !branches && (language == *asked || evaluate::is_prose(&language)) {
         return format!("## {title}\n\n{text}\n");
     }
     // A fence longer than any inside can't be closed by the code.
     let longest = text.lines().map(|l| l.trim_start().chars().take_while(|c| *c == '`').count()).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
-    format!("## {title}\n\n{fence}{}\n{text}\n{fence}\n", part.answer.language)
+    format!("## {title}\n\n{fence}{language}\n{text}\n{fence}\n")
 }
 
 /// The parts' figures as one: quality is their mean, lines and complexity their sum.

@@ -55,7 +55,7 @@ pub struct Evaluation {
     /// False where the text is code with a parse error.
     pub parses: bool,
     pub lines: usize,
-    /// Cyclomatic complexity; `None` for prose and for languages without a grammar.
+    /// Cyclomatic complexity; `None` for prose, for what has no branches (a Dockerfile, YAML) and for languages without a grammar.
     pub cyclomatic: Option<u32>,
 }
 
