@@ -5,6 +5,7 @@
 
 mod backup;
 mod cache;
+mod calibrate;
 mod client;
 mod config;
 mod dead;

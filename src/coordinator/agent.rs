@@ -1,6 +1,6 @@
 //! The hybrid agent: rules first, what was done before second, a model last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -95,25 +95,7 @@ impl Agent {
         }
         let library = self.library();
         let selected = self.select_in(&library, goal, tenant, now);
-        let task_type = selected.task_type;
-        let Some(chosen) = selected.chosen else {
-            return Err(selected.declined.unwrap_or(Declined::NoTemplate));
-        };
-        let template = chosen.template;
-        match render(&library, &chosen, goal, neighbours) {
-            Ok((text, file)) => {
-                let answer = by_template(template, task_type, goal, text, file, started, now);
-                if answer.success {
-                    return Ok(answer);
-                }
-                tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
-                Err(Declined::DoesNotParse { template: template.id.clone() })
-            }
-            Err(error) => {
-                tracing::error!(template.id = %template.id, %error, "a template failed");
-                Err(Declined::NoTemplate)
-            }
-        }
+        answer_with(&library, selected, goal, neighbours, started, now)
     }
 
     /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
@@ -292,6 +274,48 @@ impl Agent {
             Some(reason) => answer.failed(reason),
             None => answer,
         })
+    }
+}
+
+/// What these templates alone make of a task: nothing is learnt or blocked, and the first of equals is taken.
+pub fn by_templates(
+    library: &Library,
+    goal: &Goal,
+    max_unknown_share: f64,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
+    let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
+    let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
+    answer_with(library, selected, goal, &Neighbours::default(), started, now)
+}
+
+/// The output of the chosen template, if it parses.
+fn answer_with(
+    library: &Library,
+    selected: Selected<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+    started: Instant,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let Some(chosen) = selected.chosen else {
+        return Err(selected.declined.unwrap_or(Declined::NoTemplate));
+    };
+    let template = chosen.template;
+    match render(library, &chosen, goal, neighbours) {
+        Ok((text, file)) => {
+            let answer = by_template(template, selected.task_type, goal, text, file, started, now);
+            if answer.success {
+                return Ok(answer);
+            }
+            tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
+            Err(Declined::DoesNotParse { template: template.id.clone() })
+        }
+        Err(error) => {
+            tracing::error!(template.id = %template.id, %error, "a template failed");
+            Err(Declined::NoTemplate)
+        }
     }
 }
 
