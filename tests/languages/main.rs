@@ -18,6 +18,7 @@ mod elixir;
 mod formats;
 mod go;
 mod javascript;
+mod npm;
 #[allow(dead_code, reason = "other tests take more of it")]
 #[path = "../support/postgres.rs"]
 mod postgres;
@@ -175,7 +176,7 @@ fn render(language: &str) -> Vec<Rendered> {
                     language: language.clone(),
                     file,
                     text,
-                    prose: template.prose,
+                    prose: template.format.language(None, &language).is_none(),
                 });
             }
         }
