@@ -5,11 +5,13 @@
 
 mod backup;
 mod cache;
+mod calibrate;
 mod client;
 mod config;
 mod dead;
 mod feedback;
 mod figures;
+mod out;
 mod provision;
 mod purge;
 mod request;

@@ -1,12 +1,13 @@
 //! The hybrid agent: rules first, what was done before second, a model last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::company::Neighbours;
 use super::evaluate::{self, Kind, evaluate};
 use super::graph::{self, Figures};
 use super::library::{Library, Template, TemplateError};
@@ -74,39 +75,27 @@ impl Agent {
 
     /// Rules, then what was done before, then a model; where nothing can do it, an answer that says why.
     pub async fn process(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
-        match self.by_rules(goal, &bounds.tenant, now) {
+        match self.by_rules(goal, &Neighbours::default(), &bounds.tenant, now) {
             Ok(answer) => answer,
             Err(declined) => self.beyond_rules(goal, bounds, &declined, "", now).await,
         }
     }
 
     /// A template's output, or why no template will do.
-    pub fn by_rules(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Result<Answer, Declined> {
+    pub fn by_rules(
+        &self,
+        goal: &Goal,
+        neighbours: &Neighbours<'_>,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<Answer, Declined> {
         let started = Instant::now();
         if !goal.context.messages.is_empty() && self.shows("messages") {
             return Err(Declined::Conversation);
         }
         let library = self.library();
         let selected = self.select_in(&library, goal, tenant, now);
-        let task_type = selected.task_type;
-        let Some(chosen) = selected.chosen else {
-            return Err(selected.declined.unwrap_or(Declined::NoTemplate));
-        };
-        let template = chosen.template;
-        match render(&library, &chosen, goal) {
-            Ok((text, file)) => {
-                let answer = by_template(template, task_type, goal, text, file, started, now);
-                if answer.success {
-                    return Ok(answer);
-                }
-                tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
-                Err(Declined::DoesNotParse { template: template.id.clone() })
-            }
-            Err(error) => {
-                tracing::error!(template.id = %template.id, %error, "a template failed");
-                Err(Declined::NoTemplate)
-            }
-        }
+        answer_with(&library, selected, goal, neighbours, started, now)
     }
 
     /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
@@ -288,6 +277,48 @@ impl Agent {
     }
 }
 
+/// What these templates alone make of a task: nothing is learnt or blocked, and the first of equals is taken.
+pub fn by_templates(
+    library: &Library,
+    goal: &Goal,
+    max_unknown_share: f64,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
+    let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
+    let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
+    answer_with(library, selected, goal, &Neighbours::default(), started, now)
+}
+
+/// The output of the chosen template, if it parses.
+fn answer_with(
+    library: &Library,
+    selected: Selected<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+    started: Instant,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let Some(chosen) = selected.chosen else {
+        return Err(selected.declined.unwrap_or(Declined::NoTemplate));
+    };
+    let template = chosen.template;
+    match render(library, &chosen, goal, neighbours) {
+        Ok((text, file)) => {
+            let answer = by_template(template, selected.task_type, goal, text, file, started, now);
+            if answer.success {
+                return Ok(answer);
+            }
+            tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
+            Err(Declined::DoesNotParse { template: template.id.clone() })
+        }
+        Err(error) => {
+            tracing::error!(template.id = %template.id, %error, "a template failed");
+            Err(Declined::NoTemplate)
+        }
+    }
+}
+
 /// What a template makes of its own example, or why it can't be used for it.
 pub fn try_template(library: &Library, template: &Template, language: &Language) -> Result<Answer, String> {
     let goal = Goal {
@@ -320,7 +351,7 @@ pub fn render_with(
         path: template.id.to_string(),
         message: format!("the slot `{slot}` is not filled and has no default"),
     };
-    let mut filled = given.only(&template.slots);
+    let mut filled = given.as_taken(&template.slots, &template.details);
     filled.complete(&template.defaults, &template.slots).map_err(failed)?;
     library.render(template, &variables(&filled, goal))
 }
@@ -353,14 +384,22 @@ pub fn task_key(tenant: &Tenant, goal: &Goal) -> Digest {
     hash.finalize().into()
 }
 
-fn render(library: &Library, chosen: &Candidate<'_>, goal: &Goal) -> Result<(String, Option<String>), TemplateError> {
-    library.render(chosen.template, &variables(&chosen.reading.filled, goal))
+fn render(
+    library: &Library,
+    chosen: &Candidate<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+) -> Result<(String, Option<String>), TemplateError> {
+    let mut variables = variables(&chosen.reading.filled, goal);
+    neighbours.introduce(chosen.template, &mut variables);
+    library.render(chosen.template, &variables)
 }
 
 fn variables(filled: &Filled, goal: &Goal) -> Filled {
     let mut variables = filled.clone();
     variables.set("task", Value::Text(one_line(&goal.description)));
     variables.set("language", Value::Text(goal.language.to_string()));
+    variables.set("beside", Value::Texts(vec![]));
     variables.set("complexity", Value::Text(goal.complexity.to_string()));
     variables
 }

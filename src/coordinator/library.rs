@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::evaluate::language_of;
 use super::fields::Detail;
 use super::ident::ident;
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -36,6 +37,10 @@ struct FrontMatter {
     details: Vec<Detail>,
     #[serde(default)]
     file: Option<String>,
+    #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -85,6 +90,9 @@ pub struct Template {
     pub(super) defaults: Filled,
     pub format: Format,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -227,6 +235,8 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         defaults,
         format: front.format,
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,

@@ -52,7 +52,7 @@ pub struct Rendered {
     /// Where the output belongs, relative to a workspace.
     pub file: Option<String>,
     pub text: String,
-    pub prose: bool,
+    pub is_code: bool,
 }
 
 impl Rendered {
@@ -64,7 +64,7 @@ impl Rendered {
     /// Whether it is code in the language that was asked for, and no prose, Dockerfile or other file beside it.
     fn is_code(&self) -> bool {
         let of_file = self.file.as_deref().map(|file| language_of(file, &self.language));
-        !self.prose && of_file.is_none_or(|language| language == self.language)
+        self.is_code && of_file.is_none_or(|language| language == self.language)
     }
 
     /// The name of the file without its folders; empty where the template names none.
@@ -176,7 +176,7 @@ fn render(language: &str) -> Vec<Rendered> {
                     language: language.clone(),
                     file,
                     text,
-                    prose: template.format.language(None, &language).is_none(),
+                    is_code: template.format == tandem::coordinator::library::Format::Code,
                 });
             }
         }
