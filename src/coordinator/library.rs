@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
@@ -9,7 +10,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
-use super::evaluate::language_of;
+use super::evaluate::{Memory, language_of};
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -78,6 +79,8 @@ pub struct Template {
     pub(super) slots: Vec<Slot>,
     pub(super) defaults: Filled,
     pub format: Format,
+    /// What its outputs were graded. A template that is read anew begins without.
+    pub(super) grades: Arc<Memory>,
     has_file: bool,
     /// The whole file, for `templates show`.
     pub source: String,
@@ -219,6 +222,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         slots: front.slots,
         defaults,
         format: front.format,
+        grades: Arc::default(),
         has_file: front.file.is_some(),
         source: source.to_owned(),
         path,
