@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
@@ -9,9 +10,10 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
-use super::evaluate::language_of;
+use super::evaluate::{Memory, language_of};
 use super::fields::Detail;
 use super::ident::ident;
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -36,6 +38,10 @@ struct FrontMatter {
     details: Vec<Detail>,
     #[serde(default)]
     file: Option<String>,
+    #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -84,7 +90,12 @@ pub struct Template {
     pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub format: Format,
+    /// What its outputs were graded. A template that is read anew begins without.
+    pub(super) grades: Arc<Memory>,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -226,7 +237,10 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         details: front.details,
         defaults,
         format: front.format,
+        grades: Arc::default(),
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,
