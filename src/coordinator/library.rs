@@ -11,6 +11,9 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
 use super::evaluate::{Memory, language_of};
+use super::fields::Detail;
+use super::ident::ident;
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -32,7 +35,13 @@ struct FrontMatter {
     #[serde(default)]
     slots: Vec<Slot>,
     #[serde(default)]
+    details: Vec<Detail>,
+    #[serde(default)]
     file: Option<String>,
+    #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -77,11 +86,16 @@ pub struct Template {
     /// Stems that the template honours beyond its triggers.
     pub(super) words: Vec<Vec<String>>,
     pub(super) slots: Vec<Slot>,
+    /// What the body honours of a field beyond name and type.
+    pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub format: Format,
     /// What its outputs were graded. A template that is read anew begins without.
     pub(super) grades: Arc<Memory>,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -203,7 +217,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     if front.triggers.is_empty() {
         return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
     }
-    let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+    let defaults = Filled::from_table(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
     let body_line = source[..source.len() - body.len()].lines().count();
     let mut apart = environment();
     let mut compile = |name: &str, text: &str, offset: usize| {
@@ -220,10 +234,13 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
         words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
         slots: front.slots,
+        details: front.details,
         defaults,
         format: front.format,
         grades: Arc::default(),
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,
@@ -245,6 +262,7 @@ fn environment() -> Environment<'static> {
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("ident", ident);
     environment
 }
 
