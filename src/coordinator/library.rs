@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::evaluate::language_of;
 use super::fields::Detail;
 use super::slots::{Filled, Slot};
-use super::words::stem;
+use super::words::words;
 use crate::domain::{Language, TaskType, TemplateId};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config/templates");
@@ -293,7 +293,8 @@ fn split(source: &str) -> Result<(&str, &str), String> {
 }
 
 fn alternatives(group: &str) -> Vec<Vec<String>> {
-    group.split('|').map(|a| a.split_whitespace().map(|w| stem(&w.to_lowercase())).collect()).collect()
+    // Read like a task, so that a synonym, or two words that are one, is the same on both sides.
+    group.split('|').map(|a| words(a).into_iter().map(|w| w.stem).collect()).collect()
 }
 
 fn describe(error: &minijinja::Error) -> String {

@@ -9,6 +9,7 @@ pub mod decompose;
 pub mod evaluate;
 pub mod fields;
 pub mod graph;
+mod lexicon;
 pub mod library;
 pub mod noun;
 pub mod reading;
