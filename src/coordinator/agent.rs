@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::company::Neighbours;
 use super::evaluate::{self, Kind, evaluate};
 use super::graph::{self, Figures};
 use super::library::{Library, Template, TemplateError};
-use super::reading::{Mismatch, Reading};
+use super::reading::Mismatch;
 use super::select::{Candidate, Declined, Knowledge, Selected, select};
 use super::slots::{Filled, Value};
 use crate::cache::{Cache, Key};
@@ -19,7 +20,7 @@ use crate::domain::{
     Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType,
     TemplateId, Tenant, Timestamp,
 };
-use crate::llm::{self, Client, Finish, Prompt};
+use crate::llm::{Client, Finish, Prompt, Spent, Terms};
 
 /// How the agent works.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -49,6 +50,21 @@ pub struct Bounds {
     pub deadline: Instant,
 }
 
+impl Bounds {
+    /// What a model is told of them.
+    pub fn terms(&self) -> Terms {
+        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let terms = Terms::new(self.tenant.clone(), self.correlation_id.clone(), deadline);
+        Terms { max_cost: self.max_cost, ..terms }
+    }
+}
+
+/// Why no model answered, and what it cost nevertheless.
+struct Unasked {
+    why: String,
+    spent: Spent,
+}
+
 /// Does one task. Cheap to clone.
 #[derive(Clone)]
 pub struct Agent {
@@ -74,20 +90,27 @@ impl Agent {
 
     /// Rules, then what was done before, then a model; where nothing can do it, an answer that says why.
     pub async fn process(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
-        match self.by_rules(goal, &bounds.tenant, now) {
+        match self.by_rules(goal, &Neighbours::default(), &bounds.tenant, now) {
             Ok(answer) => answer,
             Err(declined) => self.beyond_rules(goal, bounds, &declined, "", now).await,
         }
     }
 
     /// A template's output, or why no template will do.
-    pub fn by_rules(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Result<Answer, Declined> {
+    pub fn by_rules(
+        &self,
+        goal: &Goal,
+        neighbours: &Neighbours<'_>,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<Answer, Declined> {
         let started = Instant::now();
         if !goal.context.messages.is_empty() && self.shows("messages") {
             return Err(Declined::Conversation);
         }
         let library = self.library();
-        answer_with(&library, self.select_in(&library, goal, tenant, now), goal, started, now)
+        let selected = self.select_in(&library, goal, tenant, now);
+        answer_with(&library, selected, goal, neighbours, started, now)
     }
 
     /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
@@ -114,7 +137,10 @@ impl Agent {
                 }
                 answer
             }
-            Err(why) => fallback(goal, format!("{why}; {declined}"), now),
+            Err(Unasked { why, spent }) => {
+                let answer = fallback(goal, format!("{why}; {declined}"), now);
+                Answer { cost: spent.cost, usage: spent.usage(), ..answer }
+            }
         }
     }
 
@@ -223,25 +249,21 @@ impl Agent {
         }
     }
 
-    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, String> {
+    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, Unasked> {
+        let unasked = |why: String, spent| Unasked { why, spent };
         if !self.llm.is_configured() {
-            return Err(
-                "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned()
-            );
+            let why = "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY";
+            return Err(unasked(why.to_owned(), Spent::default()));
         }
         let prompt = prompt(goal, &self.cache.options().context_fields, earlier);
-        if let Some(max) = bounds.max_cost {
-            let worst = self.llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
-            if worst > max {
-                return Err(format!("a model call may cost {worst}, and max_cost_usd allows {max}"));
-            }
-        }
-        let deadline = tokio::time::Instant::from_std(bounds.deadline);
-        let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
+        let asked = self.llm.ask(&prompt, &bounds.terms(), now).await;
+        let completion = asked.map_err(|failed| unasked(failed.error.chain(), failed.spent))?;
         // A hostile text may take the parser a second.
         let (answered, language) = (completion.text.clone(), goal.language.clone());
         let evaluation = tokio::task::spawn_blocking(move || evaluate(&answered, Kind::Unknown(&language)));
-        let evaluation = evaluation.await.map_err(|e| format!("the answer could not be evaluated: {e}"))?;
+        let evaluation = evaluation
+            .await
+            .map_err(|e| unasked(format!("the answer could not be evaluated: {e}"), completion.spent))?;
         let text = evaluate::unfence(&completion.text).map_or(completion.text.as_str(), |fenced| fenced.code);
         let complete = matches!(completion.finish, Finish::Stop);
         let reason = if !complete {
@@ -257,7 +279,7 @@ impl Agent {
         let answer = Answer {
             model: Some(completion.model),
             usage,
-            cost: completion.cost,
+            cost: completion.spent.cost,
             evaluation: Some(evaluation),
             time: completion.time,
             ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, text.to_owned(), now)
@@ -279,7 +301,7 @@ pub fn by_templates(
     let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
     let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
     let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
-    answer_with(library, selected, goal, started, now)
+    answer_with(library, selected, goal, &Neighbours::default(), started, now)
 }
 
 /// The output of the chosen template, if it parses.
@@ -287,6 +309,7 @@ fn answer_with(
     library: &Library,
     selected: Selected<'_>,
     goal: &Goal,
+    neighbours: &Neighbours<'_>,
     started: Instant,
     now: Timestamp,
 ) -> Result<Answer, Declined> {
@@ -294,7 +317,7 @@ fn answer_with(
         return Err(selected.declined.unwrap_or(Declined::NoTemplate));
     };
     let template = chosen.template;
-    match render(library, &chosen, goal) {
+    match render(library, &chosen, goal, neighbours) {
         Ok((text, file)) => {
             let answer = by_template(template, selected.task_type, goal, text, file, started, now);
             if answer.success {
@@ -327,9 +350,24 @@ pub fn try_template(library: &Library, template: &Template, language: &Language)
     if !reading.unknown.is_empty() {
         return Err(format!("its example has words that it does not account for: {}", reading.unknown.join(", ")));
     }
-    let variables = variables(&reading, &goal);
-    let (text, file) = library.render(template, &variables).map_err(|e| e.message)?;
+    let (text, file) = library.render(template, &variables(&reading.filled, &goal)).map_err(|e| e.message)?;
     Ok(by_template(template, template.task_type, &goal, text, file, started, Timestamp(0)))
+}
+
+/// A template's text and file without a task that was read: `given` fills its slots, its defaults the rest.
+pub fn render_with(
+    library: &Library,
+    template: &Template,
+    given: &Filled,
+    goal: &Goal,
+) -> Result<(String, Option<String>), TemplateError> {
+    let failed = |slot| TemplateError {
+        path: template.id.to_string(),
+        message: format!("the slot `{slot}` is not filled and has no default"),
+    };
+    let mut filled = given.as_taken(&template.slots, &template.details);
+    filled.complete(&template.defaults, &template.slots).map_err(failed)?;
+    library.render(template, &variables(&filled, goal))
 }
 
 /// An answer that belongs where its sender wants it, as far as that is a place inside the workspace.
@@ -360,14 +398,22 @@ pub fn task_key(tenant: &Tenant, goal: &Goal) -> Digest {
     hash.finalize().into()
 }
 
-fn render(library: &Library, chosen: &Candidate<'_>, goal: &Goal) -> Result<(String, Option<String>), TemplateError> {
-    library.render(chosen.template, &variables(&chosen.reading, goal))
+fn render(
+    library: &Library,
+    chosen: &Candidate<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+) -> Result<(String, Option<String>), TemplateError> {
+    let mut variables = variables(&chosen.reading.filled, goal);
+    neighbours.introduce(chosen.template, &mut variables);
+    library.render(chosen.template, &variables)
 }
 
-fn variables(reading: &Reading, goal: &Goal) -> Filled {
-    let mut variables = reading.filled.clone();
+fn variables(filled: &Filled, goal: &Goal) -> Filled {
+    let mut variables = filled.clone();
     variables.set("task", Value::Text(one_line(&goal.description)));
     variables.set("language", Value::Text(goal.language.to_string()));
+    variables.set("beside", Value::Texts(vec![]));
     variables.set("complexity", Value::Text(goal.complexity.to_string()));
     variables
 }
@@ -450,20 +496,12 @@ fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
         Complexity::Simple => Some(1_024),
         Complexity::Medium | Complexity::Complex => None,
     };
-    Prompt { system, messages, max_output_tokens }
+    Prompt { system, messages, max_output_tokens, ..Prompt::default() }
 }
 
 /// The language that a task names, else the given default.
 pub fn language_of(task: &str) -> Option<Language> {
     super::words::language_of(&super::words::words(task))
-}
-
-fn describe(error: &llm::Error) -> String {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 use super::evaluate::language_of;
 use super::fields::Detail;
+use super::ident::ident;
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::words;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -35,6 +37,10 @@ struct FrontMatter {
     details: Vec<Detail>,
     #[serde(default)]
     file: Option<String>,
+    #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
@@ -84,6 +90,9 @@ pub struct Template {
     pub(super) defaults: Filled,
     pub format: Format,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -205,7 +214,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     if front.triggers.is_empty() {
         return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
     }
-    let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+    let defaults = Filled::from_table(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
     let body_line = source[..source.len() - body.len()].lines().count();
     let mut apart = environment();
     let mut compile = |name: &str, text: &str, offset: usize| {
@@ -226,6 +235,8 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         defaults,
         format: front.format,
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,
@@ -247,6 +258,7 @@ fn environment() -> Environment<'static> {
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("ident", ident);
     environment
 }
 

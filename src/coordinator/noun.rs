@@ -58,6 +58,11 @@ impl Noun {
         Some(Self { forms: Forms::new(words), one, many })
     }
 
+    /// "orders" and "order" are names of one thing.
+    pub fn is_same_thing(&self, other: &Self) -> bool {
+        self.one == other.one
+    }
+
     pub fn dotted(&self) -> &str {
         &self.forms.dotted
     }

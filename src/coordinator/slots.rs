@@ -31,6 +31,7 @@ pub enum Value {
     Text(String),
     Number(u16),
     Fields(Vec<Field>),
+    Texts(Vec<String>),
 }
 
 impl Serialize for Value {
@@ -40,6 +41,7 @@ impl Serialize for Value {
             Self::Text(text) => text.serialize(serializer),
             Self::Number(number) => number.serialize(serializer),
             Self::Fields(fields) => fields.serialize(serializer),
+            Self::Texts(texts) => texts.serialize(serializer),
         }
     }
 }
@@ -50,10 +52,10 @@ impl Serialize for Value {
 pub struct Filled(BTreeMap<String, Value>);
 
 impl Filled {
-    /// From a template's `defaults`.
-    pub(super) fn from_defaults(defaults: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
+    /// From a table as a template's `defaults` has it. The error says which value can't stand in its slot.
+    pub fn from_table(table: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
         let mut filled = Self::default();
-        for (slot, value) in defaults {
+        for (slot, value) in table {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
                 ("name", toml::Value::String(text)) => {
@@ -77,6 +79,20 @@ impl Filled {
         Ok(filled)
     }
 
+    /// What a template with these slots would take of it: a list with a field that asks for more than the template
+    /// honours is left out, as such a task is declined.
+    pub(super) fn as_taken(&self, slots: &[Slot], details: &[Detail]) -> Self {
+        let takes = |key: &String, value: &Value| {
+            let honoured = match value {
+                Value::Fields(fields) => fields.iter().all(|field| field.is_within(details)),
+                _ => true,
+            };
+            honoured && slots.iter().any(|slot| slot.to_string() == *key)
+        };
+        let taken = self.0.iter().filter(|(key, value)| takes(key, value));
+        Self(taken.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
     pub(super) fn set(&mut self, key: &str, value: Value) {
         self.0.insert(key.to_owned(), value);
     }
@@ -86,6 +102,12 @@ impl Filled {
             Some(Value::Noun(noun)) => Some(noun),
             _ => None,
         }
+    }
+
+    /// Whether a slot holds what the template puts there by itself.
+    pub(super) fn is_default(&self, slot: Slot, defaults: &Self) -> bool {
+        let key = slot.to_string();
+        self.0.get(&key) == defaults.0.get(&key)
     }
 
     pub(super) fn has(&self, slot: Slot) -> bool {
