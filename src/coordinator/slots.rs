@@ -299,6 +299,52 @@ const RELATIONS: [&str; 21] = [
     "stores",
 ];
 
+/// Verbs whose object is what a task is about: "to *list* orders", "*import* products".
+const VERBS: [&str; 42] = [
+    "list",
+    "lists",
+    "listing",
+    "create",
+    "creates",
+    "update",
+    "updates",
+    "delete",
+    "deletes",
+    "show",
+    "shows",
+    "display",
+    "displays",
+    "render",
+    "renders",
+    "edit",
+    "edits",
+    "serve",
+    "serves",
+    "expose",
+    "exposes",
+    "track",
+    "tracks",
+    "cache",
+    "caches",
+    "validate",
+    "validates",
+    "test",
+    "document",
+    "benchmark",
+    "profile",
+    "parse",
+    "parses",
+    "import",
+    "imports",
+    "export",
+    "exports",
+    "load",
+    "read",
+    "reads",
+    "stream",
+    "memoize",
+];
+
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
 const NAME_WORDS: usize = 3;
 
@@ -328,8 +374,10 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
     };
     let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
     let follow = |those: &'static [&'static str]| (0..words.len()).filter(move |&at| is(at, those));
-    // "based on distroless", "from two databases" name no thing that is made.
-    let said = |at: usize| at > 0 && (triggers[at - 1] || words[at - 1].is_filler());
+    // "based on distroless", "runs on arm" name no thing that is made.
+    let said = |at: usize| {
+        at > 0 && !is(at - 1, &["run", "runs", "running"]) && (triggers[at - 1] || words[at - 1].is_filler())
+    };
     for at in follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over"]) {
         if is(at, &["to", "on", "over"]) && !said(at) {
             continue;
@@ -345,8 +393,8 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
         // "that keeps sessions", "to list and create vehicles": verbs come first, which the template honours or which say
         // nothing of their own.
         if is(at, &["that", "which", "to"]) {
-            let clause = !is(at, &["to"]);
-            let known = |i: usize| honoured[i] || words[i].is_filler() || is(i, &RELATIONS);
+            let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|v| words[at - 1].lower.starts_with(v));
+            let known = |i: usize| (honoured[i] && is(i, &VERBS)) || words[i].is_filler() || is(i, &RELATIONS);
             let begin = from;
             while from + 1 < words.len()
                 && known(from)
@@ -356,7 +404,7 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
                 from += 1;
             }
             let acted = begin < from || words[at + 1..from].iter().any(|w| RELATIONS.contains(&w.lower.as_str()));
-            if clause && !acted {
+            if !acted && !heard {
                 continue;
             }
         }
@@ -375,9 +423,18 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
         triggers.get(span.end).is_some_and(|t| *t)
             || (span.start > 0 && triggers[span.start - 1] && !span.clone().any(|i| free(i) && kind(i)))
     };
-    let starts = (0..words.len()).filter(|&i| free(i) && !is(i, &ACTIONS));
+    // "a view refreshed at night": what is said of the thing is not its name.
+    let says = |i: usize| i > 0 && triggers[i - 1] && words[i].lower.ends_with("ed");
+    let starts = (0..words.len()).filter(|&i| free(i) && !is(i, &ACTIONS) && !says(i));
     if let Some(span) = starts.map(|from| phrase(from, &usable)).find(|span| is_named(span) && beside(span)) {
         return noun(words, span);
+    }
+    // "import products", "benchmark the parser": what the order is about.
+    if let Some(first) = (0..words.len()).find(|&i| !words[i].is_filler()).filter(|&i| taken[i] && is(i, &VERBS)) {
+        let from = (first + 1..words.len()).find(|&i| words[i].after_break || !words[i].is_filler());
+        if let Some(span) = from.map(|from| phrase(from, &usable)).filter(is_named) {
+            return noun(words, span);
+        }
     }
     // "a bug in orders"; then "for todos", "for the validator", though the template knows the word for something else.
     let inside = follow(&["in"]).map(|at| phrase(at + 1 + usize::from(is(at + 1, &["the"])), &usable)).find(is_named);
