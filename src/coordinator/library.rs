@@ -202,8 +202,11 @@ struct Parsed {
 /// Reads a template file and compiles it apart, so that a broken one touches nothing that serves.
 fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     let (front, body) = split(source)?;
-    let front: FrontMatter =
-        toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
+    let front: FrontMatter = toml::from_str(front).map_err(|e| {
+        // The first line of the file is `+++`.
+        let line = e.span().map_or(2, |span| 2 + front[..span.start].matches('\n').count());
+        format!("line {line}: front matter: {}", e.message())
+    })?;
     let language = match front.language.as_str() {
         "any" => None,
         name => Some(Language::named(name).ok_or_else(|| {
