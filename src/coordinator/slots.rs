@@ -431,13 +431,17 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
     }
     // "import products", "benchmark the parser": what the order is about.
     if let Some(first) = (0..words.len()).find(|&i| !words[i].is_filler()).filter(|&i| taken[i] && is(i, &VERBS)) {
-        let from = (first + 1..words.len()).find(|&i| words[i].after_break || !words[i].is_filler());
+        let from = (first + 1..words.len()).find(|&i| !is(i, &["a", "an", "the", "our", "my"]));
         if let Some(span) = from.map(|from| phrase(from, &usable)).filter(is_named) {
             return noun(words, span);
         }
     }
     // "a bug in orders"; then "for todos", "for the validator", though the template knows the word for something else.
-    let inside = follow(&["in"]).map(|at| phrase(at + 1 + usize::from(is(at + 1, &["the"])), &usable)).find(is_named);
+    let inside = follow(&["in"]).find_map(|at| {
+        let the = is(at + 1, &["the", "our"]);
+        let span = phrase(at + 1 + usize::from(the), &usable);
+        (is_named(&span) && (the || words[span.end - 1].lower.ends_with('s'))).then_some(span)
+    });
     let known = || {
         follow(&["for"]).find_map(|at| {
             let the = is(at + 1, &["the", "our"]);

@@ -73,7 +73,8 @@ impl Word {
 
     /// Joins or begins phrases: a name ends before it.
     pub fn is_boundary(&self) -> bool {
-        self.is_filler() || LIMITERS.contains(&self.lower.as_str())
+        self.is_filler()
+            || [LIMITERS.as_slice(), &PREPOSITIONS].iter().any(|those| those.contains(&self.lower.as_str()))
     }
 }
 
@@ -138,6 +139,12 @@ pub const LIMITERS: [&str; 51] = [
     "nine",
     "ten",
     "hundred",
+];
+
+/// Prepositions that are no fillers: what follows is a condition, never a part of a name.
+const PREPOSITIONS: [&str; 18] = [
+    "under", "between", "within", "during", "before", "after", "against", "per", "across", "through", "inside",
+    "outside", "since", "while", "if", "than", "among", "towards",
 ];
 
 /// More words than this are a description that rules can't be sure of, and taking it apart would take too long.
