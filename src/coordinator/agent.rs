@@ -1,6 +1,6 @@
 //! The hybrid agent: rules first, what was done before second, a model last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::domain::{
     Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType,
     TemplateId, Tenant, Timestamp,
 };
-use crate::llm::{self, Client, Finish, Prompt};
+use crate::llm::{Client, Finish, Prompt, Spent, Terms};
 
 /// How the agent works.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -48,6 +48,21 @@ pub struct Bounds {
     /// What model calls may cost together; `None`: no bound of the request's own.
     pub max_cost: Option<NanoUsd>,
     pub deadline: Instant,
+}
+
+impl Bounds {
+    /// What a model is told of them.
+    pub fn terms(&self) -> Terms {
+        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let terms = Terms::new(self.tenant.clone(), self.correlation_id.clone(), deadline);
+        Terms { max_cost: self.max_cost, ..terms }
+    }
+}
+
+/// Why no model answered, and what it cost nevertheless.
+struct Unasked {
+    why: String,
+    spent: Spent,
 }
 
 /// Does one task. Cheap to clone.
@@ -95,25 +110,7 @@ impl Agent {
         }
         let library = self.library();
         let selected = self.select_in(&library, goal, tenant, now);
-        let task_type = selected.task_type;
-        let Some(chosen) = selected.chosen else {
-            return Err(selected.declined.unwrap_or(Declined::NoTemplate));
-        };
-        let template = chosen.template;
-        match render(&library, &chosen, goal, neighbours) {
-            Ok((text, file)) => {
-                let answer = by_template(template, task_type, goal, text, file, started, now);
-                if answer.success {
-                    return Ok(answer);
-                }
-                tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
-                Err(Declined::DoesNotParse { template: template.id.clone() })
-            }
-            Err(error) => {
-                tracing::error!(template.id = %template.id, %error, "a template failed");
-                Err(Declined::NoTemplate)
-            }
-        }
+        answer_with(&library, selected, goal, neighbours, started, now)
     }
 
     /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
@@ -140,7 +137,10 @@ impl Agent {
                 }
                 answer
             }
-            Err(why) => fallback(goal, format!("{why}; {declined}"), now),
+            Err(Unasked { why, spent }) => {
+                let answer = fallback(goal, format!("{why}; {declined}"), now);
+                Answer { cost: spent.cost, usage: spent.usage(), ..answer }
+            }
         }
     }
 
@@ -249,25 +249,21 @@ impl Agent {
         }
     }
 
-    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, String> {
+    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, Unasked> {
+        let unasked = |why: String, spent| Unasked { why, spent };
         if !self.llm.is_configured() {
-            return Err(
-                "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned()
-            );
+            let why = "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY";
+            return Err(unasked(why.to_owned(), Spent::default()));
         }
         let prompt = prompt(goal, &self.cache.options().context_fields, earlier);
-        if let Some(max) = bounds.max_cost {
-            let worst = self.llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
-            if worst > max {
-                return Err(format!("a model call may cost {worst}, and max_cost_usd allows {max}"));
-            }
-        }
-        let deadline = tokio::time::Instant::from_std(bounds.deadline);
-        let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
+        let asked = self.llm.ask(&prompt, &bounds.terms(), now).await;
+        let completion = asked.map_err(|failed| unasked(failed.error.chain(), failed.spent))?;
         // A hostile text may take the parser a second.
         let (answered, language) = (completion.text.clone(), goal.language.clone());
         let evaluation = tokio::task::spawn_blocking(move || evaluate(&answered, Kind::Unknown(&language)));
-        let evaluation = evaluation.await.map_err(|e| format!("the answer could not be evaluated: {e}"))?;
+        let evaluation = evaluation
+            .await
+            .map_err(|e| unasked(format!("the answer could not be evaluated: {e}"), completion.spent))?;
         let text = evaluate::unfence(&completion.text).map_or(completion.text.as_str(), |fenced| fenced.code);
         let complete = matches!(completion.finish, Finish::Stop);
         let reason = if !complete {
@@ -283,7 +279,7 @@ impl Agent {
         let answer = Answer {
             model: Some(completion.model),
             usage,
-            cost: completion.cost,
+            cost: completion.spent.cost,
             evaluation: Some(evaluation),
             time: completion.time,
             ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, text.to_owned(), now)
@@ -292,6 +288,48 @@ impl Agent {
             Some(reason) => answer.failed(reason),
             None => answer,
         })
+    }
+}
+
+/// What these templates alone make of a task: nothing is learnt or blocked, and the first of equals is taken.
+pub fn by_templates(
+    library: &Library,
+    goal: &Goal,
+    max_unknown_share: f64,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
+    let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
+    let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
+    answer_with(library, selected, goal, &Neighbours::default(), started, now)
+}
+
+/// The output of the chosen template, if it parses.
+fn answer_with(
+    library: &Library,
+    selected: Selected<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+    started: Instant,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let Some(chosen) = selected.chosen else {
+        return Err(selected.declined.unwrap_or(Declined::NoTemplate));
+    };
+    let template = chosen.template;
+    match render(library, &chosen, goal, neighbours) {
+        Ok((text, file)) => {
+            let answer = by_template(template, selected.task_type, goal, text, file, started, now);
+            if answer.success {
+                return Ok(answer);
+            }
+            tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
+            Err(Declined::DoesNotParse { template: template.id.clone() })
+        }
+        Err(error) => {
+            tracing::error!(template.id = %template.id, %error, "a template failed");
+            Err(Declined::NoTemplate)
+        }
     }
 }
 
@@ -327,7 +365,7 @@ pub fn render_with(
         path: template.id.to_string(),
         message: format!("the slot `{slot}` is not filled and has no default"),
     };
-    let mut filled = given.only(&template.slots);
+    let mut filled = given.as_taken(&template.slots, &template.details);
     filled.complete(&template.defaults, &template.slots).map_err(failed)?;
     library.render(template, &variables(&filled, goal))
 }
@@ -458,20 +496,12 @@ fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
         Complexity::Simple => Some(1_024),
         Complexity::Medium | Complexity::Complex => None,
     };
-    Prompt { system, messages, max_output_tokens }
+    Prompt { system, messages, max_output_tokens, ..Prompt::default() }
 }
 
 /// The language that a task names, else the given default.
 pub fn language_of(task: &str) -> Option<Language> {
     super::words::language_of(&super::words::words(task))
-}
-
-fn describe(error: &llm::Error) -> String {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,20 @@ impl Detail {
     pub(super) const ALL: [Self; 5] = [Self::Optional, Self::Unique, Self::Size, Self::Date, Self::Float];
 }
 
+impl Field {
+    /// Whether a template that honours these details gives all that this field asks for.
+    pub(super) fn is_within(&self, details: &[Detail]) -> bool {
+        let asked = [
+            (!self.required, Detail::Optional),
+            (self.unique, Detail::Unique),
+            (self.size.is_some(), Detail::Size),
+            (self.r#type == FieldType::Date, Detail::Date),
+            (self.r#type == FieldType::Float, Detail::Float),
+        ];
+        asked.iter().all(|(asks, detail)| !asks || details.contains(detail))
+    }
+}
+
 impl FieldType {
     /// By any name that people use for it, in lower case.
     pub(super) fn named(lower: &str) -> Option<Self> {

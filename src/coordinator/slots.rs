@@ -76,10 +76,18 @@ impl Filled {
         Ok(filled)
     }
 
-    /// What stands in these slots, and nothing else.
-    pub(super) fn only(&self, slots: &[Slot]) -> Self {
-        let wanted = |key: &String| slots.iter().any(|slot| slot.to_string() == *key);
-        Self(self.0.iter().filter(|(key, _)| wanted(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
+    /// What a template with these slots would take of it: a list with a field that asks for more than the template
+    /// honours is left out, as such a task is declined.
+    pub(super) fn as_taken(&self, slots: &[Slot], details: &[Detail]) -> Self {
+        let takes = |key: &String, value: &Value| {
+            let honoured = match value {
+                Value::Fields(fields) => fields.iter().all(|field| field.is_within(details)),
+                _ => true,
+            };
+            honoured && slots.iter().any(|slot| slot.to_string() == *key)
+        };
+        let taken = self.0.iter().filter(|(key, value)| takes(key, value));
+        Self(taken.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     pub(super) fn set(&mut self, key: &str, value: Value) {

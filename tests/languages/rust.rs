@@ -33,9 +33,9 @@ fn written(code: &[Rendered]) -> PathBuf {
         let mut text = one.text.clone();
         // A program's `main` is called by nobody here: without this all of it would be dead code.
         if text.lines().any(|line| line.starts_with("fn main(") || line.starts_with("async fn main(")) {
-            text.push_str("\npub fn run() {\n    let _ = main();\n}\n");
+            text.push_str("\npub fn call_of_main() {\n    let _ = main();\n}\n");
         } else if text.lines().any(|line| line.starts_with("criterion_main!(")) {
-            text.push_str("\npub fn run() {\n    main();\n}\n");
+            text.push_str("\npub fn call_of_main() {\n    main();\n}\n");
         }
         tool::write(&folder, &source(one), &text);
     }
@@ -82,7 +82,7 @@ fn tests(code: &[Rendered], folder: &Path, table: &mut Table) {
     const TOOL: &str = "cargo test";
     let postgres = Postgres::start();
     let mut test = cargo("test", folder);
-    test.args(["--lib", "--", "--include-ignored"]).env("DATABASE_URL", postgres.url());
+    test.args(["--lib", "--", "--include-ignored", "--test-threads=1"]).env("DATABASE_URL", postgres.url());
     let (_, said) = tool::output(&mut test);
     let mut run = BTreeSet::new();
     let outcomes = said.lines().filter_map(|line| line.strip_prefix("test ")?.rsplit_once(" ... "));

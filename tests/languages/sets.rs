@@ -19,7 +19,7 @@ impl Set {
     }
 }
 
-pub const ALL: [Set; 16] = [
+pub const ALL: [Set; 18] = [
     Set {
         name: "ordinary",
         in_sample: true,
@@ -44,6 +44,27 @@ pub const ALL: [Set; 16] = [
             port = 65535
             path = "/api/v1.0/Order-Items"
             fields = ["customer_id integer", "total decimal", "note text"]
+        "#,
+    },
+    Set {
+        name: "details",
+        in_sample: true,
+        task: "customers with unique email and optional note",
+        // Only for templates that honour all of it.
+        slots: r#"
+            name = "customers"
+            fields = ["email varchar(255) unique", "note text optional", "price numeric(10,2)", "discount decimal optional",
+                "visits integer optional", "active boolean optional", "seen_at timestamp optional", "account uuid optional",
+                "settings json optional", "born date", "left date optional", "ratio float", "score float optional"]
+        "#,
+    },
+    Set {
+        name: "optional",
+        in_sample: false,
+        task: "clients with optional note",
+        slots: r#"
+            name = "clients"
+            fields = ["email text", "note text optional", "visits integer optional"]
         "#,
     },
     Set {
@@ -121,7 +142,7 @@ pub const ALL: [Set; 16] = [
         task: "select",
         slots: r#"
             name = "select"
-            fields = ["from text", "where uuid", "group integer", "limit integer", "offset integer", "table text"]
+            fields = ["join text", "group integer", "limit integer", "offset integer", "table text", "values json"]
         "#,
     },
     Set {
@@ -130,7 +151,7 @@ pub const ALL: [Set; 16] = [
         task: "order",
         slots: r#"
             name = "order"
-            fields = ["self text", "super text", "crate text", "this text", "async boolean", "await boolean"]
+            fields = ["self text", "super text", "crate text", "mod text", "async boolean", "await boolean"]
         "#,
     },
     Set {
@@ -175,8 +196,8 @@ pub const ALL: [Set; 16] = [
             path = "/api/v1/tenants/internationalization/administration/notifications"
             fields = ["internationalization_administration_notification_identifier integer",
                 "internationalization_administration_notification_description text",
-                "a text", "b text", "c text", "d integer", "e decimal", "f decimal", "g uuid", "h uuid", "i timestamp",
-                "j json", "k json", "l boolean", "m text", "n text"]
+                "aa text", "bb text", "cc text", "dd integer", "ee decimal", "ff decimal", "gg uuid", "hh uuid", "ii timestamp",
+                "jj json", "kk json", "ll boolean", "mm text", "nn text"]
         "#,
     },
 ];
