@@ -18,6 +18,7 @@ mod elixir;
 mod formats;
 mod go;
 mod javascript;
+mod npm;
 #[allow(dead_code, reason = "other tests take more of it")]
 #[path = "../support/postgres.rs"]
 mod postgres;
