@@ -12,5 +12,6 @@ pub mod embed;
 pub mod http;
 pub mod llm;
 pub mod pipeline;
+pub mod retry;
 pub mod store;
 pub mod telemetry;

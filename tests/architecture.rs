@@ -13,7 +13,7 @@ mod rust_source;
 use rust_source::{Import, Source};
 
 /// A room imports only rooms on lower floors. Rooms on one floor never import each other.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("cli", 11),
     ("app", 10),
     ("config", 9),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u8); 13] = [
     ("cache", 3),
     ("store", 2),
     ("embed", 2),
+    ("retry", 1),
     ("telemetry", 1),
     ("domain", 0),
 ];

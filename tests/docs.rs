@@ -572,6 +572,10 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
             }
             "feedback" => json!({"correlation_id": id, "verdict": "good"}),
             "purge" => json!({"dry_run": true}),
+            // Without a key no model can be asked: that is an answer, too.
+            "llm-query" => json!({"prompt": "Why is the sky blue?"}),
+            "llm-parallel" => json!({"queries": [{"prompt": "Why is the sky blue?"}]}),
+            "llm-pipeline" => json!({"steps": [{"prompt": "Why is the sky blue?"}]}),
             "template-show" => json!({"id": "elixir-nats-consumer"}),
             "template-select" => json!({"task": "Create a NATS consumer for user events"}),
             // Without an embedding model this one is refused, as documented.

@@ -216,7 +216,7 @@ impl Worker {
         let seen = config.templates.folder().map(look);
         let (library, broken) = Library::load(config.templates.folder());
         broken.iter().for_each(|problem| error!(%problem, "a template is left out"));
-        let coordinator = Coordinator::new(Agent::new(config.agent.clone(), library, cache.clone(), llm));
+        let coordinator = Coordinator::new(Agent::new(config.agent.clone(), library, cache.clone(), llm.clone()));
         let pipeline = Pipeline::new(config.requests.clone(), coordinator, store.clone(), recorder.clone(), embedder);
 
         let (instance, repeats) = (Instance::generate(), Repeats::new());
@@ -246,6 +246,7 @@ impl Worker {
             desk: submits.desk(),
             cache,
             recorder: recorder.clone(),
+            llm,
         });
         trim();
         Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks, watch, page })

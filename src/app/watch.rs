@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Connection, Desk, DoorCounts};
 use crate::cache::Cache;
 use crate::http::{Readiness, Sources};
+use crate::llm::{Circuit, Client};
 use crate::pipeline::{ComponentHealth, Status};
 use crate::store::{Recorder, Store};
 use crate::telemetry::{Figures, meters};
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub(super) desk: Desk,
     pub(super) cache: Cache,
     pub(super) recorder: Recorder,
+    pub(super) llm: Client,
 }
 
 impl Watch {
@@ -88,6 +90,14 @@ impl Watch {
             figures.recorder_waiting = parts.recorder.waiting();
             figures.recorder_dropped = parts.recorder.dropped();
             figures.recorder_refused = parts.recorder.refused();
+            for model in parts.llm.health() {
+                let state = match model.circuit {
+                    Circuit::Closed => 0,
+                    Circuit::Open => 1,
+                    Circuit::HalfOpen => 2,
+                };
+                meters().circuit(&model.model, state);
+            }
         }
         figures
     }

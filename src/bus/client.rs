@@ -1,14 +1,17 @@
 //! The other side of the door: what the command line asks with. It knows no more than any client does.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::header::HeaderMap;
 use async_nats::{Request, RequestErrorKind};
+use futures::{FutureExt, StreamExt};
 use serde::Serialize;
 
-use super::wire::ACCEPT_OBJECT_STORE;
+use super::job::progress_subject;
+use super::wire::{ACCEPT_OBJECT_STORE, Progress};
 use super::{Connection, Error, Options, connect, objects};
-use crate::domain::Tenant;
+use crate::domain::{RequestId, Tenant};
 
 /// A connection that asks. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +40,40 @@ impl Client {
     ) -> Result<Said, Error> {
         let body = serde_json::to_vec(body)?;
         self.ask_raw(subject, tenant, body, timeout).await
+    }
+
+    /// As [`Self::ask`], and hears what is told of it meanwhile at the progress subject of `id`, which stands in the body.
+    pub async fn ask_told(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        body: &impl Serialize,
+        timeout: Duration,
+        id: &RequestId,
+        mut told: impl FnMut(Progress),
+    ) -> Result<Said, Error> {
+        let progress = progress_subject(tenant, id);
+        let listening = self.0.client.subscribe(progress.clone()).await;
+        // The question goes the same way after it, so the server knows it before.
+        let mut listening = listening.map_err(|source| Error::Subscribe { subject: progress, source })?;
+        let mut tell = |message: async_nats::Message| {
+            if let Ok(progress) = serde_json::from_slice(&message.payload) {
+                told(progress);
+            }
+        };
+        let mut asking = pin!(self.ask(subject, tenant, body, timeout));
+        let said = loop {
+            tokio::select! {
+                biased;
+                Some(message) = listening.next() => tell(message),
+                said = &mut asking => break said?,
+            }
+        };
+        // It came before the answer and may not be read yet.
+        while let Some(Some(message)) = listening.next().now_or_never() {
+            tell(message);
+        }
+        Ok(said)
     }
 
     /// Asks with a body as it is, right or wrong. An answer too large for a message is fetched from where it is.

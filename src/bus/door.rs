@@ -233,14 +233,12 @@ impl Drop for Door {
 async fn read<F: Future<Output = ()>>(mut window: Window, closing: CancellationToken, each: impl Fn(Message) -> F) {
     {
         let mut closed = std::pin::pin!(closing.cancelled());
-        loop {
-            window.refill().await;
+        while window.refill().await {
             tokio::select! {
                 biased;
                 () = &mut closed => break,
-                message = window.next() => match message {
-                    Some(message) => each(message).await,
-                    None => return,
+                message = window.next() => if let Some(message) = message {
+                    each(message).await;
                 },
             }
         }

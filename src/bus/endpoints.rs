@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use tracing::{Span, debug, debug_span, info, warn};
 
+use super::models;
 use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::{Connection, Desk, Error, Options, Sync};
@@ -45,7 +46,7 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 12] = [
+pub const TABLE: [Endpoint<()>; 15] = [
     REQUEST,
     FEEDBACK,
     PURGE,
@@ -58,6 +59,9 @@ pub const TABLE: [Endpoint<()>; 12] = [
     TEMPLATE_CHECK,
     CACHE_STATS,
     CACHE_EXPLAIN,
+    LLM_QUERY,
+    LLM_PARALLEL,
+    LLM_PIPELINE,
 ];
 
 const REQUEST: Endpoint<()> = Endpoint {
@@ -107,6 +111,26 @@ const CACHE_EXPLAIN: Endpoint<()> = row::<wire::Request, wire::CacheExplanation>
     "cache.explain",
     "The cached answers nearest to a request, and why each would be given or not.",
 );
+const LLM_QUERY: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::ModelQuery, pipeline::ModelAnswer>("llm-query", "llm.query", "Ask a model.")
+};
+const LLM_PARALLEL: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::ModelBatch, pipeline::ModelAnswers>(
+        "llm-parallel",
+        "llm.parallel",
+        "Ask models several questions at a time; failures stand beside successes.",
+    )
+};
+const LLM_PIPELINE: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::ModelPipeline, pipeline::ModelSteps>(
+        "llm-pipeline",
+        "llm.pipeline",
+        "Ask models questions after each other, each with the answer before it; the first failure ends it.",
+    )
+};
 
 const fn row<T: JsonSchema, G: JsonSchema>(
     name: &'static str,
@@ -117,7 +141,7 @@ const fn row<T: JsonSchema, G: JsonSchema>(
 }
 
 impl Endpoint<()> {
-    fn served(self, serve: impl Fn(Call) -> Served + Send + std::marker::Sync + 'static) -> Endpoint {
+    pub(super) fn served(self, serve: impl Fn(Call) -> Served + Send + std::marker::Sync + 'static) -> Endpoint {
         let Self { name, subject, summary, lane, takes, gives, serve: () } = self;
         Endpoint { name, subject, summary, lane, takes, gives, serve: Box::new(serve) }
     }
@@ -236,6 +260,9 @@ pub fn all(
             Reply::json(&p.cache_stats(&call.envelope.tenant))
         }),
         explain(p(), options),
+        models::query(LLM_QUERY, p(), connection.client.clone()),
+        models::parallel(LLM_PARALLEL, p(), connection.client.clone()),
+        models::steps(LLM_PIPELINE, p(), connection.client.clone()),
     ]
 }
 

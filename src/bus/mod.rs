@@ -11,6 +11,7 @@ pub mod door;
 pub mod endpoints;
 mod job;
 pub mod login;
+mod models;
 pub mod objects;
 pub mod options;
 mod permits;

@@ -5,6 +5,7 @@
 mod envelope;
 mod error;
 mod fields;
+mod model;
 mod progress;
 mod query;
 mod request;
@@ -14,6 +15,8 @@ mod text;
 pub use envelope::{ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
 pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
+pub(super) use model::{Batch, batch, model_query, steps};
+pub use model::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery};
 pub use progress::{Progress, State};
 pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Nothing, Purge, PurgeAnswer, TemplateChecks, TemplateChoice,

@@ -11,6 +11,7 @@ mod config;
 mod dead;
 mod feedback;
 mod figures;
+mod llm;
 mod out;
 mod provision;
 mod purge;
@@ -79,7 +80,7 @@ impl Error {
 /// (`tandem config show`).
 ///
 /// Exit codes: 0 done; 1 a worker answered with an error, or a check failed; 2 wrong usage or configuration;
-/// 3 no NATS server or no worker; 4 the answer is a fallback: nothing could do the task.
+/// 3 no NATS server or no worker; 4 the answer is a fallback, or a model did not answer: the task was not done.
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version, verbatim_doc_comment, disable_help_subcommand = true)]
 struct Arguments {
@@ -106,6 +107,9 @@ enum Command {
     /// Look into the semantic cache.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Ask a model directly: one question, several at a time, several after each other.
+    #[command(subcommand)]
+    Llm(llm::Command),
     /// Say whether an answer was good or wrong. A wrong one is not served again.
     Feedback(feedback::Arguments),
     /// Delete what a tenant has, or what of it is older than an age.
@@ -171,6 +175,7 @@ async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
         Command::Dead(command) => dead::run(command, variables).await,
         Command::Templates(command) => templates::run(command, variables).await,
         Command::Cache(command) => cache::run(command, variables).await,
+        Command::Llm(command) => llm::run(command, variables).await,
         Command::Feedback(arguments) => feedback::run(arguments, variables).await,
         Command::Purge(arguments) => purge::run(arguments, variables).await,
         Command::Backup(arguments) => backup::run(arguments, variables).await,

@@ -96,5 +96,7 @@ fn line(progress: &Progress) -> String {
         (State::Retrying, ..) => "failed, and is tried again".to_owned(),
         (State::Done, ..) => "done".to_owned(),
         (State::Dead, ..) => "set aside".to_owned(),
+        // Told of questions for a model, not of submits.
+        (State::Writing | State::Ended, ..) => "being done".to_owned(),
     }
 }

@@ -20,7 +20,7 @@ use crate::domain::{
     Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType,
     TemplateId, Tenant, Timestamp,
 };
-use crate::llm::{self, Client, Finish, Prompt};
+use crate::llm::{Client, Finish, Prompt, Spent, Terms};
 
 /// How the agent works.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -48,6 +48,21 @@ pub struct Bounds {
     /// What model calls may cost together; `None`: no bound of the request's own.
     pub max_cost: Option<NanoUsd>,
     pub deadline: Instant,
+}
+
+impl Bounds {
+    /// What a model is told of them.
+    pub fn terms(&self) -> Terms {
+        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let terms = Terms::new(self.tenant.clone(), self.correlation_id.clone(), deadline);
+        Terms { max_cost: self.max_cost, ..terms }
+    }
+}
+
+/// Why no model answered, and what it cost nevertheless.
+struct Unasked {
+    why: String,
+    spent: Spent,
 }
 
 /// Does one task. Cheap to clone.
@@ -122,7 +137,10 @@ impl Agent {
                 }
                 answer
             }
-            Err(why) => fallback(goal, format!("{why}; {declined}"), now),
+            Err(Unasked { why, spent }) => {
+                let answer = fallback(goal, format!("{why}; {declined}"), now);
+                Answer { cost: spent.cost, usage: spent.usage(), ..answer }
+            }
         }
     }
 
@@ -231,25 +249,21 @@ impl Agent {
         }
     }
 
-    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, String> {
+    async fn ask(&self, goal: &Goal, bounds: &Bounds, earlier: &str, now: Timestamp) -> Result<Answer, Unasked> {
+        let unasked = |why: String, spent| Unasked { why, spent };
         if !self.llm.is_configured() {
-            return Err(
-                "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY".to_owned()
-            );
+            let why = "no model is configured: set ANTHROPIC_API_KEY, OPENAI_API_KEY or GOOGLE_AI_STUDIO_API_KEY";
+            return Err(unasked(why.to_owned(), Spent::default()));
         }
         let prompt = prompt(goal, &self.cache.options().context_fields, earlier);
-        if let Some(max) = bounds.max_cost {
-            let worst = self.llm.worst_case(&prompt, now).map_err(|e| e.to_string())?;
-            if worst > max {
-                return Err(format!("a model call may cost {worst}, and max_cost_usd allows {max}"));
-            }
-        }
-        let deadline = tokio::time::Instant::from_std(bounds.deadline);
-        let completion = self.llm.ask(&prompt, deadline, now).await.map_err(|e| describe(&e))?;
+        let asked = self.llm.ask(&prompt, &bounds.terms(), now).await;
+        let completion = asked.map_err(|failed| unasked(failed.error.chain(), failed.spent))?;
         // A hostile text may take the parser a second.
         let (answered, language) = (completion.text.clone(), goal.language.clone());
         let evaluation = tokio::task::spawn_blocking(move || evaluate(&answered, Kind::Unknown(&language)));
-        let evaluation = evaluation.await.map_err(|e| format!("the answer could not be evaluated: {e}"))?;
+        let evaluation = evaluation
+            .await
+            .map_err(|e| unasked(format!("the answer could not be evaluated: {e}"), completion.spent))?;
         let text = evaluate::unfence(&completion.text).map_or(completion.text.as_str(), |fenced| fenced.code);
         let complete = matches!(completion.finish, Finish::Stop);
         let reason = if !complete {
@@ -265,7 +279,7 @@ impl Agent {
         let answer = Answer {
             model: Some(completion.model),
             usage,
-            cost: completion.cost,
+            cost: completion.spent.cost,
             evaluation: Some(evaluation),
             time: completion.time,
             ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, text.to_owned(), now)
@@ -414,7 +428,7 @@ fn by_template(
     now: Timestamp,
 ) -> Answer {
     let language = template.format.language(file.as_deref(), &goal.language);
-    let evaluation = evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
+    let evaluation = template.grades.evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),
@@ -482,20 +496,12 @@ fn prompt(goal: &Goal, context_fields: &[String], earlier: &str) -> Prompt {
         Complexity::Simple => Some(1_024),
         Complexity::Medium | Complexity::Complex => None,
     };
-    Prompt { system, messages, max_output_tokens }
+    Prompt { system, messages, max_output_tokens, ..Prompt::default() }
 }
 
 /// The language that a task names, else the given default.
 pub fn language_of(task: &str) -> Option<Language> {
     super::words::language_of(&super::words::words(task))
-}
-
-fn describe(error: &llm::Error) -> String {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -160,10 +160,11 @@ impl Coordinator {
                 return Err(format!("a plan may cost {worst}, too much of the {max} allowed"));
             }
         }
-        let deadline = tokio::time::Instant::from_std(bounds.deadline);
-        let completion = llm.ask(&prompt, deadline, now).await.map_err(|e| e.to_string())?;
-        spent.cost += completion.cost;
-        spent.usage += completion.usage();
+        let asked = llm.ask(&prompt, &bounds.terms(), now).await;
+        let paid = asked.as_ref().map_or_else(|failed| failed.spent, |completion| completion.spent);
+        spent.cost += paid.cost;
+        spent.usage += paid.usage();
+        let completion = asked.map_err(|failed| failed.to_string())?;
         if completion.finish != Finish::Stop {
             return Err("the plan was cut short".to_owned());
         }
@@ -349,7 +350,8 @@ fn plan_prompt(goal: &Goal) -> Prompt {
                   must be done before; a description is one order that can be carried out by itself."
         .to_owned();
     let content = format!("Goal: {}\nLanguage: {}", goal.description, goal.language);
-    Prompt { system, messages: vec![Message { role: "user".to_owned(), content }], max_output_tokens: Some(1_000) }
+    let messages = vec![Message { role: "user".to_owned(), content }];
+    Prompt { system, messages, max_output_tokens: Some(1_000), ..Prompt::default() }
 }
 
 /// A model's plan is text from outside: parsed, bounded, and checked as a graph before anything is done with it.

@@ -1,6 +1,7 @@
 //! Pure types that every room shares: no I/O, no async, no clock.
 
 pub mod answer;
+pub mod attempt;
 pub mod dag;
 pub mod goal;
 pub mod ids;
@@ -13,6 +14,7 @@ pub mod task_type;
 pub mod time;
 
 pub use answer::{Answer, Evaluation, Hit, Method, Part, ProjectFile, Tier, Usage};
+pub use attempt::{Attempt, Counted, Outcome};
 pub use dag::{Dag, DagError, Limits, Task, TaskId};
 pub use goal::{CacheMode, Complexity, Context, Goal, Message, Request};
 pub use ids::{CorrelationId, IdError, RequestId, TemplateId, Tenant};

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use super::{Error, Provider};
-use crate::domain::{Message, NanoUsd, Usage};
+use super::{Error, Provider, Schema, Spent};
+use crate::domain::{Counted, Message, NanoUsd, Usage};
 
 /// What a model is asked.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +11,10 @@ pub struct Prompt {
     pub messages: Vec<Message>,
     /// Instead of the configured limit.
     pub max_output_tokens: Option<u32>,
+    /// Instead of the configured one.
+    pub temperature: Option<f32>,
+    /// What the answer must be: JSON that fits. An answer that does not is an error.
+    pub schema: Option<Schema>,
 }
 
 /// What a model answered, and what it cost.
@@ -20,10 +24,12 @@ pub struct Completion {
     /// As the provider names it, which may be more exact than what was asked for.
     pub model: String,
     pub provider: Provider,
+    /// Of the attempt that succeeded.
     pub tokens: Tokens,
-    pub cost: NanoUsd,
     pub finish: Finish,
-    /// From sending to the last byte.
+    /// Of all attempts together, this one included.
+    pub spent: Spent,
+    /// From asking to the last byte, with all attempts and pauses.
     pub time: Duration,
 }
 
@@ -33,13 +39,24 @@ impl Completion {
         self.finish == Finish::Stop && !self.text.trim().is_empty()
     }
 
+    /// What is known to have been spent.
+    pub fn cost(&self) -> NanoUsd {
+        self.spent.cost
+    }
+
     pub fn usage(&self) -> Usage {
-        Usage { input: self.tokens.input, output: self.tokens.output }
+        self.spent.usage()
     }
 }
 
-/// Why a model stopped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Spent {
+    pub fn usage(&self) -> Usage {
+        Usage { input: self.input_tokens, output: self.output_tokens }
+    }
+}
+
+/// Why a model stopped. Any other reason is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
     /// It had said everything.
     Stop,
@@ -47,23 +64,33 @@ pub enum Finish {
     Length,
     /// It, or a filter of the provider, would not answer.
     Refused,
-    /// The provider's word, where it is none that Tandem knows; `none` where the provider gave no reason.
-    Other(String),
 }
 
-/// Tokens as the provider counted and bills them.
+/// Tokens as the provider counted and bills them; `None` is what it did not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens {
     /// All input, what was read from or written to the provider's cache included.
     pub input: u64,
-    pub cache_read: u64,
+    pub cache_read: Option<u64>,
     /// Written to the provider's cache, for however long.
-    pub cache_write: u64,
+    pub cache_write: Option<u64>,
     /// That part of `cache_write` which is kept for an hour, at its own price.
-    pub cache_write_1h: u64,
+    pub cache_write_1h: Option<u64>,
     /// All output, thoughts included.
     pub output: u64,
-    pub reasoning: u64,
+    pub reasoning: Option<u64>,
+}
+
+impl Tokens {
+    pub fn counted(&self) -> Counted {
+        Counted {
+            input: Some(self.input),
+            output: Some(self.output),
+            cached: self.cache_read,
+            cache_write: self.cache_write,
+            reasoning: self.reasoning,
+        }
+    }
 }
 
 /// A checked prompt with its settings: what a wire format needs to write the request.
@@ -75,6 +102,7 @@ pub(super) struct Call<'a> {
     pub(super) turns: Vec<Turn<'a>>,
     pub(super) max_output_tokens: u32,
     pub(super) temperature: Option<f32>,
+    pub(super) schema: Option<&'a Schema>,
 }
 
 pub(super) struct Turn<'a> {
@@ -88,13 +116,14 @@ pub(super) enum Speaker {
     Assistant,
 }
 
-/// What a wire format reads out of a good response.
+/// What a wire format reads out of a good response, or of the events of a good stream.
 #[derive(Debug, PartialEq)]
 pub(super) struct Answer {
     pub(super) text: String,
     pub(super) model: Option<String>,
     pub(super) tokens: Tokens,
-    pub(super) finish: Finish,
+    /// The provider's word, where it is none that Tandem knows; `none` where it gave no reason.
+    pub(super) finish: Result<Finish, String>,
 }
 
 impl<'a> Call<'a> {
@@ -104,6 +133,9 @@ impl<'a> Call<'a> {
         max_output_tokens: u32,
         temperature: Option<f32>,
     ) -> Result<Self, Error> {
+        if prompt.temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
+            return Err(Error::Prompt { problem: "has a temperature that is not from 0 to 2" });
+        }
         if max_output_tokens == 0 {
             return Err(Error::Prompt { problem: "allows no output: max_output_tokens is 0" });
         }
@@ -127,7 +159,14 @@ impl<'a> Call<'a> {
             return Err(Error::Prompt { problem: "has an empty conversation" });
         }
         system.retain(|text| !text.trim().is_empty());
-        Ok(Self { model, system: system.join("\n\n"), turns, max_output_tokens, temperature })
+        Ok(Self {
+            model,
+            system: system.join("\n\n"),
+            turns,
+            max_output_tokens,
+            temperature,
+            schema: prompt.schema.as_ref(),
+        })
     }
 
     /// No tokenizer makes more tokens than there are bytes; roles and separators are added by the provider.
@@ -135,6 +174,7 @@ impl<'a> Call<'a> {
         const FRAME: usize = 64;
         const PER_TURN: usize = 16;
         let text: usize = self.turns.iter().map(|turn| turn.text.len() + PER_TURN).sum();
-        (self.system.len() + text + FRAME) as u64
+        let schema = self.schema.map_or(0, |schema| schema.json().get().len());
+        (self.system.len() + text + schema + FRAME) as u64
     }
 }

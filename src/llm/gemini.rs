@@ -2,10 +2,14 @@
 
 use reqwest::Url;
 use reqwest::header::HeaderName;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
+use super::Schema;
 use super::call::{Answer, Call, Finish, Speaker, Tokens};
-use super::provider::{Unreadable, Wire, join, versioned};
+use super::provider::{Piece, Reader, Unreadable, Wire, join, versioned};
+use super::sse::Event;
 
 pub(super) struct GenerateContent;
 
@@ -23,7 +27,15 @@ impl Wire for GenerateContent {
         (HeaderName::from_static("x-goog-api-key"), secret.to_owned())
     }
 
-    fn body(&self, _url: &Url, call: &Call<'_>) -> serde_json::Result<Vec<u8>> {
+    fn stream_url(&self, url: &Url) -> Url {
+        let mut url = url.clone();
+        let path = url.path().replace(":generateContent", ":streamGenerateContent");
+        url.set_path(&path);
+        url.set_query(Some("alt=sse"));
+        url
+    }
+
+    fn body(&self, _url: &Url, call: &Call<'_>, _stream: bool) -> serde_json::Result<Vec<u8>> {
         let contents = call.turns.iter().map(|turn| RequestContent {
             role: Some(match turn.speaker {
                 Speaker::User => "user",
@@ -38,47 +50,94 @@ impl Wire for GenerateContent {
             generation_config: GenerationConfig {
                 max_output_tokens: call.max_output_tokens,
                 temperature: call.temperature,
+                response_mime_type: call.schema.map(|_| "application/json"),
+                response_json_schema: call.schema.map(Schema::json),
             },
         })
     }
 
     fn answer(&self, body: &[u8]) -> Result<Answer, Unreadable> {
         let response: Response = serde_json::from_slice(body)?;
-        let usage = response.usage_metadata.ok_or(Unreadable::Lacks("usageMetadata"))?;
-        let blocked = response.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
-        let (text, finish) = match response.candidates.into_iter().next() {
-            Some(candidate) => {
-                let parts = candidate.content.unwrap_or_default().parts;
-                let said = parts.into_iter().filter(|part| !part.thought).filter_map(|part| part.text);
-                (said.collect(), finish(candidate.finish_reason.as_deref()))
-            }
-            None if blocked => (String::new(), Finish::Refused),
-            None => return Err(Unreadable::Lacks("candidates")),
-        };
-        let thoughts = usage.thoughts_token_count.unwrap_or(0);
-        let input = usage.prompt_token_count.saturating_add(usage.tool_use_prompt_token_count.unwrap_or(0));
-        Ok(Answer {
-            text,
-            model: response.model_version,
-            tokens: Tokens {
-                input,
-                cache_read: usage.cached_content_token_count.unwrap_or(0).min(input),
-                // Gemini counts thoughts beside the answer, not inside.
-                output: usage.candidates_token_count.unwrap_or(0).saturating_add(thoughts),
-                reasoning: thoughts,
-                ..Tokens::default()
-            },
-            finish,
-        })
+        let mut said = Said::default();
+        said.add(response)?;
+        if said.finish_reason.is_none() && !said.blocked && !said.has_candidate {
+            return Err(Unreadable::Lacks("candidates"));
+        }
+        said.answer()
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(Said::default())
     }
 }
 
-fn finish(reason: Option<&str>) -> Finish {
-    match reason {
-        Some("STOP") => Finish::Stop,
-        Some("MAX_TOKENS") => Finish::Length,
-        Some("SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII") => Finish::Refused,
-        other => Finish::Other(other.unwrap_or("none").to_owned()),
+fn finish(reason: Option<String>) -> Result<Finish, String> {
+    match reason.as_deref() {
+        Some("STOP") => Ok(Finish::Stop),
+        Some("MAX_TOKENS") => Ok(Finish::Length),
+        Some("SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII") => Ok(Finish::Refused),
+        _ => Err(reason.unwrap_or_else(|| "none".to_owned())),
+    }
+}
+
+/// Every event is a whole response with a piece of the text; the last one brings the reason. Counts are cumulative.
+#[derive(Default)]
+struct Said {
+    text: String,
+    model: Option<String>,
+    usage: Option<UsageMetadata>,
+    finish_reason: Option<String>,
+    has_candidate: bool,
+    blocked: bool,
+}
+
+impl Reader for Said {
+    fn event(&mut self, event: &Event) -> Result<Piece, Unreadable> {
+        self.add(serde_json::from_slice(event)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Answer, Unreadable> {
+        if self.finish_reason.is_none() && !self.blocked {
+            return Err(Unreadable::Cut("finishReason"));
+        }
+        self.answer()
+    }
+}
+
+impl Said {
+    fn add(&mut self, response: Response) -> Result<Piece, Unreadable> {
+        if response.error.is_some() {
+            return Err(Unreadable::Refusal);
+        }
+        self.model = self.model.take().or(response.model_version);
+        self.usage = response.usage_metadata.or(self.usage.take());
+        self.blocked |= response.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
+        let Some(candidate) = response.candidates.into_iter().next() else { return Ok(Piece::default()) };
+        self.has_candidate = true;
+        self.finish_reason = candidate.finish_reason.or(self.finish_reason.take());
+        let parts = candidate.content.unwrap_or_default().parts;
+        let token = !parts.is_empty();
+        let text: String = parts.into_iter().filter(|part| !part.thought).filter_map(|part| part.text).collect();
+        self.text.push_str(&text);
+        Ok(Piece { token, text: Some(text).filter(|text| !text.is_empty()), is_last: false })
+    }
+
+    fn answer(self) -> Result<Answer, Unreadable> {
+        let usage = self.usage.ok_or(Unreadable::Lacks("usageMetadata"))?;
+        let finish = match self.finish_reason {
+            None if self.blocked => Ok(Finish::Refused),
+            reason => finish(reason),
+        };
+        let input = usage.prompt_token_count.saturating_add(usage.tool_use_prompt_token_count.unwrap_or(0));
+        let tokens = Tokens {
+            input,
+            cache_read: usage.cached_content_token_count.map(|cached| cached.min(input)),
+            // Gemini counts thoughts beside the answer, not inside.
+            output: usage.candidates_token_count.unwrap_or(0).saturating_add(usage.thoughts_token_count.unwrap_or(0)),
+            reasoning: usage.thoughts_token_count,
+            ..Tokens::default()
+        };
+        Ok(Answer { text: self.text, model: self.model, tokens, finish })
     }
 }
 
@@ -88,7 +147,7 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     system_instruction: Option<RequestContent<'a>>,
     contents: Vec<RequestContent<'a>>,
-    generation_config: GenerationConfig,
+    generation_config: GenerationConfig<'a>,
 }
 
 #[derive(Serialize)]
@@ -105,15 +164,20 @@ struct RequestPart<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct GenerationConfig {
+struct GenerationConfig<'a> {
     max_output_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_mime_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_json_schema: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Response {
+    error: Option<IgnoredAny>,
     #[serde(default)]
     candidates: Vec<Candidate>,
     prompt_feedback: Option<PromptFeedback>,

@@ -1,32 +1,45 @@
 //! The one way in which anything in Tandem calls a model.
 //!
-//! A call goes `ask` → `http` (one attempt under one deadline) → the provider's `Wire` format →
-//! price. Nothing else in Tandem speaks HTTP to a model. What decides *whether and how often* to call (route, limits,
-//! breaker, budget, retries) belongs between [`Client::ask`] and `http::attempt`, which knows nothing of it.
+//! A call goes `ask` (along the route, one deadline over all) → `retry::run` (attempts on one model) → `attempt` (breaker,
+//! worst case, request, true cost, row) → `http` (one exchange, at once or as a stream) → the provider's `Wire` format.
+//! Nothing else in Tandem speaks HTTP to a model.
 
 mod anthropic;
+mod ask;
+mod breaker;
 mod call;
 mod error;
 mod gemini;
 mod http;
 mod openai;
 mod options;
+mod pace;
 mod price;
 mod provider;
+mod query;
+mod schema;
+mod sse;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument, debug_span};
+use tracing::debug;
 
+pub use ask::{Listener, Terms};
+pub use breaker::{Circuit, Options as BreakerOptions};
 pub use call::{Completion, Finish, Prompt, Tokens};
-pub use error::Error;
-pub use options::{Credentials, Key, Options, PriceOverride};
+pub use error::{Error, Failed, Reason, Remedy, Spent};
+pub use options::{Batch, Credentials, Key, Options, PriceOverride};
 pub use provider::Provider;
+pub use query::{Answered, Query, Steps};
+pub use schema::Schema;
 
-use crate::domain::{NanoUsd, Timestamp};
+use crate::domain::{Attempt, NanoUsd, Timestamp};
+use crate::retry::Policy;
+use crate::telemetry::meters;
 use call::Call;
+use http::Bounds;
 use price::{Prices, Rates};
 use provider::Target;
 
@@ -43,8 +56,23 @@ struct Inner {
     /// Its rates, by tokens of input and hour: the table takes some 10 µs to tell them, and every answer is estimated.
     reference_rates: moka::sync::Cache<(u64, i64), Option<Rates>>,
     timeout: Duration,
+    retry: Policy,
+    /// Of each attempt; the deadline is the call's own.
+    pace: Bounds,
+    hedge: bool,
+    batch: Batch,
     max_output_tokens: u32,
     temperature: Option<f32>,
+}
+
+/// A model of the route, as it does now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// `provider/model`.
+    pub model: String,
+    pub circuit: Circuit,
+    /// How long it is left alone still.
+    pub opens_in: Option<Duration>,
 }
 
 impl Client {
@@ -53,7 +81,7 @@ impl Client {
     pub fn new(options: Options, credentials: Credentials) -> Result<Self, Error> {
         options.check()?;
         let prices = Prices::new(&options.prices)?;
-        let route = provider::route(&options.route, &credentials)?;
+        let route = provider::route(&options, &credentials)?;
         for target in &route {
             prices.require(target)?;
         }
@@ -61,12 +89,25 @@ impl Client {
             "" => None,
             name => Some(provider::parse(name)?),
         };
+        let ms = Duration::from_millis;
         Ok(Self(Arc::new(Inner {
             route,
             prices,
             reference,
             reference_rates: moka::sync::Cache::new(1_000),
-            timeout: Duration::from_millis(options.timeout_ms),
+            timeout: ms(options.timeout_ms),
+            retry: Policy {
+                retries: options.max_retries,
+                backoff: ms(options.backoff_ms),
+                longest: ms(options.longest_backoff_ms),
+            },
+            pace: Bounds {
+                deadline: Instant::now(),
+                first_token: ms(options.first_token_timeout_ms),
+                idle: ms(options.idle_timeout_ms),
+            },
+            hedge: options.hedge,
+            batch: options.batch,
             max_output_tokens: options.max_output_tokens,
             temperature: options.temperature,
         })))
@@ -85,8 +126,8 @@ impl Client {
     /// The most that asking the first model of the route can cost: as many input tokens as the prompt has bytes (and
     /// some for its frame), as many output tokens as are allowed, at the dearest rate that applies.
     pub fn worst_case(&self, prompt: &Prompt, now: Timestamp) -> Result<NanoUsd, Error> {
-        let target = self.target()?;
-        let call = self.call(target, prompt)?;
+        let target = self.0.route.first().ok_or(Error::NotConfigured)?;
+        let call = self.0.call(target, prompt)?;
         let input = call.most_input_tokens();
         let rates = self.0.prices.rates(target.provider, &target.model, None, input, now);
         let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;
@@ -106,35 +147,44 @@ impl Client {
         Some(rates.cost(&tokens))
     }
 
-    /// Asks the first model of the route once. Ends at the deadline or after the configured timeout, whichever comes
-    /// first; the request is then cancelled, not left running.
-    pub async fn ask(&self, prompt: &Prompt, deadline: Instant, now: Timestamp) -> Result<Completion, Error> {
-        let target = self.target()?;
-        let call = self.call(target, prompt)?;
-        let begun = Instant::now();
-        let deadline = begun.checked_add(self.0.timeout).map_or(deadline, |longest| deadline.min(longest));
-        let asking = debug_span!("model", model = target.name);
-        let answer = http::attempt(target, &call, deadline).instrument(asking).await?;
-        let rates =
-            self.0.prices.rates(target.provider, &target.model, answer.model.as_deref(), answer.tokens.input, now);
-        let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;
-        Ok(Completion {
-            cost: rates.cost(&answer.tokens),
-            text: answer.text,
-            model: answer.model.unwrap_or_else(|| target.model.clone()),
-            provider: target.provider,
-            tokens: answer.tokens,
-            finish: answer.finish,
-            time: begun.elapsed(),
-        })
+    /// What holds for queries that come together.
+    pub fn batch(&self) -> &Batch {
+        &self.0.batch
     }
 
-    fn target(&self) -> Result<&Target, Error> {
-        self.0.route.first().ok_or(Error::NotConfigured)
+    /// The longest that one call may take.
+    pub fn timeout(&self) -> Duration {
+        self.0.timeout
     }
 
+    /// The models of the route, in order.
+    pub fn health(&self) -> Vec<Health> {
+        let now = Instant::now();
+        let of = |target: &Target| Health {
+            model: target.name.clone(),
+            circuit: target.breaker.circuit(now),
+            opens_in: target.breaker.opens_in(now),
+        };
+        self.0.route.iter().map(of).collect()
+    }
+}
+
+impl Inner {
     fn call<'a>(&self, target: &'a Target, prompt: &'a Prompt) -> Result<Call<'a>, Error> {
-        let most = prompt.max_output_tokens.unwrap_or(self.0.max_output_tokens);
-        Call::new(&target.model, prompt, most, self.0.temperature)
+        let most = prompt.max_output_tokens.unwrap_or(self.max_output_tokens);
+        Call::new(&target.model, prompt, most, prompt.temperature.or(self.temperature))
+    }
+
+    /// Every attempt ends here.
+    fn note(&self, attempt: Attempt) {
+        debug!(
+            correlation.id = %attempt.correlation_id,
+            llm.model = attempt.model,
+            outcome = attempt.outcome.as_str(),
+            cost = attempt.cost.map(|cost| cost.0),
+            time_ms = attempt.duration.as_millis() as u64,
+            "asked a model"
+        );
+        meters().attempted(&attempt);
     }
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, breaker};
 
 /// How models are called. Keys and addresses are no part of it: see [`Credentials`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -14,9 +14,30 @@ pub struct Options {
     /// provider has no key is left out. Empty: `anthropic/claude-sonnet-4-5`, `openai/gpt-5-mini` and
     /// `google/gemini-2.5-flash`, as far as there are keys.
     pub route: Vec<String>,
-    /// The longest that one call may take, in milliseconds, connecting and reading included. A request's own deadline
-    /// can only shorten it.
+    /// The longest that one call may take, in milliseconds, with all its attempts and the pauses between them. A request's
+    /// own deadline can only shorten it.
     pub timeout_ms: u64,
+    /// The longest that connecting may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// The longest that a stream may take to its first token, in milliseconds. Some models think before it for long.
+    pub first_token_timeout_ms: u64,
+    /// The longest silence in the middle of an answer, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Attempts on one model after the first, where another one can help: rate limits, overload, faults of the provider,
+    /// broken connections.
+    pub max_retries: u32,
+    /// The first pause between two attempts is anything up to this, in milliseconds; the next up to twice as long, and so
+    /// on. What a provider asks for (Retry-After) is kept instead.
+    pub backoff_ms: u64,
+    /// The longest such pause, in milliseconds. Who asks for a longer one is left for the next model of the route.
+    pub longest_backoff_ms: u64,
+    /// Whether a model that takes longer than for 95 of 100 answers before is asked a second time beside the first; the
+    /// faster answer counts, and both are paid. Never while a circuit is open, and not for streams.
+    pub hedge: bool,
+    /// When a model that fails is left alone.
+    pub breaker: breaker::Options,
+    /// Queries beside each other (`llm.parallel`), and after each other (`llm.pipeline`).
+    pub batch: Batch,
     /// The most tokens that one answer may have; with a model that thinks first, its thoughts count too.
     pub max_output_tokens: u32,
     /// Sampling temperature, 0 to 2. Left out of the request unless set: some models refuse it.
@@ -29,6 +50,22 @@ pub struct Options {
     /// The `provider/model` that says what answers would have cost, had a model written them all. Empty: no such
     /// figure.
     pub reference_model: String,
+}
+
+/// What holds for queries that come together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// How many of them run at a time, where the sender does not say.
+    pub max_concurrent: usize,
+    /// How long all of them may take together, in milliseconds, where the sender does not say.
+    pub timeout_ms: u64,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { max_concurrent: 5, timeout_ms: 300_000 }
+    }
 }
 
 /// What a model costs, in US dollars per million tokens. Cached input and thoughts cost what input and output cost.
@@ -47,6 +84,15 @@ impl Default for Options {
             route: Vec::new(),
             // A long answer of a thinking model takes a minute and more; requests bring their own, shorter deadline.
             timeout_ms: 120_000,
+            connect_timeout_ms: 5_000,
+            first_token_timeout_ms: 60_000,
+            idle_timeout_ms: 30_000,
+            max_retries: 3,
+            backoff_ms: 1_000,
+            longest_backoff_ms: 30_000,
+            hedge: false,
+            breaker: breaker::Options::default(),
+            batch: Batch::default(),
             max_output_tokens: 8_192,
             temperature: None,
             prices: BTreeMap::new(),
@@ -58,8 +104,20 @@ impl Default for Options {
 impl Options {
     pub(super) fn check(&self) -> Result<(), Error> {
         let wrong = |key: &'static str, problem: &str| Err(Error::Option { key, problem: problem.to_owned() });
-        if self.timeout_ms == 0 {
-            return wrong("timeout_ms", "must be more than 0");
+        for (key, value) in [
+            ("timeout_ms", self.timeout_ms),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("first_token_timeout_ms", self.first_token_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("batch.timeout_ms", self.batch.timeout_ms),
+            ("batch.max_concurrent", self.batch.max_concurrent as u64),
+        ] {
+            if value == 0 {
+                return wrong(key, "must be more than 0");
+            }
+        }
+        if self.max_retries > 20 {
+            return wrong("max_retries", "must be at most 20");
         }
         if self.max_output_tokens == 0 {
             return wrong("max_output_tokens", "must be more than 0");

@@ -99,15 +99,18 @@ impl Rates {
 
     /// Rounded once, to the nearest nano-dollar.
     pub(super) fn cost(&self, tokens: &Tokens) -> NanoUsd {
-        let plain = tokens.input.saturating_sub(tokens.cache_read).saturating_sub(tokens.cache_write);
-        let said = tokens.output.saturating_sub(tokens.reasoning);
+        let none = |count: Option<u64>| count.unwrap_or(0);
+        let (cache_read, cache_write) = (none(tokens.cache_read), none(tokens.cache_write));
+        let (cache_write_1h, reasoning) = (none(tokens.cache_write_1h), none(tokens.reasoning));
+        let plain = tokens.input.saturating_sub(cache_read).saturating_sub(cache_write);
+        let said = tokens.output.saturating_sub(reasoning);
         let sum = [
             (plain, self.input),
-            (tokens.cache_read, self.cache_read),
-            (tokens.cache_write.saturating_sub(tokens.cache_write_1h), self.cache_write),
-            (tokens.cache_write_1h.min(tokens.cache_write), self.cache_write_1h),
+            (cache_read, self.cache_read),
+            (cache_write.saturating_sub(cache_write_1h), self.cache_write),
+            (cache_write_1h.min(cache_write), self.cache_write_1h),
             (said, self.output),
-            (tokens.reasoning, self.reasoning),
+            (reasoning, self.reasoning),
         ];
         nanos(sum.into_iter().map(|(count, rate)| u128::from(count) * u128::from(rate)).fold(0, u128::saturating_add))
     }
@@ -143,20 +146,20 @@ mod tests {
             {
                 let tokens = Tokens {
                     input: 10 * scale,
-                    cache_read: 3 * scale,
-                    cache_write: 2 * scale,
-                    cache_write_1h: scale,
+                    cache_read: Some(3 * scale),
+                    cache_write: Some(2 * scale),
+                    cache_write_1h: Some(scale),
                     output: 7 * scale,
-                    reasoning: 5 * scale,
+                    reasoning: Some(5 * scale),
                 };
                 let Some(rates) = prices.rates(provider, model.id(), None, tokens.input, now) else { continue };
                 let usage = Usage::from([
                     (UsageKey::INPUT_TOKENS, tokens.input as f64),
-                    (UsageKey::CACHE_READ_TOKENS, tokens.cache_read as f64),
-                    (UsageKey::CACHE_WRITE_TOKENS, tokens.cache_write as f64),
-                    (UsageKey::CACHE_WRITE_1H_TOKENS, tokens.cache_write_1h as f64),
+                    (UsageKey::CACHE_READ_TOKENS, 3.0 * scale as f64),
+                    (UsageKey::CACHE_WRITE_TOKENS, 2.0 * scale as f64),
+                    (UsageKey::CACHE_WRITE_1H_TOKENS, scale as f64),
                     (UsageKey::OUTPUT_TOKENS, tokens.output as f64),
-                    (UsageKey::OUTPUT_REASONING_TOKENS, tokens.reasoning as f64),
+                    (UsageKey::OUTPUT_REASONING_TOKENS, 5.0 * scale as f64),
                 ]);
                 let request =
                     PriceRequest::new(model.id(), &usage).with_provider_id(provider.as_str()).with_timestamp(at);
@@ -180,7 +183,7 @@ mod tests {
         assert_eq!((flash.input, flash.cache_read, flash.output), (150_000_000, 37_500_000, 600_000_000));
         assert_eq!(rates("gemma-3", 1), None, "listed without a price");
         // 1 × 18.75 + 1 × 75: rounded once.
-        let tokens = Tokens { input: 2, cache_read: 1, ..Tokens::default() };
+        let tokens = Tokens { input: 2, cache_read: Some(1), ..Tokens::default() };
         assert_eq!(rates("gemini-1.5-flash", 2).unwrap().cost(&tokens), NanoUsd(94));
     }
 }

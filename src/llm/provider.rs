@@ -4,8 +4,13 @@ use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use tokio::time::{Duration, Instant};
+
+use super::breaker::Breaker;
 use super::call::{Answer, Call};
-use super::{Credentials, Error, Key, anthropic, gemini, http, openai};
+use super::pace::Pace;
+use super::sse::Event;
+use super::{Credentials, Error, Key, Options, anthropic, gemini, http, openai};
 
 /// Whose format is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,14 +33,41 @@ pub(super) trait Wire: Sync {
     fn headers(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
-    fn body(&self, url: &Url, call: &Call<'_>) -> serde_json::Result<Vec<u8>>;
+    /// Where a stream is asked for, from where an answer is.
+    fn stream_url(&self, url: &Url) -> Url {
+        url.clone()
+    }
+    fn body(&self, url: &Url, call: &Call<'_>, stream: bool) -> serde_json::Result<Vec<u8>>;
     fn answer(&self, body: &[u8]) -> Result<Answer, Unreadable>;
+    fn reader(&self) -> Box<dyn Reader>;
 }
 
-/// Why a body is no answer.
+/// Puts an answer together out of the events of one stream.
+pub(super) trait Reader: Send {
+    fn event(&mut self, event: &Event) -> Result<Piece, Unreadable>;
+    /// The answer, once the stream has ended; [`Unreadable::Cut`] where the answer had not.
+    fn finish(self: Box<Self>) -> Result<Answer, Unreadable>;
+}
+
+/// What one event brought.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Piece {
+    /// Something that the model made: text, or a thought.
+    pub(super) token: bool,
+    /// New text of the answer.
+    pub(super) text: Option<String>,
+    /// Nothing comes after it.
+    pub(super) is_last: bool,
+}
+
+/// Why a body or an event is no answer.
 pub(super) enum Unreadable {
     Json(serde_json::Error),
     Lacks(&'static str),
+    /// The provider says what is wrong, in place of an answer.
+    Refusal,
+    /// The stream ended without this.
+    Cut(&'static str),
 }
 
 impl From<serde_json::Error> for Unreadable {
@@ -51,11 +83,15 @@ pub(super) struct Target {
     /// `provider/model`.
     pub(super) name: String,
     pub(super) url: Url,
+    pub(super) stream_url: Url,
     /// The key's header is marked as sensitive.
     pub(super) headers: HeaderMap,
     /// Only to find it in what comes back.
     pub(super) secret: SecretString,
     pub(super) http: reqwest::Client,
+    pub(super) breaker: Breaker,
+    /// How long it usually takes.
+    pub(super) pace: Pace,
 }
 
 impl Provider {
@@ -113,20 +149,23 @@ pub(super) fn parse(entry: &str) -> Result<(Provider, String), Error> {
 }
 
 /// The models that can be asked, in order.
-pub(super) fn route(entries: &[String], credentials: &Credentials) -> Result<Vec<Target>, Error> {
+pub(super) fn route(options: &Options, credentials: &Credentials) -> Result<Vec<Target>, Error> {
     let mut targets = Vec::new();
-    let mut connections = http::Connections::default();
-    if entries.is_empty() {
+    let mut connections = http::Connections::new(Duration::from_millis(options.connect_timeout_ms));
+    let mut target = |provider: Provider, model: String, key: &Key| {
+        Target::new(provider, model, key, &mut connections, Breaker::new(options.breaker.clone(), Instant::now()))
+    };
+    if options.route.is_empty() {
         for provider in Provider::ALL {
             if let Some(key) = provider.credentials(credentials) {
-                targets.push(Target::new(provider, provider.default_model().to_owned(), key, &mut connections)?);
+                targets.push(target(provider, provider.default_model().to_owned(), key)?);
             }
         }
     }
-    for entry in entries {
+    for entry in &options.route {
         let (provider, model) = parse(entry)?;
         match provider.credentials(credentials) {
-            Some(key) => targets.push(Target::new(provider, model, key, &mut connections)?),
+            Some(key) => targets.push(target(provider, model, key)?),
             None => tracing::warn!(llm.model = %entry, "left out of the route: {provider} has no key"),
         }
     }
@@ -134,7 +173,13 @@ pub(super) fn route(entries: &[String], credentials: &Credentials) -> Result<Vec
 }
 
 impl Target {
-    fn new(provider: Provider, model: String, key: &Key, connections: &mut http::Connections) -> Result<Self, Error> {
+    fn new(
+        provider: Provider,
+        model: String,
+        key: &Key,
+        connections: &mut http::Connections,
+        breaker: Breaker,
+    ) -> Result<Self, Error> {
         let wire = provider.wire();
         let base = if key.base_url.trim().is_empty() { wire.public_url() } else { key.base_url.trim() };
         let url = wire.url(base_url(provider, base)?, &model);
@@ -150,7 +195,9 @@ impl Target {
             headers.insert(name, value);
         }
         let http = connections.to(&url)?;
-        Ok(Self { provider, name: format!("{provider}/{model}"), model, url, headers, secret: secret.into(), http })
+        let (name, secret) = (format!("{provider}/{model}"), secret.into());
+        let (stream_url, pace) = (wire.stream_url(&url), Pace::default());
+        Ok(Self { provider, name, model, url, stream_url, headers, secret, http, breaker, pace })
     }
 }
 

@@ -1,6 +1,7 @@
 //! One request from start to end: cache → coordinator → record.
 
 mod figures;
+mod models;
 mod purge;
 mod queries;
 mod submit;
@@ -14,6 +15,7 @@ use tracing::{Instrument, debug_span, warn};
 
 pub use crate::coordinator::analyze::Analysis;
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
+pub use models::{FinishReason, ModelAnswer, ModelAnswers, ModelError, ModelSteps, TokenCounts};
 pub use purge::Purged;
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 pub use submit::{Attempt, Submission};

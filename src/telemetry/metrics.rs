@@ -9,7 +9,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::domain::{Answer, Language, Method, Tier};
+use crate::domain::{Answer, Attempt, Language, Method, Tier};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,10 @@ const REFUSED_REPLIES: &str = "tandem_refused_replies_total";
 const DROPPED: &str = "tandem_dropped_messages_total";
 const UNSENT: &str = "tandem_unsent_replies_total";
 const PANICS: &str = "tandem_panics_total";
+const ATTEMPTS: &str = "tandem_model_attempts_total";
+const ATTEMPT_SECONDS: &str = "tandem_model_attempt_seconds";
+const FIRST_TOKEN_SECONDS: &str = "tandem_model_first_token_seconds";
+const CIRCUIT: &str = "tandem_model_circuit";
 const COST: &str = "tandem_model_cost_nanodollars_total";
 const TOKENS: &str = "tandem_model_tokens_total";
 const CACHE_LOOKUPS: &str = "tandem_cache_lookups_total";
@@ -104,6 +108,30 @@ pub const TABLE: &[Metric] = &[
         help: "What model calls cost, exact, in billionths of a US dollar: divide by 1e9.",
     },
     count(TOKENS, &["direction"], "Tokens that models counted, `input` and `output`."),
+    count(
+        ATTEMPTS,
+        &["provider", "model", "outcome"],
+        "Requests to models, each attempt by itself, by how it ended (`done`, `rate_limited`, `cut`, …).",
+    ),
+    Metric {
+        name: ATTEMPT_SECONDS,
+        kind: Kind::Histogram,
+        unit: "seconds",
+        labels: &["provider", "model"],
+        help: "Time that one attempt took.",
+    },
+    Metric {
+        name: FIRST_TOKEN_SECONDS,
+        kind: Kind::Histogram,
+        unit: "seconds",
+        labels: &["provider", "model"],
+        help: "Time to the first token of a stream.",
+    },
+    level(
+        CIRCUIT,
+        &["model"],
+        "The circuit breaker of a model of the route: 0 closed, 1 open (it is not asked), 2 half-open (one call finds out).",
+    ),
     count(CACHE_LOOKUPS, &[], "Lookups in the semantic cache, of requests and of parts of them."),
     count(CACHE_HITS, &["tier"], "Lookups that were answered, by tier: `exact` or `semantic`."),
     level(CACHE_ENTRIES, &[], "Answers that this worker holds in memory, of all tenants."),
@@ -137,6 +165,7 @@ const REQUEST_BUCKETS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
     0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
+const MODEL_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0];
 const EMBEDDING_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
 /// The handles. One set per process; made at the first use.
@@ -204,6 +233,8 @@ impl Meters {
             builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), values).unwrap_or_default()
         };
         let builder = buckets(PrometheusBuilder::new(), REQUEST_SECONDS, REQUEST_BUCKETS);
+        let builder = buckets(builder, ATTEMPT_SECONDS, MODEL_BUCKETS);
+        let builder = buckets(builder, FIRST_TOKEN_SECONDS, MODEL_BUCKETS);
         let recorder = buckets(builder, EMBEDDING_SECONDS, EMBEDDING_BUCKETS).build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
@@ -309,6 +340,23 @@ impl Meters {
         self.embedding.record(time.as_secs_f64());
     }
 
+    /// An attempt at asking a model ended. Models are those of the route: few.
+    pub fn attempted(&self, attempt: &Attempt) {
+        let labels = [("provider", attempt.provider.clone()), ("model", attempt.model.clone())];
+        let (provider, model) = (attempt.provider.clone(), attempt.model.clone());
+        let outcome = attempt.outcome.as_str();
+        counter!(ATTEMPTS, "provider" => provider, "model" => model, "outcome" => outcome).increment(1);
+        histogram!(ATTEMPT_SECONDS, &labels).record(attempt.duration.as_secs_f64());
+        if let Some(first) = attempt.first_token {
+            histogram!(FIRST_TOKEN_SECONDS, &labels).record(first.as_secs_f64());
+        }
+    }
+
+    /// `model` is one of the route; `state` as the table says.
+    pub fn circuit(&self, model: &str, state: u8) {
+        gauge!(CIRCUIT, "model" => model.to_owned()).set(f64::from(state));
+    }
+
     /// `table` is a name of ours.
     pub fn purged(&self, table: &'static str, rows: u64) {
         if rows > 0 {
@@ -370,7 +418,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::domain::{NanoUsd, TaskType, Timestamp, Usage};
+    use crate::domain::{CorrelationId, Counted, NanoUsd, Outcome, TaskType, Tenant, Timestamp, Usage};
 
     fn answer(method: Method, language: Language) -> Answer {
         Answer::new(method, TaskType::General, &language, String::new(), Timestamp(0))
@@ -383,6 +431,20 @@ mod tests {
         meters.purged("executions", 1);
         meters.missed();
         meters.embedded(Duration::from_millis(3));
+        meters.circuit("openai/gpt-5-mini", 0);
+        meters.attempted(&Attempt {
+            at: Timestamp(0),
+            tenant: Tenant::default(),
+            correlation_id: CorrelationId::generate(),
+            provider: "openai".into(),
+            model: "gpt-5-mini".into(),
+            outcome: Outcome::Done,
+            sent: true,
+            counted: Counted::default(),
+            cost: Some(NanoUsd(1)),
+            duration: Duration::from_millis(300),
+            first_token: Some(Duration::from_millis(100)),
+        });
         meters.answered(&answer(Method::Cached, Language::Rust));
         let text = meters.render(&Figures::default(), true);
         for row in TABLE {

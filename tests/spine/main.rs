@@ -18,6 +18,7 @@ mod provider;
 #[path = "../support/worker.rs"]
 mod worker;
 
+mod ask;
 mod compound;
 mod damage;
 mod example;

@@ -39,7 +39,12 @@ impl Llmock {
 
     /// Says this to every request from now on.
     pub async fn says(&self, text: &str) {
-        let behaviors = json!({"behaviors": [{"type": "reply", "text": text, "times": null}]});
+        self.scripts(&json!({"type": "reply", "text": text, "times": null})).await;
+    }
+
+    /// Does this at the next request that it fits.
+    pub async fn scripts(&self, behavior: &Value) {
+        let behaviors = json!({"behaviors": [behavior]});
         let (status, body) = self.http("POST", "/_llmock/scenario", &behaviors.to_string()).await.unwrap();
         assert_eq!(status, 201, "{body}");
     }

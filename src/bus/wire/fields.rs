@@ -99,6 +99,18 @@ impl Fields {
         }
     }
 
+    /// Where an answer has no place for notes, a misspelt field is refused.
+    pub(super) fn nothing_else(self) -> Result<(), Refusal> {
+        match self.map.keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let (name, path) = (quoted(name), &self.path);
+                let field = format!("{path}{}", name.trim_matches('"'));
+                Err(Refusal::at(Code::InvalidField, field, format!("the field {name} is not known here")))
+            }
+        }
+    }
+
     /// What nobody took, with the names as they stand in the object.
     pub(super) fn rest(self) -> Map<String, Value> {
         self.map

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use super::Code;
 use crate::domain::{Method, Stage};
 
-/// What is happening to a submit. Told while it happens, on `execution.progress.<id>`, and kept nowhere: one that got
-/// lost is not sent again.
+/// What is happening to a submit, or to queries of a model. Told while it happens, on `execution.progress.<id>`, and kept
+/// nowhere: one that got lost is not sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Progress {
     pub id: String,
@@ -13,18 +13,24 @@ pub struct Progress {
     pub correlation_id: String,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// With `started`, `retrying` and `dead`: the how manieth attempt.
+    /// With `started`, `retrying`, `dead` and `writing`: the how manieth attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     /// With `deciding` and `done`: who does it, who did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
-    /// With `done`: whether it was done.
+    /// With `done` and `ended`: whether it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
     /// With `done` and `dead`: why there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Code>,
+    /// With `writing`: what the model wrote since the last message. With another `attempt` the answer begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// With `ended`: which query or step, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
 }
 
 /// Where a submit stands.
@@ -42,6 +48,10 @@ pub enum State {
     Done,
     /// Set aside; the result says why.
     Dead,
+    /// A model writes.
+    Writing,
+    /// One query of a batch, or one step, has ended.
+    Ended,
 }
 
 impl Progress {
@@ -55,6 +65,8 @@ impl Progress {
             method: None,
             success: None,
             error: None,
+            text: None,
+            index: None,
         }
     }
 

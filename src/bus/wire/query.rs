@@ -156,7 +156,7 @@ pub(crate) fn purge(body: &[u8]) -> Result<Erasure, Refusal> {
         None => false,
         Some(value) => value.as_bool().ok_or_else(|| wrong_type("dry_run", "true or false", &value))?,
     };
-    nothing_else(fields)?;
+    fields.nothing_else()?;
     if !dry_run && confirm.is_none() {
         let message = "the field 'confirm' is missing; it must be the tenant's name, since a purge can't be undone";
         return Err(Refusal::at(Code::MissingField, "confirm", message));
@@ -187,12 +187,12 @@ pub(crate) fn feedback(body: &[u8]) -> Result<Judgement, Refusal> {
         let message = format!("'comment' may have at most {COMMENT_CHARS} characters");
         return Err(Refusal::at(Code::TooLarge, "comment", message));
     }
-    nothing_else(fields)?;
+    fields.nothing_else()?;
     Ok(Judgement { correlation_id, verdict, comment })
 }
 
 pub(crate) fn nothing(body: &[u8]) -> Result<(), Refusal> {
-    optional(body).and_then(nothing_else)
+    optional(body)?.nothing_else()
 }
 
 pub(crate) fn template_query(body: &[u8]) -> Result<TemplateFilter, Refusal> {
@@ -206,21 +206,21 @@ pub(crate) fn template_query(body: &[u8]) -> Result<TemplateFilter, Refusal> {
         })
     });
     let task_type = task_type.transpose()?;
-    nothing_else(fields)?;
+    fields.nothing_else()?;
     Ok(TemplateFilter { language, task_type })
 }
 
 pub(crate) fn template_ref(body: &[u8]) -> Result<TemplateId, Refusal> {
     let mut fields = Fields::parse(body, r#"{"id": "<template>"}"#)?;
     let id = id(&mut fields, "id", TemplateId::parse)?;
-    nothing_else(fields).map(|()| id)
+    fields.nothing_else().map(|()| id)
 }
 
 pub(crate) fn template_choice(body: &[u8]) -> Result<TemplateChoice, Refusal> {
     let mut fields = Fields::parse(body, r#"{"task": "...", "language"?: "..."}"#)?;
     let task = fields.needed_text("task")?;
     let language = fields.text("language")?.filter(|text| !text.trim().is_empty());
-    nothing_else(fields)?;
+    fields.nothing_else()?;
     Ok(TemplateChoice { task, language })
 }
 
@@ -232,17 +232,6 @@ fn optional(body: &[u8]) -> Result<Fields, Refusal> {
 fn id<T>(fields: &mut Fields, name: &str, parse: impl Fn(&str) -> Result<T, IdError>) -> Result<T, Refusal> {
     let text = fields.needed_text(name)?;
     parse(&text).map_err(|error| Refusal::at(Code::InvalidField, name, format!("'{name}' {error}")))
-}
-
-/// These answers have no place for notes, so a misspelt field is refused.
-fn nothing_else(fields: Fields) -> Result<(), Refusal> {
-    match fields.rest().keys().next() {
-        None => Ok(()),
-        Some(name) => {
-            let name = quoted(name);
-            Err(Refusal::at(Code::InvalidField, name.trim_matches('"'), format!("the field {name} is not known here")))
-        }
-    }
 }
 
 #[cfg(test)]

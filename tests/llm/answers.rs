@@ -1,133 +1,23 @@
-//! What asking a model gives, in each wire format, over real HTTP.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
-#[path = "support/provider.rs"]
-mod provider;
+//! An answer at once: what is asked, what is read, what it cost; what is no answer.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::time::Duration;
 
-use provider::{Reply, Server};
 use serde_json::{Value, json};
-use tandem::domain::{Message, NanoUsd, Timestamp};
+use tandem::domain::{Message, NanoUsd};
 use tandem::llm::{Client, Completion, Credentials, Error, Finish, Key, Options, PriceOverride, Prompt, Provider};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-const CANARY: &str = "sk-canary-5f0d9a7be1c24433";
-/// 2025-12-01: the table is dated, the tests are not to change with it.
-const NOW: Timestamp = Timestamp(1_764_547_200_000);
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Format {
-    Anthropic,
-    OpenAi,
-    Gemini,
-}
-
-use Format::{Anthropic, Gemini, OpenAi};
-
-const FORMATS: [Format; 3] = [Anthropic, OpenAi, Gemini];
-
-impl Format {
-    fn model(self) -> &'static str {
-        match self {
-            Anthropic => "anthropic/claude-sonnet-4-5",
-            OpenAi => "openai/gpt-5-mini",
-            Gemini => "google/gemini-2.5-flash",
-        }
-    }
-
-    fn credentials(self, base_url: String, secret: &str) -> Credentials {
-        let key = Some(Key { secret: secret.into(), base_url });
-        match self {
-            Anthropic => Credentials { anthropic: key, ..Credentials::default() },
-            OpenAi => Credentials { openai: key, ..Credentials::default() },
-            Gemini => Credentials { google: key, ..Credentials::default() },
-        }
-    }
-
-    fn client(self, base_url: String) -> Client {
-        self.client_for(self.model(), base_url)
-    }
-
-    fn client_for(self, model: &str, base_url: String) -> Client {
-        let options = Options { route: vec![model.into()], ..Options::default() };
-        Client::new(options, self.credentials(base_url, CANARY)).unwrap()
-    }
-
-    /// A good answer with cached input and, where the format has them, thoughts.
-    fn good(self, finish: &str) -> Value {
-        match self {
-            Anthropic => json!({
-                "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5-20250929",
-                "content": [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "fn "},
-                            {"type": "text", "text": "main() {}"}],
-                "stop_reason": finish, "stop_sequence": null,
-                "usage": {"input_tokens": 500, "cache_creation_input_tokens": 200, "cache_read_input_tokens": 300,
-                          "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 100},
-                          "output_tokens": 40, "service_tier": "standard"}
-            }),
-            OpenAi => json!({
-                "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-5-mini-2025-08-07",
-                "choices": [{"index": 0, "finish_reason": finish,
-                             "message": {"role": "assistant", "content": "fn main() {}", "refusal": null}}],
-                "usage": {"prompt_tokens": 1000, "completion_tokens": 77, "total_tokens": 1077,
-                          "prompt_tokens_details": {"cached_tokens": 333},
-                          "completion_tokens_details": {"reasoning_tokens": 60}}
-            }),
-            Gemini => json!({
-                "candidates": [{"index": 0, "finishReason": finish, "content": {"role": "model", "parts": [
-                    {"text": "let me think", "thought": true}, {"text": "fn main() {}"}]}}],
-                "usageMetadata": {"promptTokenCount": 1001, "cachedContentTokenCount": 1, "candidatesTokenCount": 5,
-                                  "thoughtsTokenCount": 7, "totalTokenCount": 1013},
-                "modelVersion": "gemini-2.5-flash"
-            }),
-        }
-    }
-
-    fn stop(self) -> &'static str {
-        match self {
-            Anthropic => "end_turn",
-            OpenAi => "stop",
-            Gemini => "STOP",
-        }
-    }
-
-    fn error(self, message: &str) -> Value {
-        match self {
-            Anthropic => json!({"type": "error", "error": {"type": "some_error", "message": message}}),
-            OpenAi => json!({"error": {"message": message, "type": "t", "param": null, "code": "some_error"}}),
-            Gemini => json!({"error": {"code": 418, "message": message, "status": "some_error"}}),
-        }
-    }
-}
-
-fn prompt() -> Prompt {
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    Prompt {
-        system: "Answer in Rust.".into(),
-        messages: vec![
-            message("user", "Write a program."),
-            message("assistant", "Which?"),
-            message("system", "Be short."),
-            message("assistant", "  "),
-            message("user", "An empty one."),
-        ],
-        max_output_tokens: Some(1234),
-    }
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(30)
-}
+use crate::Format::{Anthropic, Gemini, OpenAi};
+use crate::provider::{Reply, Server};
+use crate::{CANARY, FORMATS, Format, NOW, assert_no_canary, by, prompt, soon};
 
 async fn ask(format: Format, reply: Reply) -> Result<Completion, Error> {
     let server = Server::start(reply).await;
-    let answer = format.client(server.url()).ask(&prompt(), soon(), NOW).await;
+    let answer = format.client(server.url()).ask(&prompt(), &soon(), NOW).await;
     assert_eq!(server.received().len(), 1, "one attempt");
-    answer
+    answer.map_err(|failed| failed.error)
 }
 
 /// The error, after making sure that nothing that can be printed of it holds the key.
@@ -135,16 +25,6 @@ async fn refused(format: Format, reply: Reply) -> Error {
     let error = ask(format, reply).await.unwrap_err();
     assert_no_canary(&error);
     error
-}
-
-fn assert_no_canary(error: &Error) {
-    let mut said = format!("{error} {error:?}");
-    let mut source = error.source();
-    while let Some(inner) = source {
-        said += &format!(" {inner} {inner:?}");
-        source = inner.source();
-    }
-    assert!(!said.contains("canary"), "{said}");
 }
 
 #[tokio::test]
@@ -161,7 +41,7 @@ async fn a_good_answer_has_text_true_tokens_and_exact_cost() {
         assert_eq!(answer.text, "fn main() {}", "{format:?}");
         assert_eq!(answer.model, model);
         assert_eq!((answer.usage().input, answer.usage().output), (input, output), "{format:?}");
-        assert_eq!(answer.cost, NanoUsd(nanos), "{format:?}");
+        assert_eq!(answer.cost(), NanoUsd(nanos), "{format:?}");
         assert_eq!(answer.finish, Finish::Stop);
         assert!(answer.is_complete() && !answer.time.is_zero());
     }
@@ -171,7 +51,7 @@ async fn a_good_answer_has_text_true_tokens_and_exact_cost() {
 async fn each_provider_is_asked_in_its_own_format_with_the_key_in_a_header_only() {
     for format in FORMATS {
         let server = Server::start(Reply::json(200, format.good(format.stop()).to_string())).await;
-        format.client(server.url()).ask(&prompt(), soon(), NOW).await.unwrap();
+        format.client(server.url()).ask(&prompt(), &soon(), NOW).await.unwrap();
         let request = server.received().remove(0);
         let (path, header, key, body) = match format {
             Anthropic => (
@@ -230,7 +110,7 @@ async fn base_urls_work_with_and_without_slash_and_version() {
     ] {
         let server = Server::start(Reply::json(200, format.good(format.stop()).to_string())).await;
         for suffix in suffixes {
-            format.client(format!("{}{suffix}", server.url())).ask(&prompt(), soon(), NOW).await.unwrap();
+            format.client(format!("{}{suffix}", server.url())).ask(&prompt(), &soon(), NOW).await.unwrap();
             assert_eq!(server.received().last().unwrap().path, path, "{format:?} {suffix:?}");
         }
     }
@@ -250,9 +130,9 @@ async fn a_local_server_without_a_key_is_asked_without_a_header_and_priced_by_th
     };
     let client = Client::new(options, OpenAi.credentials(server.url(), "")).unwrap();
     assert!(client.is_configured());
-    let answer = client.ask(&prompt(), soon(), NOW).await.unwrap();
+    let answer = client.ask(&prompt(), &soon(), NOW).await.unwrap();
     // 77 × 37.5 = 2,887.5
-    assert_eq!(answer.cost, NanoUsd(2_888));
+    assert_eq!(answer.cost(), NanoUsd(2_888));
     let request = server.received().remove(0);
     assert!(!request.headers.contains_key("authorization"));
     assert_eq!(request.body["model"], "meta/llama-3.2:1b");
@@ -264,7 +144,7 @@ async fn what_a_provider_refuses_is_told_with_status_and_its_own_words() {
         for (status, transient) in [(401, false), (403, false), (400, false), (429, true), (500, true), (529, true)] {
             let body = format.error(&format!("no: {CANARY}\nis {}", "wrong ".repeat(100)));
             match refused(format, Reply::json(status, body.to_string())).await {
-                Error::Status { status: found, ref code, ref message, retry_after, ref model } => {
+                Error::Status { status: found, ref code, ref message, retry_after, ref model, .. } => {
                     assert_eq!((found, code.as_deref(), retry_after), (status, Some("some_error"), None), "{format:?}");
                     assert!(message.starts_with("no: [redacted] is wrong"), "{message}");
                     assert!(message.chars().count() <= 300);
@@ -313,20 +193,24 @@ async fn what_is_no_answer_is_an_error() {
         let good = format.good(format.stop()).to_string();
         let html = Reply::Full { status: 200, headers: vec![("content-type", "text/html".into())], body: good.into() };
         let typed = json!({"model": {"leak": CANARY}, "content": CANARY, "choices": CANARY, "candidates": CANARY});
-        for (what, reply) in [
-            ("the body is empty", Reply::json(200, "")),
-            ("content type", html),
-            ("it is no JSON", Reply::json(200, format!("{{\"model\": \"{CANARY}"))),
-            ("it is no JSON", Reply::json(200, "\u{feff}{}{}")),
-            ("another form", Reply::json(200, typed.to_string())),
-            ("another form", Reply::json(200, "[]")),
+        let (garbled, malformed) = (true, false);
+        for (what, reply, kind) in [
+            ("the body is empty", Reply::json(200, ""), garbled),
+            ("content type", html, malformed),
+            ("it is no JSON", Reply::json(200, format!("{{\"model\": \"{CANARY}")), garbled),
+            ("it is no JSON", Reply::json(200, "\u{feff}{}{}"), garbled),
+            ("another form", Reply::json(200, typed.to_string()), malformed),
+            ("another form", Reply::json(200, "[]"), malformed),
         ] {
             let error = refused(format, reply).await;
-            assert!(
-                matches!(&error, Error::Malformed { problem, .. } if problem.contains(what)),
-                "{format:?} {what}: {error}"
-            );
-            assert!(!error.is_transient());
+            let (is_garbled, said) = match &error {
+                Error::Garbled { problem, .. } => (true, problem),
+                Error::Malformed { problem, .. } => (false, problem),
+                other => panic!("{format:?} {what}: {other:?}"),
+            };
+            assert!(said.contains(what), "{format:?} {what}: {error}");
+            // What is never in the right form will not be next time.
+            assert_eq!((is_garbled, error.is_transient()), (kind, kind), "{format:?} {what}: {error}");
         }
         let mut uncounted = format.good(format.stop());
         uncounted.as_object_mut().unwrap().retain(|name, _| !name.starts_with("usage"));
@@ -372,7 +256,7 @@ async fn a_redirect_is_not_followed() {
 async fn an_answer_without_an_end_is_cut_off() {
     for format in FORMATS {
         let mut server = Server::start(Reply::Endless).await;
-        let error = format.client(server.url()).ask(&prompt(), soon(), NOW).await.unwrap_err();
+        let error = format.client(server.url()).ask(&prompt(), &soon(), NOW).await.unwrap_err().error;
         assert!(matches!(error, Error::TooLarge { limit: 8_388_608, .. }), "{error:?}");
         timeout(Duration::from_secs(10), server.cancelled()).await.unwrap();
     }
@@ -385,7 +269,7 @@ async fn at_the_deadline_the_request_is_really_cancelled() {
             let mut server = Server::start(reply.clone()).await;
             let client = format.client(server.url());
             let deadline = Instant::now() + Duration::from_millis(500);
-            let error = client.ask(&prompt(), deadline, NOW).await.unwrap_err();
+            let error = client.ask(&prompt(), &by(deadline), NOW).await.unwrap_err().error;
             assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
             assert!(error.is_transient() && deadline.elapsed() < Duration::from_secs(5));
             assert_no_canary(&error);
@@ -394,7 +278,7 @@ async fn at_the_deadline_the_request_is_really_cancelled() {
         let mut server = Server::start(Reply::Stalled).await;
         let options = Options { route: vec![format.model().into()], timeout_ms: 500, ..Options::default() };
         let client = Client::new(options, format.credentials(server.url(), CANARY)).unwrap();
-        let error = client.ask(&prompt(), soon(), NOW).await.unwrap_err();
+        let error = client.ask(&prompt(), &soon(), NOW).await.unwrap_err().error;
         assert!(matches!(error, Error::Timeout { .. }), "the configured timeout counts too: {error:?}");
         timeout(Duration::from_secs(10), server.cancelled()).await.unwrap();
     }
@@ -403,7 +287,7 @@ async fn at_the_deadline_the_request_is_really_cancelled() {
 #[tokio::test]
 async fn after_the_deadline_nothing_is_sent() {
     let server = Server::start(Reply::json(200, "")).await;
-    let error = OpenAi.client(server.url()).ask(&prompt(), Instant::now(), NOW).await.unwrap_err();
+    let error = OpenAi.client(server.url()).ask(&prompt(), &by(Instant::now()), NOW).await.unwrap_err().error;
     assert!(matches!(error, Error::Timeout { .. }));
     assert!(server.received().is_empty());
 }
@@ -414,7 +298,7 @@ async fn a_connection_that_fails_is_told_from_one_that_breaks() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = format.client(url).ask(&prompt(), soon(), NOW).await.unwrap_err();
+        let error = format.client(url).ask(&prompt(), &soon(), NOW).await.unwrap_err().error;
         assert!(matches!(error, Error::Connect { .. }) && error.is_transient(), "{error:?}");
         assert_no_canary(&error);
         let error = refused(format, Reply::Cut).await;
@@ -428,19 +312,30 @@ async fn why_a_model_stopped_is_kept() {
         (Anthropic, "stop_sequence", Finish::Stop),
         (Anthropic, "max_tokens", Finish::Length),
         (Anthropic, "refusal", Finish::Refused),
-        (Anthropic, "tool_use", Finish::Other("tool_use".into())),
         (OpenAi, "length", Finish::Length),
         (OpenAi, "content_filter", Finish::Refused),
-        (OpenAi, "surprise", Finish::Other("surprise".into())),
         (Gemini, "MAX_TOKENS", Finish::Length),
         (Gemini, "SAFETY", Finish::Refused),
-        (Gemini, "SURPRISE\n", Finish::Other("SURPRISE".into())),
-        (Gemini, CANARY, Finish::Other("[redacted]".into())),
     ] {
         let answer = ask(format, Reply::json(200, format.good(word).to_string())).await.unwrap();
         assert_eq!(answer.finish, finish, "{format:?} {word}");
         assert_eq!(answer.is_complete(), finish == Finish::Stop);
-        assert!(answer.cost > NanoUsd::ZERO, "what was cut or refused is billed too");
+        assert!(answer.cost() > NanoUsd::ZERO, "what was cut or refused is billed too");
+    }
+}
+
+#[tokio::test]
+async fn a_reason_that_nobody_knows_is_an_error_and_what_it_cost_is_known() {
+    for (format, sent, told) in [
+        (Anthropic, "tool_use", "tool_use"),
+        (OpenAi, "surprise", "surprise"),
+        (Gemini, "SURPRISE\n", "SURPRISE"),
+        (Gemini, CANARY, "[redacted]"),
+    ] {
+        let server = Server::start(Reply::json(200, format.good(sent).to_string())).await;
+        let failed = format.client(server.url()).ask(&prompt(), &soon(), NOW).await.unwrap_err();
+        assert!(matches!(&failed.error, Error::UnknownFinish { word, .. } if word == told), "{:?}", failed.error);
+        assert!(failed.spent.cost > NanoUsd::ZERO && failed.spent.unknown == NanoUsd::ZERO);
     }
 }
 
@@ -462,7 +357,7 @@ async fn an_answer_without_text_is_not_complete() {
 async fn a_blocked_prompt_is_a_refusal() {
     let body = json!({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 10}});
     let answer = ask(Gemini, Reply::json(200, body.to_string())).await.unwrap();
-    assert_eq!((answer.finish, answer.cost), (Finish::Refused, NanoUsd(3_000)));
+    assert_eq!((answer.finish, answer.cost()), (Finish::Refused, NanoUsd(3_000)));
     let mut body = OpenAi.good("stop");
     body["choices"][0]["message"] = json!({"role": "assistant", "content": null, "refusal": "I can't"});
     let answer = ask(OpenAi, Reply::json(200, body.to_string())).await.unwrap();
@@ -475,7 +370,7 @@ async fn long_input_costs_what_its_tier_says() {
         let mut body = Anthropic.good("end_turn");
         body["usage"] = json!({"input_tokens": input, "output_tokens": 1});
         let answer = ask(Anthropic, Reply::json(200, body.to_string())).await.unwrap();
-        assert_eq!(answer.cost, NanoUsd(nanos));
+        assert_eq!(answer.cost(), NanoUsd(nanos));
     }
 }
 
@@ -491,7 +386,7 @@ async fn an_unknown_name_in_the_answer_is_priced_as_the_model_asked_for() {
     let mut body = OpenAi.good("stop");
     body["model"] = json!("something-of-ours");
     let answer = ask(OpenAi, Reply::json(200, body.to_string())).await.unwrap();
-    assert_eq!((answer.model.as_str(), answer.cost), ("something-of-ours", NanoUsd(329_075)));
+    assert_eq!((answer.model.as_str(), answer.cost()), ("something-of-ours", NanoUsd(329_075)));
 }
 
 #[tokio::test]
@@ -499,8 +394,9 @@ async fn a_conversation_that_says_nothing_is_refused() {
     let client = Anthropic.client("http://127.0.0.1:9".into());
     let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
     for messages in [vec![], vec![message("user", " \n")], vec![message("system", "x")], vec![message("tool", "x")]] {
-        let prompt = Prompt { system: "x".into(), messages, max_output_tokens: None };
-        assert!(matches!(client.ask(&prompt, soon(), NOW).await, Err(Error::Prompt { .. })));
+        let prompt = Prompt { system: "x".into(), messages, ..Prompt::default() };
+        let failed = client.ask(&prompt, &soon(), NOW).await.unwrap_err();
+        assert!(matches!(failed.error, Error::Prompt { .. }));
         assert!(matches!(client.worst_case(&prompt, NOW), Err(Error::Prompt { .. })));
     }
 }
@@ -513,7 +409,8 @@ async fn without_a_key_no_model_is_configured() {
     {
         let client = Client::new(options, credentials).unwrap();
         assert!(!client.is_configured() && client.models().is_empty());
-        assert!(matches!(client.ask(&prompt(), soon(), NOW).await, Err(Error::NotConfigured)));
+        let failed = client.ask(&prompt(), &soon(), NOW).await.unwrap_err();
+        assert!(matches!(failed.error, Error::NotConfigured));
         assert!(matches!(client.worst_case(&prompt(), NOW), Err(Error::NotConfigured)));
     }
 }

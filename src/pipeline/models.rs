@@ -1,0 +1,204 @@
+//! What is asked of a model directly, as people and programs are told of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Pipeline;
+use crate::domain::{Counted, Message, NanoUsd, Timestamp};
+use crate::llm::{Answered, Finish, Query, Spent, Terms};
+
+/// What came of one query.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ModelAnswer {
+    /// As it was asked.
+    pub prompt: String,
+    /// True where the model ended by itself and said something, and it fits the schema if there is one.
+    pub success: bool,
+    /// What the model said; it may be cut where `success` is false. Null where there is no answer.
+    pub text: Option<String>,
+    /// The conversation, the answer at its end.
+    pub messages: Vec<Message>,
+    /// Names the query in the worker's log and in the ledger.
+    pub session_id: String,
+    /// As the provider names it.
+    pub model: Option<String>,
+    pub provider: Option<String>,
+    /// Why the model stopped.
+    pub finish: Option<FinishReason>,
+    /// Of all attempts together, in US dollars. Null where an attempt was sent whose cost nobody knows.
+    pub cost_usd: Option<f64>,
+    /// The same, exact, in billionths of a US dollar.
+    pub cost_nanodollars: Option<u64>,
+    /// What attempts of unknown cost can have cost at most, in billionths of a US dollar.
+    pub unknown_nanodollars: u64,
+    /// Of the attempt that succeeded.
+    pub tokens: Option<TokenCounts>,
+    /// Requests that were sent, or tried to be.
+    pub attempts: u32,
+    /// From asking to the last byte, with all attempts and pauses; null where there is no answer.
+    pub time_ms: Option<f64>,
+    /// Why there is no answer, or none that is complete.
+    pub error: Option<ModelError>,
+}
+
+/// Why a model stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// It had said everything.
+    Stop,
+    /// It ran into a limit: the text is cut.
+    Length,
+    /// It, or a filter of the provider, would not answer.
+    Refused,
+}
+
+/// Tokens as the provider counted them; null is what it did not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct TokenCounts {
+    /// All input, what went through the provider's cache included.
+    pub input: Option<u64>,
+    /// All output, thoughts included.
+    pub output: Option<u64>,
+    pub cached: Option<u64>,
+    pub cache_write: Option<u64>,
+    pub reasoning: Option<u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ModelError {
+    /// For programs: `rate_limited`, `over_cost`, `circuit_open`, `timed_out`, `cut`, `mismatch`, `truncated`, …
+    pub code: String,
+    /// For a person.
+    pub message: String,
+    /// Whether asking the same again later can help.
+    pub transient: bool,
+}
+
+/// What came of several queries, in their order.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ModelAnswers {
+    pub results: Vec<ModelAnswer>,
+}
+
+/// What came of several steps.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ModelSteps {
+    /// True where every step succeeded.
+    pub success: bool,
+    /// The first step that did not succeed, counted from 0; no later one was asked.
+    pub failed_step: Option<usize>,
+    /// The steps that were asked now, in order. Those of `done` are not among them.
+    pub results: Vec<ModelAnswer>,
+    /// The answers to all steps that succeeded: as `done` of the same steps they are not paid again.
+    pub done: Vec<String>,
+}
+
+impl Pipeline {
+    pub async fn query_model(&self, query: Query, terms: Terms, now: Timestamp) -> ModelAnswer {
+        self.coordinator.agent().llm().query(query, terms, now).await.into()
+    }
+
+    /// `told` hears of each as it ends, with its place.
+    pub async fn query_models(
+        &self,
+        queries: Vec<Query>,
+        max_concurrent: Option<usize>,
+        terms: &Terms,
+        now: Timestamp,
+        told: impl Fn(usize, &Answered),
+    ) -> ModelAnswers {
+        let llm = self.coordinator.agent().llm();
+        let most = max_concurrent.unwrap_or(llm.batch().max_concurrent);
+        let answered = llm.query_parallel(queries, most, terms, now, told).await;
+        ModelAnswers { results: answered.into_iter().map(ModelAnswer::from).collect() }
+    }
+
+    pub async fn query_steps(
+        &self,
+        steps: Vec<Query>,
+        use_context: bool,
+        mut done: Vec<String>,
+        terms: &Terms,
+        now: Timestamp,
+        told: impl Fn(usize, &Answered),
+    ) -> ModelSteps {
+        done.truncate(steps.len());
+        let llm = self.coordinator.agent().llm();
+        let taken = llm.query_pipeline(steps, use_context, done.clone(), terms, now, told).await;
+        let results: Vec<ModelAnswer> = taken.taken.into_iter().map(ModelAnswer::from).collect();
+        done.extend(results.iter().filter(|r| r.success).filter_map(|r| r.text.clone()));
+        ModelSteps { success: taken.failed.is_none(), failed_step: taken.failed, results, done }
+    }
+
+    /// When a batch that brings no time of its own must have ended.
+    pub fn batch_timeout(&self) -> Duration {
+        Duration::from_millis(self.coordinator.agent().llm().batch().timeout_ms)
+    }
+
+    /// The longest that one query may take.
+    pub fn query_timeout(&self) -> Duration {
+        self.coordinator.agent().llm().timeout()
+    }
+}
+
+impl From<Answered> for ModelAnswer {
+    fn from(answered: Answered) -> Self {
+        let success = answered.is_success();
+        let Answered { prompt, messages, outcome, session_id } = answered;
+        let spent = outcome.as_ref().map_or_else(|failed| failed.spent, |completion| completion.spent);
+        let Spent { cost, unknown, attempts, .. } = spent;
+        let known = (unknown == NanoUsd::ZERO).then_some(cost);
+        let unanswered = Self {
+            prompt,
+            success,
+            text: None,
+            messages,
+            session_id: session_id.to_string(),
+            model: None,
+            provider: None,
+            finish: None,
+            cost_usd: known.map(NanoUsd::as_usd),
+            cost_nanodollars: known.map(|cost| cost.0),
+            unknown_nanodollars: unknown.0,
+            tokens: None,
+            attempts,
+            time_ms: None,
+            error: None,
+        };
+        match outcome {
+            Err(failed) => {
+                let (code, transient) = (failed.error.code().to_owned(), failed.error.is_transient());
+                let error = ModelError { code, message: failed.error.chain(), transient };
+                Self { error: Some(error), ..unanswered }
+            }
+            Ok(completion) => {
+                let (finish, problem) = match completion.finish {
+                    Finish::Stop if success => (FinishReason::Stop, None),
+                    Finish::Stop => (FinishReason::Stop, Some(("empty", "the model said nothing"))),
+                    Finish::Length => {
+                        (FinishReason::Length, Some(("truncated", "the model ran into the limit of output tokens")))
+                    }
+                    Finish::Refused => (FinishReason::Refused, Some(("refused", "the model would not answer"))),
+                };
+                let error = |(code, message): (&str, &str)| ModelError {
+                    code: code.to_owned(),
+                    message: message.to_owned(),
+                    transient: false,
+                };
+                let Counted { input, output, cached, cache_write, reasoning } = completion.tokens.counted();
+                Self {
+                    text: Some(completion.text),
+                    model: Some(completion.model),
+                    provider: Some(completion.provider.as_str().to_owned()),
+                    finish: Some(finish),
+                    tokens: Some(TokenCounts { input, output, cached, cache_write, reasoning }),
+                    time_ms: Some(completion.time.as_secs_f64() * 1e3),
+                    error: problem.map(error),
+                    ..unanswered
+                }
+            }
+        }
+    }
+}
