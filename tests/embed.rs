@@ -135,6 +135,7 @@ fn answer() -> Answer {
         success: true,
         reason: None,
         parts: vec![],
+        project: vec![],
         notes: vec![],
         hit: None,
         made_at: NOW,

@@ -45,6 +45,35 @@ fn every_template_renders_its_own_example_and_parses() {
 }
 
 #[test]
+fn an_output_is_parsed_as_what_its_template_says_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |id: &str, format: &str, body: &str| {
+        let front = format!(
+            "id = \"{id}\"\ntask_type = \"devops\"\nlanguage = \"rust\"\ndescription = \"\"\n\
+             example = \"Write an image\"\ntriggers = [\"image\"]\nformat = \"{format}\""
+        );
+        std::fs::write(folder.path().join(format!("{id}.jinja")), format!("+++\n{front}\n+++\n{body}\n")).unwrap();
+    };
+    write("image", "dockerfile", "FROM rust:1.95\nCMD [\"cargo\", \"run\"]");
+    write("image-broken", "dockerfile", "FROM rust:1.95\nCMD ['cargo', 'run']");
+    write("compose", "yaml", "services:\n  app: {image: app}");
+    write("compose-broken", "yaml", "services:\n  app: {image: app");
+    write("readme", "prose", "An image of the service.");
+    write("code-broken", "code", "An image of the service.");
+    write("unknown", "toml", "a = 1");
+    let (library, broken) = Library::load(Some(folder.path()));
+    assert!(broken.len() == 1 && broken[0].message.contains("unknown variant `toml`"), "{broken:?}");
+    let own = ["code-broken", "compose", "compose-broken", "image", "image-broken", "readme"];
+    let problems: Vec<_> = check(&library)
+        .into_iter()
+        .filter(|c| own.contains(&c.template.as_str()))
+        .map(|c| (c.template, c.problem.map(|problem| problem.contains("does not parse"))))
+        .collect();
+    let expected = own.map(|id| (id.to_owned(), id.ends_with("-broken").then_some(true)));
+    assert_eq!(problems, expected);
+}
+
+#[test]
 fn there_are_enough_templates_and_every_language_has_four_kinds() {
     let (library, _) = Library::load(None);
     assert!(library.len() >= 28, "{}", library.len());

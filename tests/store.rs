@@ -162,6 +162,7 @@ fn answer(text: &str) -> Answer {
         success: true,
         reason: None,
         parts: Vec::new(),
+        project: vec![],
         notes: vec!["read as Rust".to_owned()],
         hit: None,
         time: Duration::ZERO,

@@ -53,6 +53,7 @@ fn answer(text: &str) -> Arc<Answer> {
         success: true,
         reason: None,
         parts: vec![],
+        project: vec![],
         notes: vec![],
         hit: None,
         made_at: NOW,

@@ -5,12 +5,14 @@
 
 mod backup;
 mod cache;
+mod calibrate;
 mod client;
 mod config;
 mod dead;
 mod feedback;
 mod figures;
 mod llm;
+mod out;
 mod provision;
 mod purge;
 mod request;

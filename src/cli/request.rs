@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::client::{Answered, Common};
+use super::out::Out;
 use super::{Ended, Error};
 use crate::bus::wire;
 use crate::config::Variables;
@@ -12,6 +13,7 @@ use crate::config::Variables;
 ///
 ///   tandem request "Create a NATS consumer for processing user events" --language elixir
 ///   tandem request "REST endpoint for orders and a consumer for order events, with tests and docs" --language rust --json
+///   tandem request "Create a table for orders and an endpoint that lists them" --language rust --out shop
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -20,6 +22,8 @@ pub(super) struct Arguments {
     task: Option<String>,
     #[command(flatten)]
     wanted: Wanted,
+    #[command(flatten)]
+    out: Out,
     /// Send this body as it is instead, right or wrong.
     #[arg(long, value_name = "BODY", conflicts_with_all = ["task", "language", "complexity", "context", "criterion", "cache", "max_cost_usd", "timeout_ms", "id"])]
     raw: Option<String>,
@@ -69,16 +73,20 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
         None => serde_json::to_vec(&arguments.wanted.body(arguments.task.as_deref())?)?,
     };
     let answered: Answered<wire::Response> = arguments.common.ask_raw(variables, "execution.request", body).await?;
-    Ok(ended(&answered, arguments.common.json))
+    ended(&answered, &arguments.out, arguments.common.json)
 }
 
 /// Prints an answer that is not printed yet, and says how the command ends.
-pub(super) fn ended(answered: &Answered<wire::Response>, json: bool) -> Ended {
-    let Answered::Ok(response) = answered else { return Ended::Refused };
+pub(super) fn ended(answered: &Answered<wire::Response>, out: &Out, json: bool) -> Result<Ended, Error> {
+    let Answered::Ok(response) = answered else { return Ok(Ended::Refused) };
     if !json {
-        print(response);
+        if !out.is_wanted() {
+            println!("{}", response.result.get().trim_end_matches('\n'));
+        }
+        print_about(response);
     }
-    if response.metrics.success { Ended::Well } else { Ended::Undone }
+    out.write(response, json)?;
+    Ok(if response.metrics.success { Ended::Well } else { Ended::Undone })
 }
 
 impl Wanted {
@@ -114,8 +122,7 @@ impl Wanted {
     }
 }
 
-fn print(response: &wire::Response) {
-    println!("{}", response.result.get().trim_end_matches('\n'));
+fn print_about(response: &wire::Response) {
     let m = &response.metrics;
     let by = response.template_used.as_deref().unwrap_or(&response.model_used);
     let quality = m.quality.map_or_else(|| "-".to_owned(), |q| format!("{q:.2}"));

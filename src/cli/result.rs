@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::client::{Answered, connect, parse_tenant, show};
+use super::out::Out;
 use super::{Ended, Error, request};
 use crate::bus::wire::Response;
 use crate::config::Variables;
@@ -14,6 +15,8 @@ pub(super) struct Arguments {
     /// The id that it was submitted under.
     #[arg(value_parser = parse_id)]
     id: RequestId,
+    #[command(flatten)]
+    out: Out,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -34,5 +37,5 @@ pub(super) async fn run(arguments: &Arguments, variables: &Variables) -> Result<
         return Ok(Ended::Refused);
     };
     let answered: Answered<Response> = show(&said, arguments.json)?;
-    Ok(request::ended(&answered, arguments.json))
+    request::ended(&answered, &arguments.out, arguments.json)
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::client::{Answered, connect, parse_seconds, parse_tenant, show, spinner};
+use super::out::Out;
 use super::request::{self, Wanted};
 use super::{Ended, Error};
 use crate::bus::wire::{Progress, Response, State};
@@ -30,6 +31,8 @@ pub(super) struct Arguments {
     /// Wait for the result and print it, as `tandem request` does.
     #[arg(long)]
     wait: bool,
+    #[command(flatten)]
+    out: Out,
     /// How long to wait, in seconds. The work goes on afterwards.
     #[arg(long, default_value_t = 600.0, value_parser = parse_seconds, value_name = "SECONDS")]
     timeout: f64,
@@ -54,6 +57,11 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
     let body = serde_json::to_vec(&body)?;
     let client = connect(variables).await?;
     if !arguments.wait {
+        if arguments.out.is_wanted() {
+            return Err(Error::Usage(
+                "--out needs --wait; or take the files later with tandem result --out".to_owned(),
+            ));
+        }
         let submitted = client.submit(&arguments.tenant, &id, body).await?;
         if arguments.json {
             let (sequence, duplicate) = (submitted.sequence, submitted.duplicate);
@@ -75,7 +83,7 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
         eprintln!("the submit stands; its result will be here: tandem result {id}");
     }
     let answered: Answered<Response> = show(&said?, arguments.json)?;
-    Ok(request::ended(&answered, arguments.json))
+    request::ended(&answered, &arguments.out, arguments.json)
 }
 
 fn line(progress: &Progress) -> String {

@@ -41,6 +41,8 @@ pub(super) enum Command {
     Analyze(Common),
     /// Render every template for its own example and parse what comes out.
     Check(Check),
+    /// Measure on labelled tasks what the rules answer and how much of it is right, without a worker.
+    Calibrate(super::calibrate::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +104,7 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
             Ok(ended(&answered))
         }
         Command::Check(arguments) => run_check(arguments, variables).await,
+        Command::Calibrate(arguments) => super::calibrate::run(&arguments),
     }
 }
 

@@ -1,16 +1,17 @@
 //! The hybrid agent: rules first, what was done before second, a model last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::company::Neighbours;
 use super::evaluate::{self, Kind, evaluate};
 use super::graph::{self, Figures};
 use super::library::{Library, Template, TemplateError};
-use super::reading::{Mismatch, Reading};
+use super::reading::Mismatch;
 use super::select::{Candidate, Declined, Knowledge, Selected, select};
 use super::slots::{Filled, Value};
 use crate::cache::{Cache, Key};
@@ -89,39 +90,27 @@ impl Agent {
 
     /// Rules, then what was done before, then a model; where nothing can do it, an answer that says why.
     pub async fn process(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
-        match self.by_rules(goal, &bounds.tenant, now) {
+        match self.by_rules(goal, &Neighbours::default(), &bounds.tenant, now) {
             Ok(answer) => answer,
             Err(declined) => self.beyond_rules(goal, bounds, &declined, "", now).await,
         }
     }
 
     /// A template's output, or why no template will do.
-    pub fn by_rules(&self, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Result<Answer, Declined> {
+    pub fn by_rules(
+        &self,
+        goal: &Goal,
+        neighbours: &Neighbours<'_>,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<Answer, Declined> {
         let started = Instant::now();
         if !goal.context.messages.is_empty() && self.shows("messages") {
             return Err(Declined::Conversation);
         }
         let library = self.library();
         let selected = self.select_in(&library, goal, tenant, now);
-        let task_type = selected.task_type;
-        let Some(chosen) = selected.chosen else {
-            return Err(selected.declined.unwrap_or(Declined::NoTemplate));
-        };
-        let template = chosen.template;
-        match render(&library, &chosen, goal) {
-            Ok((text, file)) => {
-                let answer = by_template(template, task_type, goal, text, file, started, now);
-                if answer.success {
-                    return Ok(answer);
-                }
-                tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
-                Err(Declined::DoesNotParse { template: template.id.clone() })
-            }
-            Err(error) => {
-                tracing::error!(template.id = %template.id, %error, "a template failed");
-                Err(Declined::NoTemplate)
-            }
-        }
+        answer_with(&library, selected, goal, neighbours, started, now)
     }
 
     /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
@@ -302,6 +291,48 @@ impl Agent {
     }
 }
 
+/// What these templates alone make of a task: nothing is learnt or blocked, and the first of equals is taken.
+pub fn by_templates(
+    library: &Library,
+    goal: &Goal,
+    max_unknown_share: f64,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
+    let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
+    let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
+    answer_with(library, selected, goal, &Neighbours::default(), started, now)
+}
+
+/// The output of the chosen template, if it parses.
+fn answer_with(
+    library: &Library,
+    selected: Selected<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+    started: Instant,
+    now: Timestamp,
+) -> Result<Answer, Declined> {
+    let Some(chosen) = selected.chosen else {
+        return Err(selected.declined.unwrap_or(Declined::NoTemplate));
+    };
+    let template = chosen.template;
+    match render(library, &chosen, goal, neighbours) {
+        Ok((text, file)) => {
+            let answer = by_template(template, selected.task_type, goal, text, file, started, now);
+            if answer.success {
+                return Ok(answer);
+            }
+            tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
+            Err(Declined::DoesNotParse { template: template.id.clone() })
+        }
+        Err(error) => {
+            tracing::error!(template.id = %template.id, %error, "a template failed");
+            Err(Declined::NoTemplate)
+        }
+    }
+}
+
 /// What a template makes of its own example, or why it can't be used for it.
 pub fn try_template(library: &Library, template: &Template, language: &Language) -> Result<Answer, String> {
     let goal = Goal {
@@ -319,9 +350,24 @@ pub fn try_template(library: &Library, template: &Template, language: &Language)
     if !reading.unknown.is_empty() {
         return Err(format!("its example has words that it does not account for: {}", reading.unknown.join(", ")));
     }
-    let variables = variables(&reading, &goal);
-    let (text, file) = library.render(template, &variables).map_err(|e| e.message)?;
+    let (text, file) = library.render(template, &variables(&reading.filled, &goal)).map_err(|e| e.message)?;
     Ok(by_template(template, template.task_type, &goal, text, file, started, Timestamp(0)))
+}
+
+/// A template's text and file without a task that was read: `given` fills its slots, its defaults the rest.
+pub fn render_with(
+    library: &Library,
+    template: &Template,
+    given: &Filled,
+    goal: &Goal,
+) -> Result<(String, Option<String>), TemplateError> {
+    let failed = |slot| TemplateError {
+        path: template.id.to_string(),
+        message: format!("the slot `{slot}` is not filled and has no default"),
+    };
+    let mut filled = given.as_taken(&template.slots, &template.details);
+    filled.complete(&template.defaults, &template.slots).map_err(failed)?;
+    library.render(template, &variables(&filled, goal))
 }
 
 /// An answer that belongs where its sender wants it, as far as that is a place inside the workspace.
@@ -352,14 +398,22 @@ pub fn task_key(tenant: &Tenant, goal: &Goal) -> Digest {
     hash.finalize().into()
 }
 
-fn render(library: &Library, chosen: &Candidate<'_>, goal: &Goal) -> Result<(String, Option<String>), TemplateError> {
-    library.render(chosen.template, &variables(&chosen.reading, goal))
+fn render(
+    library: &Library,
+    chosen: &Candidate<'_>,
+    goal: &Goal,
+    neighbours: &Neighbours<'_>,
+) -> Result<(String, Option<String>), TemplateError> {
+    let mut variables = variables(&chosen.reading.filled, goal);
+    neighbours.introduce(chosen.template, &mut variables);
+    library.render(chosen.template, &variables)
 }
 
-fn variables(reading: &Reading, goal: &Goal) -> Filled {
-    let mut variables = reading.filled.clone();
+fn variables(filled: &Filled, goal: &Goal) -> Filled {
+    let mut variables = filled.clone();
     variables.set("task", Value::Text(one_line(&goal.description)));
     variables.set("language", Value::Text(goal.language.to_string()));
+    variables.set("beside", Value::Texts(vec![]));
     variables.set("complexity", Value::Text(goal.complexity.to_string()));
     variables
 }
@@ -373,9 +427,8 @@ fn by_template(
     started: Instant,
     now: Timestamp,
 ) -> Answer {
-    let language = file.as_deref().map(|file| evaluate::language_of(file, &goal.language));
-    let kind = if template.prose { Kind::Prose } else { Kind::Code(language.as_ref().unwrap_or(&goal.language)) };
-    let evaluation = evaluate(&text, kind);
+    let language = template.format.language(file.as_deref(), &goal.language);
+    let evaluation = evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),

@@ -9,6 +9,10 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
+use super::evaluate::language_of;
+use super::fields::Detail;
+use super::ident::ident;
+use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::stem;
 use crate::domain::{Language, TaskType, TemplateId};
@@ -30,11 +34,41 @@ struct FrontMatter {
     #[serde(default)]
     slots: Vec<Slot>,
     #[serde(default)]
+    details: Vec<Detail>,
+    #[serde(default)]
     file: Option<String>,
+    #[serde(default)]
+    packages: Packages,
+    #[serde(default)]
+    dev_packages: Packages,
     #[serde(default)]
     defaults: BTreeMap<String, toml::Value>,
     #[serde(default)]
-    prose: bool,
+    format: Format,
+}
+
+/// What a template's output is, and so what it is judged as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// In the language of the file that the template names, or else the task's.
+    #[default]
+    Code,
+    Prose,
+    Dockerfile,
+    Yaml,
+}
+
+impl Format {
+    /// The language of an output whose task asked for `asked`; `None` for prose.
+    pub fn language(self, file: Option<&str>, asked: &Language) -> Option<Language> {
+        match self {
+            Self::Code => Some(file.map_or_else(|| asked.clone(), |file| language_of(file, asked))),
+            Self::Prose => None,
+            Self::Dockerfile => Some(Language::Other("dockerfile".into())),
+            Self::Yaml => Some(Language::Other("yaml".into())),
+        }
+    }
 }
 
 /// One template, ready to match and to render.
@@ -51,9 +85,14 @@ pub struct Template {
     /// Stems that the template honours beyond its triggers.
     pub(super) words: Vec<Vec<String>>,
     pub(super) slots: Vec<Slot>,
+    /// What the body honours of a field beyond name and type.
+    pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
-    pub prose: bool,
+    pub format: Format,
     has_file: bool,
+    /// What the output needs from the language's package registry: always, and for its tests.
+    pub packages: Packages,
+    pub dev_packages: Packages,
     /// The whole file, for `templates show`.
     pub source: String,
     /// Where it was read from; `None` for one in the binary.
@@ -175,7 +214,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     if front.triggers.is_empty() {
         return Err("front matter: `triggers` is empty: the template would answer anything".to_owned());
     }
-    let defaults = Filled::from_defaults(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
+    let defaults = Filled::from_table(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
     let body_line = source[..source.len() - body.len()].lines().count();
     let mut apart = environment();
     let mut compile = |name: &str, text: &str, offset: usize| {
@@ -192,9 +231,12 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
         words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
         slots: front.slots,
+        details: front.details,
         defaults,
-        prose: front.prose,
+        format: front.format,
         has_file: front.file.is_some(),
+        packages: front.packages,
+        dev_packages: front.dev_packages,
         source: source.to_owned(),
         path,
         id: front.id,
@@ -216,6 +258,7 @@ fn environment() -> Environment<'static> {
     }
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("ident", ident);
     environment
 }
 

@@ -3,32 +3,39 @@
 
 pub mod agent;
 pub mod analyze;
+pub mod calibrate;
 pub mod classify;
+mod company;
 pub mod decompose;
 pub mod evaluate;
+pub mod fields;
 pub mod graph;
+mod ident;
 pub mod library;
 pub mod noun;
+pub mod project;
 pub mod reading;
 pub mod select;
 pub mod slots;
 pub mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 pub use agent::{Agent, Bounds, language_of, task_key};
+pub use company::{Company, Neighbours};
 pub use select::Declined;
 
 use crate::domain::{
-    Answer, Complexity, Dag, Evaluation, Goal, Message, Method, NanoUsd, Part, Schedule, Task, TaskId, Tenant,
-    Timestamp, Usage,
+    Answer, Complexity, Dag, Evaluation, Goal, Language, Message, Method, NanoUsd, Part, ProjectFile, Schedule, Task,
+    TaskId, Tenant, Timestamp, Usage,
 };
 use crate::llm::{Finish, Prompt};
 use decompose::Piece;
+use library::Library;
 
 /// A goal taken apart, with what the rules have done of it already. Making one costs nothing but time.
 #[derive(Debug)]
@@ -121,7 +128,10 @@ impl Coordinator {
         tenant: &Tenant,
         now: Timestamp,
     ) -> HashMap<TaskId, Result<Answer, Declined>> {
-        dag.leaves().map(|task| (task.id.clone(), self.agent.by_rules(&part_goal(goal, task), tenant, now))).collect()
+        let company = Company::of(dag);
+        let by_rules =
+            |task: &Task| self.agent.by_rules(&part_goal(goal, task), &company.of_part(&task.id), tenant, now);
+        dag.leaves().map(|task| (task.id.clone(), by_rules(task))).collect()
     }
 
     /// Only where the rules can neither do the goal nor take it apart, and it is complex by its sender's word and by
@@ -192,7 +202,7 @@ impl Coordinator {
             done.insert(id, answer);
         }
         drop(running);
-        assemble(goal, dag, done, now)
+        assemble(goal, dag, done, &self.agent.library(), now)
     }
 }
 
@@ -237,8 +247,8 @@ fn earlier_work(dag: &Dag, task: &Task, done: &HashMap<TaskId, Answer>) -> Strin
 }
 
 /// One answer of many parts: Markdown for people, `parts` for programs.
-fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Timestamp) -> Answer {
-    let parts: Vec<Part> = dag
+fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, library: &Library, now: Timestamp) -> Answer {
+    let mut parts: Vec<Part> = dag
         .leaves()
         .filter_map(|task| {
             let answer = done.remove(&task.id)?;
@@ -246,6 +256,7 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Time
             Some(Part { id: task.id.to_string(), depends_on, description: task.description.clone(), answer })
         })
         .collect();
+    keep_files_apart(&mut parts);
     let text = parts.iter().map(section).collect::<Vec<_>>().join("\n");
     let undone: Vec<&str> = parts.iter().filter(|p| !p.answer.success).map(|p| p.id.as_str()).collect();
     let reason = (!undone.is_empty()).then(|| format!("these parts were not done: {}", undone.join(", ")));
@@ -264,6 +275,7 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Time
         usage,
         cost: parts.iter().map(|p| p.answer.cost).sum(),
         evaluation: mean(&parts),
+        project: project_of(&goal.language, &parts, library),
         parts,
         ..Answer::new(method.unwrap_or(Method::Fallback), task_type, &goal.language, text, now)
     };
@@ -273,17 +285,48 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, now: Time
     }
 }
 
+/// Two parts can't be one file: the later one says its kind in its name.
+fn keep_files_apart(parts: &mut [Part]) {
+    let mut taken: HashSet<String> = HashSet::new();
+    for part in parts {
+        let Some(file) = &part.answer.file else { continue };
+        let (stem, extension) = file.rsplit_once('.').unwrap_or((file, ""));
+        let kinds = [part.answer.task_type.to_string(), part.id.replace('.', "_")];
+        let others = kinds.iter().map(|kind| format!("{stem}_{kind}.{extension}"));
+        let free = std::iter::once(file.clone()).chain(others).find(|file| !taken.contains(file));
+        taken.extend(free.clone());
+        part.answer.file = free;
+    }
+}
+
+/// The manifest and module root of all parts' files, with the packages that their templates name.
+fn project_of(language: &Language, parts: &[Part], library: &Library) -> Vec<ProjectFile> {
+    let mut packages = [project::Packages::default(), project::Packages::default()];
+    for template in parts.iter().filter_map(|part| library.get(part.answer.template.as_ref()?)) {
+        if template.language.as_ref() == Some(language) {
+            packages[0].add(&template.packages);
+            packages[1].add(&template.dev_packages);
+        }
+    }
+    let paths: Vec<&str> = parts.iter().filter_map(|part| part.answer.file.as_deref()).collect();
+    let own: Vec<ProjectFile> = project::files(language, &paths, &packages[0], &packages[1]);
+    own.into_iter().filter(|file| !paths.contains(&file.path.as_str())).collect()
+}
+
 fn section(part: &Part) -> String {
     let title = part.answer.file.as_deref().unwrap_or(&part.description);
     let text = part.answer.text.trim_end();
-    let prose = part.answer.evaluation.is_none_or(|e| e.cyclomatic.is_none());
-    if prose {
+    let asked = &part.answer.language;
+    let language = part.answer.file.as_deref().map_or_else(|| asked.clone(), |file| evaluate::language_of(file, asked));
+    // What has no branches is prose, or a file of another kind: a Dockerfile, YAML.
+    let branches = part.answer.evaluation.is_some_and(|e| e.cyclomatic.is_some());
+    if !branches && (language == *asked || evaluate::is_prose(&language)) {
         return format!("## {title}\n\n{text}\n");
     }
     // A fence longer than any inside can't be closed by the code.
     let longest = text.lines().map(|l| l.trim_start().chars().take_while(|c| *c == '`').count()).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
-    format!("## {title}\n\n{fence}{}\n{text}\n{fence}\n", part.answer.language)
+    format!("## {title}\n\n{fence}{language}\n{text}\n{fence}\n")
 }
 
 /// The parts' figures as one: quality is their mean, lines and complexity their sum.

@@ -35,9 +35,19 @@ impl Noun {
                 words.push("item".to_owned());
             }
         }
+        Self::of_words(&words)
+    }
+
+    /// The name of a column, member or property, which is kept as it was given: a column may be called `type`. Where
+    /// the code needs an identifier, the template's filter `ident` escapes it.
+    pub fn of_field(name: &str) -> Option<Self> {
+        Self::of_words(&split(name))
+    }
+
+    fn of_words(words: &[String]) -> Option<Self> {
         let last = words.last()?;
         let with_last = |last: String| {
-            let mut words = words.clone();
+            let mut words = words.to_vec();
             if let Some(end) = words.last_mut() {
                 *end = last;
             }
@@ -45,7 +55,12 @@ impl Noun {
         };
         let one = with_last(pluralizer::pluralize(last, 1, false));
         let many = with_last(pluralizer::pluralize(last, 2, false));
-        Some(Self { forms: Forms::new(&words), one, many })
+        Some(Self { forms: Forms::new(words), one, many })
+    }
+
+    /// "orders" and "order" are names of one thing.
+    pub fn is_same_thing(&self, other: &Self) -> bool {
+        self.one == other.one
     }
 
     pub fn dotted(&self) -> &str {

@@ -1,5 +1,6 @@
 //! How far a template understands a task: every word is accounted for, or counted as not understood.
 
+use super::fields;
 use super::library::Template;
 use super::slots::{self, Filled, Slot};
 use super::words::{Form, LIMITERS, Word};
@@ -61,7 +62,7 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     for (word, taken) in words.iter().zip(&mut taken) {
         *taken |= names_language(word);
     }
-    let mut filled = slots::fill(words, &template.slots, &mut taken, &triggers);
+    let mut filled = slots::fill(words, &template.slots, &template.details, &mut taken, &triggers);
     filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
 
     let mut met = vec![false; demands.len()];
@@ -75,7 +76,9 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     let left: Vec<&Word> = all.filter(|(_, taken)| !taken).map(|(word, _)| word).collect();
     let shouted = words.iter().filter(|w| w.is_capitalised()).count() * 2 > words.len();
     let particular = |w: &Word| w.form != Form::Plain || (w.at > 0 && w.is_capitalised() && !shouted);
-    let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()) || particular(w));
+    let lists_fields = template.slots.contains(&Slot::Fields);
+    let of_field = |w: &Word| fields::is_detail(&w.lower) || (lists_fields && fields::is_type(&w.lower));
+    let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()) || particular(w) || of_field(w));
     Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited })
 }
 

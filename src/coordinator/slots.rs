@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::fields::{self, Detail, Field};
 use super::noun::Noun;
 use super::words::{Form, Word};
 
@@ -27,6 +28,7 @@ pub enum Value {
     Text(String),
     Number(u16),
     Fields(Vec<Field>),
+    Texts(Vec<String>),
 }
 
 impl Serialize for Value {
@@ -36,41 +38,8 @@ impl Serialize for Value {
             Self::Text(text) => text.serialize(serializer),
             Self::Number(number) => number.serialize(serializer),
             Self::Fields(fields) => fields.serialize(serializer),
+            Self::Texts(texts) => texts.serialize(serializer),
         }
-    }
-}
-
-/// A column, member or property that the task lists.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Field {
-    pub name: Noun,
-    pub r#type: FieldType,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FieldType {
-    Text,
-    Integer,
-    Decimal,
-    Boolean,
-    Timestamp,
-    Uuid,
-    Json,
-}
-
-impl FieldType {
-    fn named(lower: &str) -> Option<Self> {
-        Some(match lower {
-            "text" | "string" | "varchar" | "str" => Self::Text,
-            "integer" | "int" | "bigint" | "number" => Self::Integer,
-            "decimal" | "numeric" | "money" | "float" | "double" => Self::Decimal,
-            "boolean" | "bool" | "flag" => Self::Boolean,
-            "timestamp" | "datetime" | "date" | "time" => Self::Timestamp,
-            "uuid" | "guid" => Self::Uuid,
-            "json" | "jsonb" => Self::Json,
-            _ => return None,
-        })
     }
 }
 
@@ -80,10 +49,10 @@ impl FieldType {
 pub struct Filled(BTreeMap<String, Value>);
 
 impl Filled {
-    /// From a template's `defaults`.
-    pub(super) fn from_defaults(defaults: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
+    /// From a table as a template's `defaults` has it. The error says which value can't stand in its slot.
+    pub fn from_table(table: &BTreeMap<String, toml::Value>) -> Result<Self, String> {
         let mut filled = Self::default();
-        for (slot, value) in defaults {
+        for (slot, value) in table {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
                 ("name", toml::Value::String(text)) => {
@@ -97,12 +66,7 @@ impl Filled {
                 ("fields", toml::Value::Array(items)) => {
                     let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
                     let listed = texts.ok_or_else(|| wrong("a list of texts: \"total decimal\""))?.join(", ");
-                    let words = super::words::words(&listed);
-                    Value::Fields(
-                        read_fields(&words, 0, true)
-                            .map(|(fields, _)| fields)
-                            .ok_or_else(|| wrong("\"name type\" each"))?,
-                    )
+                    Value::Fields(fields::parse(&listed).ok_or_else(|| wrong("\"name type\" each"))?)
                 }
                 ("subject" | "queue" | "path", toml::Value::String(text)) => Value::Text(text.clone()),
                 _ => return Err(format!("no slot is called `{slot}`, or its value has the wrong type")),
@@ -110,6 +74,20 @@ impl Filled {
             filled.0.insert(slot.clone(), value);
         }
         Ok(filled)
+    }
+
+    /// What a template with these slots would take of it: a list with a field that asks for more than the template
+    /// honours is left out, as such a task is declined.
+    pub(super) fn as_taken(&self, slots: &[Slot], details: &[Detail]) -> Self {
+        let takes = |key: &String, value: &Value| {
+            let honoured = match value {
+                Value::Fields(fields) => fields.iter().all(|field| field.is_within(details)),
+                _ => true,
+            };
+            honoured && slots.iter().any(|slot| slot.to_string() == *key)
+        };
+        let taken = self.0.iter().filter(|(key, value)| takes(key, value));
+        Self(taken.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     pub(super) fn set(&mut self, key: &str, value: Value) {
@@ -121,6 +99,12 @@ impl Filled {
             Some(Value::Noun(noun)) => Some(noun),
             _ => None,
         }
+    }
+
+    /// Whether a slot holds what the template puts there by itself.
+    pub(super) fn is_default(&self, slot: Slot, defaults: &Self) -> bool {
+        let key = slot.to_string();
+        self.0.get(&key) == defaults.0.get(&key)
     }
 
     pub(super) fn has(&self, slot: Slot) -> bool {
@@ -166,7 +150,13 @@ impl fmt::Display for Slot {
 /// Fills the given slots from the task. On entry `taken[i]` is true for the words that the template or the language
 /// accounts for; it becomes true for each word that a slot took. `triggers[i]` is true where a trigger matched: such a
 /// word says what is wanted, never what it is called.
-pub(super) fn fill(words: &[Word], slots: &[Slot], taken: &mut [bool], triggers: &[bool]) -> Filled {
+pub(super) fn fill(
+    words: &[Word],
+    slots: &[Slot],
+    details: &[Detail],
+    taken: &mut [bool],
+    triggers: &[bool],
+) -> Filled {
     let mut filled = Filled::default();
     let honoured: Vec<bool> = taken.iter().zip(triggers).map(|(taken, trigger)| *taken && !trigger).collect();
     for slot in [Slot::Port, Slot::Queue, Slot::Path, Slot::Subject, Slot::Fields, Slot::Name] {
@@ -178,7 +168,7 @@ pub(super) fn fill(words: &[Word], slots: &[Slot], taken: &mut [bool], triggers:
             Slot::Queue => queue(words),
             Slot::Path => path(words),
             Slot::Subject => subject(words, taken),
-            Slot::Fields => fields(words),
+            Slot::Fields => fields::find(words, details).map(|(fields, span)| (Value::Fields(fields), span)),
             Slot::Name => name(words, taken, &honoured, triggers),
         };
         if let Some((value, span)) = found {
@@ -227,58 +217,6 @@ fn subject(words: &[Word], taken: &[bool]) -> Found {
     let first = at
         .saturating_sub(usize::from(at > 0 && matches!(words[at - 1].lower.as_str(), "subject" | "topic" | "channel")));
     Some((Value::Text(words[at].text.clone()), first..at + 1))
-}
-
-fn fields(words: &[Word]) -> Found {
-    let begins =
-        |w: &Word| matches!(w.lower.as_str(), "with" | "having" | "fields" | "columns" | "containing" | "of" | "has");
-    let starts = words.iter().enumerate().filter(|(_, w)| begins(w)).map(|(i, _)| i);
-    for at in starts {
-        let explicit = matches!(words[at].lower.as_str(), "fields" | "columns");
-        if let Some((fields, end)) = read_fields(words, at + 1, explicit) {
-            return Some((Value::Fields(fields), at..end));
-        }
-    }
-    None
-}
-
-/// Reads "customer_id integer, total decimal and note text" from `at`. Every field names its type, but where the list
-/// was announced as one ("with fields …") a field without a type is text.
-fn read_fields(words: &[Word], at: usize, explicit: bool) -> Option<(Vec<Field>, usize)> {
-    let mut fields: Vec<Field> = vec![];
-    let mut end = at;
-    let mut next = at;
-    while let Some(word) = words.get(next) {
-        if matches!(word.lower.as_str(), "and" | "a" | "an" | "the" | "fields" | "columns") && next + 1 < words.len() {
-            next += 1;
-            continue;
-        }
-        if word.form != Form::Plain || word.is_filler() || fields.len() >= 40 {
-            break;
-        }
-        let Some(name) = Noun::new(&word.text) else { break };
-        let typed = words.get(next + 1).filter(|w| !w.after_break).and_then(|w| FieldType::named(&w.lower));
-        match typed {
-            Some(r#type) => {
-                fields.push(Field { name, r#type });
-                next += 2;
-            }
-            None if explicit && (fields.is_empty() || word.after_break || words[next - 1].lower == "and") => {
-                fields.push(Field { name, r#type: FieldType::Text });
-                next += 1;
-            }
-            None => break,
-        }
-        end = next;
-    }
-    let mut seen: Vec<&Noun> = vec![];
-    let distinct = fields.iter().all(|f| {
-        !seen.contains(&&f.name) && {
-            seen.push(&f.name);
-            true
-        }
-    });
-    (!fields.is_empty() && distinct).then_some((fields, end))
 }
 
 /// Words before the thing itself that say no more than that it is worked on: "for *processing* user events".

@@ -29,14 +29,17 @@ pub struct Word {
     pub form: Form,
     /// Punctuation that ends a phrase stands before it.
     pub after_break: bool,
+    /// The marks between it and the word before, without blanks: ",", "(", "):".
+    pub before: String,
     /// Where it begins in the task, in bytes.
     pub at: usize,
 }
 
 impl Word {
-    fn new(text: &str, form: Form, after_break: bool, at: usize) -> Self {
+    fn new(text: &str, form: Form, before: String, at: usize) -> Self {
         let lower = text.to_lowercase();
-        Self { text: text.to_owned(), stem: stem(&lower), lower, form, after_break, at }
+        let after_break = before.contains([',', ';', ':', '.', '!', '?', '(', ')', '\n']);
+        Self { text: text.to_owned(), stem: stem(&lower), lower, form, after_break, before, at }
     }
 
     /// Says nothing by itself: articles, prepositions, "please", "create".
@@ -94,13 +97,13 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
 /// Splits a task into its words, in order.
 pub fn words(task: &str) -> Vec<Word> {
     let mut found = vec![];
-    let mut broken = false;
+    let mut before = String::new();
     let mut rest = task.char_indices().peekable();
     while let Some(&(at, c)) = rest.peek() {
         if matches!(c, '"' | '`') {
             let inner = at + c.len_utf8();
             if let Some(length) = task[inner..].find(c).filter(|&n| n > 0 && n <= 200) {
-                found.push(Word::new(&task[inner..inner + length], Form::Quoted, std::mem::take(&mut broken), at));
+                found.push(Word::new(&task[inner..inner + length], Form::Quoted, std::mem::take(&mut before), at));
                 while rest.next_if(|(i, _)| *i <= inner + length).is_some() {}
                 continue;
             }
@@ -108,12 +111,14 @@ pub fn words(task: &str) -> Vec<Word> {
         if c == '/' || is_word(c) {
             let end = end_of_token(task, at, c == '/');
             if end > at {
-                push_token(&task[at..end], at, &mut broken, &mut found);
+                push_token(&task[at..end], at, &mut before, &mut found);
                 while rest.next_if(|(i, _)| *i < end).is_some() {}
                 continue;
             }
         }
-        broken |= matches!(c, ',' | ';' | ':' | '.' | '!' | '?' | '(' | ')' | '\n');
+        if (c == '\n' || !c.is_whitespace()) && before.len() < 16 {
+            before.push(c);
+        }
         rest.next();
     }
     found
@@ -136,6 +141,9 @@ fn end_of_token(task: &str, at: usize, path: bool) -> usize {
             '.' | '\'' => next_is_word || (c == '.' && chars.peek().is_some_and(|&(_, n)| n == '>' || n == '*')),
             '-' => path && next_is_word,
             '>' | '*' => i > 0 && task[at..at + i].ends_with('.'),
+            // "text[]" is one word, and no type that a field can have.
+            '[' => i > 0 && chars.peek().is_some_and(|&(_, n)| n == ']'),
+            ']' => task[at..at + i].ends_with('['),
             _ => is_word(c),
         };
         if !joins {
@@ -146,7 +154,7 @@ fn end_of_token(task: &str, at: usize, path: bool) -> usize {
     end
 }
 
-fn push_token(token: &str, at: usize, broken: &mut bool, found: &mut Vec<Word>) {
+fn push_token(token: &str, at: usize, before: &mut String, found: &mut Vec<Word>) {
     let form = if token.starts_with('/') {
         Form::Path
     } else if token.bytes().all(|b| b.is_ascii_digit()) {
@@ -156,7 +164,7 @@ fn push_token(token: &str, at: usize, broken: &mut bool, found: &mut Vec<Word>) 
     } else {
         Form::Plain
     };
-    found.push(Word::new(token, form, std::mem::take(broken), at));
+    found.push(Word::new(token, form, std::mem::take(before), at));
 }
 
 /// Tools that belong to one language: who names one has named the language.

@@ -55,7 +55,7 @@ pub struct Evaluation {
     /// False where the text is code with a parse error.
     pub parses: bool,
     pub lines: usize,
-    /// Cyclomatic complexity; `None` for prose and for languages without a grammar.
+    /// Cyclomatic complexity; `None` for prose, for what has no branches (a Dockerfile, YAML) and for languages without a grammar.
     pub cyclomatic: Option<u32>,
 }
 
@@ -90,6 +90,14 @@ pub struct Part {
     pub answer: Answer,
 }
 
+/// A file that belongs to no part but makes a project of them all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ProjectFile {
+    /// Relative to the workspace.
+    pub path: String,
+    pub text: Arc<str>,
+}
+
 /// The outcome of a goal, whichever way it was reached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -110,6 +118,9 @@ pub struct Answer {
     /// Why there is no success.
     pub reason: Option<String>,
     pub parts: Vec<Part>,
+    /// Of a compound goal: the manifest and module root that its files need to build together.
+    #[serde(default)]
+    pub project: Vec<ProjectFile>,
     /// What the sender should know of how the task was read.
     pub notes: Vec<String>,
     pub hit: Option<Hit>,
@@ -135,6 +146,7 @@ impl Answer {
             success: true,
             reason: None,
             parts: vec![],
+            project: vec![],
             notes: vec![],
             hit: None,
             time: Duration::ZERO,

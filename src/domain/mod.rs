@@ -13,7 +13,7 @@ pub mod schedule;
 pub mod task_type;
 pub mod time;
 
-pub use answer::{Answer, Evaluation, Hit, Method, Part, Tier, Usage};
+pub use answer::{Answer, Evaluation, Hit, Method, Part, ProjectFile, Tier, Usage};
 pub use attempt::{Attempt, Counted, Outcome};
 pub use dag::{Dag, DagError, Limits, Task, TaskId};
 pub use goal::{CacheMode, Complexity, Context, Goal, Message, Request};

@@ -211,9 +211,8 @@ pub fn check(library: &Library) -> Vec<TemplateCheck> {
             };
             let (problem, evaluation) = match outcome {
                 Ok(answer) => {
-                    let error = (!template.prose)
-                        .then(|| first_error(&answer.text, &language, answer.file.as_deref()))
-                        .flatten();
+                    let written = template.format.language(answer.file.as_deref(), &language);
+                    let error = written.and_then(|written| first_error(&answer.text, &written, None));
                     let problem = error.map(|e| format!("its output does not parse: {e}")).or(answer.reason);
                     (problem, answer.evaluation)
                 }

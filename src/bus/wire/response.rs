@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
-use crate::domain::{self, Answer, CorrelationId, Method, TaskType, Tier};
+use crate::domain::{self, Answer, CorrelationId, Method, ProjectFile, TaskType, Tier};
 use crate::pipeline::rounded;
 
 /// The answer to a request: the source's fields under the source's names, and what Tandem knows besides.
@@ -34,6 +34,9 @@ pub struct Response {
     /// Where the goal was compound: its parts, in the order of the graph.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// Where the goal was compound: what makes a project of the parts' files, a manifest and a module root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub project: Vec<ProjectFile>,
     /// Where the answer comes from the cache: which one it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheOrigin>,
@@ -126,6 +129,7 @@ impl Response {
             reason: answer.reason,
             notes: answer.notes,
             parts: answer.parts.into_iter().map(Part::from).collect(),
+            project: answer.project,
             cache: answer.hit.map(|hit| CacheOrigin {
                 tier: hit.tier,
                 similarity: rounded(hit.similarity),
@@ -191,6 +195,7 @@ mod tests {
             success: true,
             reason: None,
             parts: vec![],
+            project: vec![],
             notes: vec![],
             hit: None,
             time: Duration::ZERO,

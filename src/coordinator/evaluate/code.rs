@@ -140,7 +140,9 @@ pub(super) fn count(tree: &Tree, grammar: Grammar, source: &str) -> Counts {
             // A token may hold the line break that ends it.
             let last = if end.column == 0 && end.row > start.row { end.row - 1 } else { end.row };
             let first = start.row.max(fresh);
-            if node.end_byte() > node.start_byte() && last >= first {
+            // Some grammars have a token for a line break, on blank lines too.
+            let token = source.as_bytes().get(node.byte_range()).unwrap_or_default();
+            if last >= first && token.iter().any(|byte| !byte.is_ascii_whitespace()) {
                 counts.lines += last + 1 - first;
                 fresh = last + 1;
             }

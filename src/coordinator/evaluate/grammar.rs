@@ -28,9 +28,11 @@ pub(super) enum Grammar {
     Tsx,
     Elixir,
     Sql,
+    Dockerfile,
+    Yaml,
 }
 
-const COUNT: usize = 8;
+const COUNT: usize = 10;
 
 thread_local! {
     static PARSERS: RefCell<[Option<Parser>; COUNT]> = const { RefCell::new([const { None }; COUNT]) };
@@ -46,8 +48,17 @@ impl Grammar {
             Language::TypeScript => Self::TypeScript,
             Language::Elixir => Self::Elixir,
             Language::Sql => Self::Sql,
-            Language::Other(_) => return None,
+            Language::Other(name) => match &**name {
+                "dockerfile" | "containerfile" | "docker" => Self::Dockerfile,
+                "yaml" | "yml" => Self::Yaml,
+                _ => return None,
+            },
         })
+    }
+
+    /// Whether what is written in it branches.
+    pub(super) fn is_program(self) -> bool {
+        !matches!(self, Self::Dockerfile | Self::Yaml)
     }
 
     fn language(self) -> tree_sitter::Language {
@@ -60,6 +71,8 @@ impl Grammar {
             Self::Tsx => tree_sitter_typescript::LANGUAGE_TSX.into(),
             Self::Elixir => tree_sitter_elixir::LANGUAGE.into(),
             Self::Sql => tree_sitter_sequel::LANGUAGE.into(),
+            Self::Dockerfile => tree_sitter_containerfile::LANGUAGE.into(),
+            Self::Yaml => tree_sitter_yaml::LANGUAGE.into(),
         }
     }
 

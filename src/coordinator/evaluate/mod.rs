@@ -3,7 +3,7 @@
 //! Code is parsed and its tree walked once (`code`, with what each grammar's nodes mean in `rules`). The weights are
 //! the source's: 0.5 for being there, and up to 0.1 for error handling, 0.2 for structure, 0.2 for a reasonable length,
 //! each by degrees. A parse error leaves three tenths of all that, so at most 0.3. SQL is read by its words (`sql`),
-//! as its grammar takes too little of what databases take. Code in a language without a grammar is judged by its
+//! as its grammar takes too little of what databases take. A Dockerfile and YAML are parsed too; they don't branch. Code in a language without a grammar is judged by its
 //! length and the shape of its lines: it can't earn what nobody read. Prose is judged as prose (`prose`).
 
 mod code;
@@ -41,6 +41,7 @@ pub enum Kind<'a> {
 /// - Code that is blank has quality 0.
 /// - Code above 256 KiB, or so tangled that the parser gives up, is not vouched for: `parses` is false and the quality
 ///   at most 0.3, as with a parse error; `cyclomatic` is `None`, which tells the two apart.
+/// - A Dockerfile and YAML have no `cyclomatic`.
 /// - Prose has no `cyclomatic` and always `parses`, except Markdown whose fenced blocks of a known language do not.
 ///   Blocks that leave something out (`...` on a line) or show a shell session need not parse.
 /// - A model's answer that is (nearly) one fenced block is code, of the language that the fence names or else the one
@@ -108,6 +109,7 @@ pub fn unfence(text: &str) -> Option<Fenced<'_>> {
 pub fn language_of(file: &str, asked: &Language) -> Language {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     match name.rsplit_once('.') {
+        Some(("Dockerfile" | "Containerfile", _)) => Language::Other("dockerfile".into()),
         Some((stem, ending)) if !stem.is_empty() => labelled(ending).unwrap_or_else(|| asked.clone()),
         Some((_, hidden)) => Language::Other(hidden.to_lowercase().into()),
         None if matches!(name, "Dockerfile" | "Makefile" | "Procfile" | "Justfile" | "justfile" | "Containerfile") => {
@@ -115,6 +117,11 @@ pub fn language_of(file: &str, asked: &Language) -> Language {
         }
         None => asked.clone(),
     }
+}
+
+/// Whether what is written in it is for people.
+pub fn is_prose(language: &Language) -> bool {
+    matches!(language.as_str(), "md" | "markdown" | "txt" | "text")
 }
 
 /// What reading a program gave.
@@ -169,7 +176,7 @@ fn parse(text: &str, grammar: Grammar) -> Reading {
 }
 
 fn evaluate_code(text: &str, language: &Language) -> Evaluation {
-    if matches!(language.as_str(), "md" | "markdown" | "txt" | "text") {
+    if is_prose(language) {
         return evaluate_prose(text);
     }
     graded(text, language, &read(text, language, false))
@@ -187,7 +194,8 @@ fn graded(text: &str, language: &Language, reading: &Reading) -> Evaluation {
                 0 => 0.0,
                 _ => 0.5 + 0.1 * counts.error_handling() + 0.2 * counts.structure() + 0.2 * counts.length(),
             };
-            (quality, fault.is_none(), Some(counts.cyclomatic()))
+            let branches = Grammar::of(language).is_some_and(Grammar::is_program);
+            (quality, fault.is_none(), branches.then(|| counts.cyclomatic()))
         }
     };
     Evaluation {
@@ -209,7 +217,7 @@ fn evaluate_prose(text: &str) -> Evaluation {
 /// A block without a label may be anything, a command's output as well.
 fn block_parses(block: &Block<'_>) -> bool {
     let Some(language) = labelled(block.label) else { return true };
-    if markdown::is_excerpt(block.code) {
+    if markdown::is_excerpt(block.code) || is_template(block.code, &language) {
         return true;
     }
     let code = outdented(block.code, block.indent);
@@ -224,6 +232,8 @@ fn evaluate_unknown(text: &str, asked: &Language) -> Evaluation {
     let blocks = markdown::blocks(text);
     if let Some(block) = only_block(text, &blocks) {
         let language = labelled(block.label).unwrap_or_else(|| asked.clone());
+        let rendered_later = is_template(block.code, &language);
+        let language = if rendered_later { Language::Other("template".into()) } else { language };
         let evaluation = evaluate_code(&outdented(block.code, block.indent), &language);
         return Evaluation { lines: text.lines().count(), ..evaluation };
     }
@@ -260,6 +270,12 @@ fn labelled(label: &str) -> Option<Language> {
         "pyi" => Language::Python,
         label => Language::from(label.to_owned()),
     })
+}
+
+/// YAML that is still to be rendered (Helm, Ansible's Jinja): no YAML yet, and nothing that can be vouched for.
+fn is_template(text: &str, language: &Language) -> bool {
+    Grammar::of(language) == Some(Grammar::Yaml)
+        && (text.contains("{%") || text.contains("{{-") || text.lines().any(|line| line.trim_start().starts_with("{{")))
 }
 
 /// Takes the columns of an indented fence off each line.

@@ -111,6 +111,8 @@ fn a_syntax_error_is_told_with_its_place() {
         (Language::Sql, "SELECT 1;\nSELEC * FROM a;\n", 2, 1),
         (Language::Sql, "CREATE TABLE a (\n  id int,\n);\n", 3, 1),
         (Language::Sql, "SELECT é, 'a\0' FROM a;\n", 1, 13),
+        (Language::Other("dockerfile".into()), "FROM a\nCMD ['b', 'c']\n", 2, 5),
+        (Language::Other("yaml".into()), "a: 1\nb: 2\n\"a\": 3\n", 3, 1),
     ];
     for (language, text, line, column) in cases {
         let error = first_error(text, language, None).unwrap();
@@ -358,6 +360,80 @@ fn a_language_without_a_grammar_is_judged_by_its_lines() {
     assert!(!evaluate("{\"a\": [1, 2}", Kind::Code(&json)).parses);
 }
 
+const DOCKERFILE: &str = "# syntax=docker/dockerfile:1\nARG GO=1.24\nFROM golang:${GO}-bookworm AS build\nWORKDIR /src\n\
+    COPY go.mod go.sum ./\nRUN --mount=type=cache,target=/go/pkg/mod \\\n    # the modules alone change seldom\n    go mod download\n\
+    COPY . .\nRUN <<EOF\nset -e\ngo vet ./...\ngo build -o /orders ./cmd/orders\nEOF\n\nFROM gcr.io/distroless/static:nonroot\n\
+    COPY --from=build --chown=nonroot /orders /orders\nUSER nonroot\nEXPOSE 8080\nHEALTHCHECK CMD [\"/orders\", \"health\"]\n\
+    ENTRYPOINT [\"/orders\"]\n";
+
+const WORKFLOW: &str = "# checks\nname: ci\non:\n  push:\n    branches: [main, \"release/*\"]\nenv: {A: 1, B: two}\njobs:\n  build:\n\
+    \x20   runs-on: ubuntu-24.04\n    steps:\n    - uses: actions/checkout@v5\n    - name: test\n      run: |\n        cargo fmt\n\
+    \x20       cargo test\n      if: ${{ github.event_name == 'push' }}\n---\nx: &x\n  y: >-\n    folded\n    text\nz:\n  <<: *x\n";
+
+#[test]
+fn a_dockerfile_and_yaml_are_parsed_and_graded() {
+    let (docker, yaml) = (Language::Other("dockerfile".into()), Language::Other("yaml".into()));
+    for (language, good) in [(&docker, DOCKERFILE), (&yaml, WORKFLOW)] {
+        assert_eq!(first_error(good, language, None), None, "{good}");
+        let evaluation = code(good, language);
+        assert!(evaluation.parses && evaluation.quality >= 0.85 && evaluation.cyclomatic.is_none(), "{evaluation:?}");
+        check_worse(language, good, &lines(good, 5), "cut off");
+        assert_eq!(code("\n", language).quality, 0.0);
+    }
+    let plain =
+        "FROM golang\nCOPY . .\nRUN go build -o /orders ./cmd/orders || true\nUSER root\nENTRYPOINT [\"/orders\"]\n";
+    check_worse(&docker, DOCKERFILE, plain, "unpinned, as root, unchecked");
+}
+
+#[test]
+fn what_docker_or_a_reader_of_yaml_refuses_is_an_error() {
+    let dockerfiles: &[&str] = &[
+        "RUN a\nFROM b\n",
+        "ARG A=1\n# only\n",
+        "FROM a\nRUM b\n",
+        "FROM a\nEXPOSE\n",
+        "FROM a\nCOPY b\n",
+        "FROM a AS\n",
+        "FROM a\nCMD [\"b\", \"c\"\n",
+        "FROM a\nENTRYPOINT ['b', 'c']\n",
+        "FROM a\nCMD [b, c]\n",
+        "FROM a\nENV A=\"b\nCMD c\n",
+        "FROM a\nRUN <<EOF\nb\n",
+    ];
+    let yaml: &[&str] = &[
+        "a: 1\n\tb: 2\n",
+        "a: [1, 2\nb: 3\n",
+        "a: \"x\nb: 3\n",
+        "a:\n  - 1\n - 2\n",
+        "a: b: c\n",
+        "a: 1\nb: 2\n\"a\": 3\n",
+        "a: {b: 1, b: 2}\n",
+    ];
+    for (name, cases) in [("Dockerfile", dockerfiles), ("a.yml", yaml)] {
+        for text in cases {
+            assert!(first_error(text, &Language::Go, Some(name)).is_some(), "{text}");
+            let evaluation = code(text, &language_of(name, &Language::Go));
+            assert!(!evaluation.parses && evaluation.quality <= 0.3, "{text}\n{evaluation:?}");
+        }
+    }
+    for text in ["from a as b\nrun [ -f x ] && y\n", "FROM a\nRUN [\"b\"]\n", "FROM a@sha256:00\nHEALTHCHECK NONE\n"] {
+        assert_eq!(first_error(text, &Language::Go, Some("deploy/orders.Dockerfile")), None, "{text}");
+    }
+    for text in ["a: 1\nb: {a: 1}\n", "- a: 1\n- a: 2\n", "a:\n  <<: *b\n  <<: *c\n"] {
+        assert_eq!(first_error(text, &Language::Go, Some("a.yaml")), None, "{text}");
+    }
+}
+
+#[test]
+fn yaml_that_is_still_to_be_rendered_is_not_called_broken() {
+    let chart =
+        "```yaml\nspec:\n{{- if .Values.on }}\n  replicas: {{ .Values.count }}\n{{- end }}\n  image: app:1\n```\n";
+    assert!(evaluate(chart, Kind::Unknown(&Language::Go)).parses);
+    assert!(!evaluate(&chart.replace("{{", "["), Kind::Unknown(&Language::Go)).parses);
+    let page = format!("Install the chart. Its deployment:\n\n{chart}\nThe values are told in the README.\n");
+    assert!(evaluate(&page, Kind::Prose).parses);
+}
+
 #[test]
 fn an_answer_in_one_fence_is_unfenced() {
     let fenced = unfence("Sure:\n\n```ts\nexport const answer: number = 42;\n```\n").unwrap();
@@ -375,6 +451,7 @@ fn a_files_name_says_its_language() {
     for (file, expected) in [
         ("cmd/main.go", "go"),
         ("Dockerfile", "dockerfile"),
+        ("Dockerfile.worker", "dockerfile"),
         ("deploy/app.yaml", "yaml"),
         ("src/App.tsx", "typescript"),
         ("LICENSE", "go"),
@@ -382,7 +459,7 @@ fn a_files_name_says_its_language() {
     ] {
         assert_eq!(language_of(file, &go).as_str(), expected);
     }
-    assert_eq!(first_error("FROM golang:1.24\nRUN (", &go, Some("Dockerfile")), None);
+    assert_eq!(first_error("build:\n\tgo build (", &go, Some("Makefile")), None);
     assert_eq!(first_error("const A = () => <p>{1}</p>;", &Language::TypeScript, Some("A.tsx")), None);
     assert_eq!(first_error("const a = <string>b;", &Language::TypeScript, Some("a.ts")), None);
 }
@@ -405,7 +482,9 @@ fn hostile_texts_are_graded_without_a_panic() {
         "E'\\é".to_owned(),
     ];
     for text in &texts {
-        for language in Language::known().chain([Language::Other("kotlin".into())]) {
+        for language in
+            Language::known().chain(["kotlin", "dockerfile", "yaml"].map(|name| Language::Other(name.into())))
+        {
             let evaluation = code(text, &language);
             assert!((0.0..=1.0).contains(&evaluation.quality), "{evaluation:?}");
         }
@@ -418,7 +497,8 @@ fn hostile_texts_are_graded_without_a_panic() {
 #[test]
 fn any_text_at_all_is_graded() {
     proptest::proptest!(proptest::prelude::ProptestConfig::with_cases(60), |(text in "(?s)[a-z(){}\\[\\]'\"`$;:,.=<>#@\\\\/*\n\t é\u{0}-]{0,200}")| {
-        for language in Language::known() {
+        let others = ["dockerfile", "yaml"].map(|name| Language::Other(name.into()));
+        for language in Language::known().chain(others) {
             let evaluation = evaluate(&text, Kind::Unknown(&language));
             assert!((0.0..=1.0).contains(&evaluation.quality));
             first_error(&text, &language, None);

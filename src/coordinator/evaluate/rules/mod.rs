@@ -1,10 +1,12 @@
 //! What the nodes of each grammar mean. One file per language; the walk over the tree is in `code`.
 
+mod dockerfile;
 mod elixir;
 mod go;
 mod javascript;
 mod python;
 mod rust;
+mod yaml;
 
 use tree_sitter::Node;
 
@@ -49,6 +51,8 @@ pub(super) fn of(grammar: Grammar) -> &'static Rules {
         Grammar::Go => &go::RULES,
         Grammar::JavaScript | Grammar::TypeScript | Grammar::Tsx => &javascript::RULES,
         Grammar::Elixir => &elixir::RULES,
+        Grammar::Dockerfile => &dockerfile::RULES,
+        Grammar::Yaml => &yaml::RULES,
         // Judged by its words, see `sql`.
         Grammar::Sql => &Rules { role: |_| Role::Plain, look: |_, _, _, _| Seen::Nothing },
     }

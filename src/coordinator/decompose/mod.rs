@@ -1,8 +1,12 @@
 //! A goal taken apart: which parts it names, and what must come before what. Pure.
 
-use super::classify::{classify, types_of};
-use super::words::{Form, LIMITERS, MOST, Word, words};
+mod clauses;
+mod spread;
+
+use super::words::words;
 use crate::domain::{Dag, DagError, Limits, Task, TaskId, TaskType};
+pub(super) use clauses::name_of;
+use clauses::{Clause, clauses, named, orders, plainly};
 
 /// How far a goal is taken apart, as in the source: two to five parts, five levels.
 pub const LIMITS: Limits = Limits { tasks: 64, depth: 5 };
@@ -23,12 +27,62 @@ pub struct Piece {
 
 /// The goal as a hierarchical graph, by rules. What can't be taken apart is one node.
 pub fn by_rules(goal: &str) -> Dag {
-    let parts = clauses(goal);
-    if parts.len() < 2 {
-        return Dag::atomic(goal);
-    }
     // A goal that names more than fits one level is rather not taken apart than cut short.
-    graph(goal, &parts).unwrap_or_else(|_| Dag::atomic(goal))
+    take_apart(goal).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
+}
+
+fn take_apart(goal: &str) -> Option<Result<Dag, DagError>> {
+    let text = plainly(goal);
+    let mut tasks = vec![];
+    let root = tasks_add(&mut tasks, None, "root", goal, vec![]);
+    let arranged = if let Some((each, things)) = spread::over_things(&text) {
+        let parts = whole(&each);
+        things.iter().enumerate().try_for_each(|(i, thing)| match parts.as_slice() {
+            [] => Err(DagError::Empty),
+            [only] => {
+                let id = format!("{root}.{}", i + 1);
+                tasks_add(&mut tasks, Some(&root), &id, &describe(only, Some(thing)), vec![]);
+                Ok(())
+            }
+            parts => {
+                let group = tasks_add(
+                    &mut tasks,
+                    Some(&root),
+                    &format!("{root}.{}", i + 1),
+                    &format!("{each} for {thing}"),
+                    vec![],
+                );
+                arrange(&mut tasks, &group, parts, Some(thing))
+            }
+        })
+    } else if let Some((name, parts)) = spread::service(&text) {
+        arrange(&mut tasks, &root, &parts, name.as_deref())
+    } else {
+        let parts = clauses(&text);
+        if parts.len() < 2 {
+            return None;
+        }
+        arrange(&mut tasks, &root, &parts, None)
+    };
+    Some(arranged.and_then(|()| Dag::new(tasks, &LIMITS)))
+}
+
+/// The parts of a text, or the text itself where it is about one thing.
+fn whole(text: &str) -> Vec<Clause> {
+    let parts = clauses(text);
+    if parts.len() > 1 { parts } else { clauses::one(text).into_iter().collect() }
+}
+
+fn tasks_add(
+    tasks: &mut Vec<Task>,
+    parent: Option<&TaskId>,
+    id: &str,
+    description: &str,
+    depends_on: Vec<TaskId>,
+) -> TaskId {
+    let id = TaskId::new(id);
+    tasks.push(Task { id: id.clone(), description: description.to_owned(), parent: parent.cloned(), depends_on });
+    id
 }
 
 /// A plan of pieces with local names as a graph: the names become ids, and what they name must exist.
@@ -64,19 +118,6 @@ pub fn complexity(goal: &str) -> u32 {
     (1 + content / 8 + breaks / 2).min(10)
 }
 
-/// A part that the text names.
-#[derive(Debug, Clone)]
-struct Clause {
-    text: String,
-    task_type: TaskType,
-    /// It said "then": what stands before it comes first.
-    after_previous: bool,
-    /// Comes with the whole ("with tests and docs"), not beside it.
-    extra: bool,
-    /// It says what it is about ("for orders"); else it takes the first part's name.
-    named: Option<String>,
-}
-
 /// What must be there before what, by type of task.
 fn rank(task_type: TaskType) -> u8 {
     match task_type {
@@ -91,143 +132,29 @@ fn rank(task_type: TaskType) -> u8 {
     }
 }
 
-/// The kinds of part that come with a whole: their bare word is enough ("with tests and docs").
-fn comes_along(task_type: TaskType) -> bool {
-    matches!(task_type, TaskType::Testing | TaskType::Documentation | TaskType::Devops)
-}
-
-/// More places than this where a part may begin, and the text is no list of parts.
-const JOINTS: usize = 32;
-
-fn clauses(goal: &str) -> Vec<Clause> {
-    let words = words(goal);
-    let joints: Vec<usize> = (1..words.len()).filter(|&at| joint(&words, at).is_some()).collect();
-    // "without tests" asks for less, not for a part: what is left out is not for rules to say.
-    let limits = |at: usize| {
-        let first = words[at..].iter().find(|w| !is_joint_word(w));
-        first.is_some_and(|w| LIMITERS.contains(&w.lower.as_str()))
-    };
-    if words.len() > MOST || joints.len() > JOINTS || joints.into_iter().any(limits) {
-        return vec![];
-    }
-    let mut found: Vec<Clause> = vec![];
-    let mut from = 0;
-    let mut joined = "";
-    for at in 1..=words.len() {
-        let joint = if at == words.len() { Some("end") } else { joint(&words, at) };
-        let Some(joint) = joint else { continue };
-        let first = from + words[from..at].iter().take_while(|w| is_joint_word(w)).count();
-        if let Some(clause) = clause(goal, &words[first.min(at)..at], joined, at == words.len() || !found.is_empty())
-            .filter(|c| !found.last().is_some_and(|last| is_same_part(last, c)))
-        {
-            found.push(clause);
-        } else if let (Some(last), Some(end)) = (found.last_mut(), words.get(at - 1)) {
-            // It does not stand by itself: it belongs to what was said before.
-            if let Some(begin) = goal.find(last.text.as_str()) {
-                last.text = goal[begin..end.at + length_in(goal, end)].to_owned();
-            }
-        } else {
-            // Nor is there anything before it: it begins what follows ("unit and integration tests").
-            joined = joint;
-            continue;
-        }
-        joined = joint;
-        from = at;
-    }
-    found
-}
-
-/// Where a new clause may begin.
-fn joint(words: &[Word], at: usize) -> Option<&'static str> {
-    match words[at].lower.as_str() {
-        "and" | "plus" => Some("and"),
-        "then" => Some("then"),
-        "with" | "including" => Some("with"),
-        _ if words[at].after_break => Some("break"),
-        _ => None,
-    }
-}
-
-fn is_joint_word(word: &Word) -> bool {
-    matches!(
-        word.lower.as_str(),
-        "and" | "plus" | "then" | "with" | "including" | "also" | "finally" | "after" | "that"
-    )
-}
-
-/// A clause stands by itself where it begins like an order or a thing ("a consumer …", "write …") of a known type,
-/// or names a kind that comes along ("tests").
-fn clause(goal: &str, words: &[Word], joined: &str, may_come_along: bool) -> Option<Clause> {
-    let first = words.first()?;
-    let last = words.last()?;
-    let task_type = classify(words).first().map(|c| c.task_type).filter(|t| *t != TaskType::General)?;
-    let content: Vec<&Word> = words.iter().filter(|w| !w.is_filler()).collect();
-    let opens = first.is_filler()
-        && !matches!(first.lower.as_str(), "for" | "of" | "in" | "on" | "to" | "by" | "from" | "as" | "at");
-    let head = content.first().is_some_and(|w| !types_of(w).is_empty());
-    let alongside = may_come_along && comes_along(task_type) && content.len() <= 4 && !joined.is_empty();
-    let stands = alongside
-        || (joined.is_empty() && !content.is_empty())
-        || (opens && joined != "with")
-        || (head && joined == "break" && content.len() > 1);
-    // "index integer" is a column, not a part.
-    let is_field = content.len() == 2
-        && content[1].form == Form::Plain
-        && content[1].lower.len() > 2
-        && TYPES.contains(&content[1].lower.as_str());
-    if !stands || is_field {
-        return None;
-    }
-    let text = goal[first.at..last.at + length_in(goal, last)].to_owned();
-    let named = words
-        .iter()
-        .position(|w| matches!(w.lower.as_str(), "for" | "of" | "about" | "that"))
-        .and_then(|at| words.get(at + 1..))
-        .and_then(|rest| {
-            let own: Vec<&str> =
-                rest.iter().take_while(|w| !w.after_break && !w.is_boundary()).map(|w| w.text.as_str()).collect();
-            (!own.is_empty()).then(|| own.join(" "))
-        });
-    let extra = comes_along(task_type) && !joined.is_empty();
-    Some(Clause { text, task_type, after_previous: joined == "then", extra, named })
-}
-
-const TYPES: [&str; 12] =
-    ["integer", "int", "text", "string", "decimal", "numeric", "boolean", "bool", "timestamp", "date", "uuid", "json"];
-
-/// "a schema and migration for orders" is one part: of one type, and only one of the two has a name.
-fn is_same_part(last: &Clause, next: &Clause) -> bool {
-    last.task_type == next.task_type && (last.named.is_none() || next.named.is_none() || last.named == next.named)
-}
-
-fn length_in(goal: &str, word: &Word) -> usize {
-    let quotes = if word.form == Form::Quoted { 2 } else { 0 };
-    (word.text.len() + quotes).min(goal.len() - word.at)
-}
-
-fn graph(goal: &str, clauses: &[Clause]) -> Result<Dag, DagError> {
-    if clauses.len() > *PARTS.end() {
-        return Err(DagError::TooLarge { found: clauses.len(), limit: *PARTS.end() });
-    }
-    let name = clauses.iter().find_map(|c| c.named.as_deref());
-    let root = TaskId::new("root");
-    let mut tasks = vec![Task { id: root.clone(), description: goal.to_owned(), parent: None, depends_on: vec![] }];
+/// Puts parts under a task, in the order in which they must be done. `name` is what those are about that don't say it;
+/// else it is what the nearest part before them is about.
+fn arrange(tasks: &mut Vec<Task>, under: &TaskId, clauses: &[Clause], name: Option<&str>) -> Result<(), DagError> {
     // Several parts that make the thing form a group of their own, so that what comes along waits for all of them.
     let makers = clauses.iter().filter(|c| !c.extra).count();
     let grouped = makers >= 2 && makers < clauses.len();
-    let group = TaskId::new("root.1");
+    let widest = if grouped { makers.max(1 + clauses.len() - makers) } else { clauses.len() };
+    if widest > *PARTS.end() {
+        return Err(DagError::TooLarge { found: widest, limit: *PARTS.end() });
+    }
+    let group = TaskId::new(&format!("{under}.1"));
     if grouped {
         let text = clauses.iter().filter(|c| !c.extra).map(|c| c.text.as_str()).collect::<Vec<_>>().join(" and ");
-        tasks.push(Task { id: group.clone(), description: text, parent: Some(root.clone()), depends_on: vec![] });
+        tasks_add(tasks, Some(under), group.as_str(), &text, vec![]);
     }
+    let is_inside = |clause: &Clause| grouped && !clause.extra;
     let (mut inside, mut beside) = (0, usize::from(grouped));
     let ids: Vec<TaskId> = clauses
         .iter()
-        .map(|c| {
-            let counter = if grouped && !c.extra { &mut inside } else { &mut beside };
+        .map(|clause| {
+            let counter = if is_inside(clause) { &mut inside } else { &mut beside };
             *counter += 1;
-            let parent = if grouped && !c.extra { &group } else { &root };
-            TaskId::new(&format!("{parent}.{counter}"))
+            TaskId::new(&format!("{}.{counter}", if is_inside(clause) { &group } else { under }))
         })
         .collect();
     for (i, clause) in clauses.iter().enumerate() {
@@ -235,52 +162,36 @@ fn graph(goal: &str, clauses: &[Clause]) -> Result<Dag, DagError> {
         let nearest = (0..clauses.len()).filter(|&j| before(j)).map(|j| rank(clauses[j].task_type)).max();
         let mut depends_on: Vec<TaskId> = (0..clauses.len())
             .filter(|&j| before(j) && Some(rank(clauses[j].task_type)) == nearest)
-            .map(|j| if grouped && clause.extra && !clauses[j].extra { group.clone() } else { ids[j].clone() })
+            .map(|j| if clause.extra && is_inside(&clauses[j]) { group.clone() } else { ids[j].clone() })
             .collect();
         if clause.after_previous && i > 0 && rank(clauses[i - 1].task_type) <= rank(clause.task_type) {
             depends_on.push(ids[i - 1].clone());
         }
         depends_on.sort();
         depends_on.dedup();
-        let parent = if grouped && !clause.extra { group.clone() } else { root.clone() };
-        tasks.push(Task { id: ids[i].clone(), description: describe(clause, name), parent: Some(parent), depends_on });
+        let parent = if is_inside(clause) { &group } else { under };
+        let first = clauses.iter().find_map(|c| c.name.as_deref());
+        let near = clauses[..i].iter().rev().find_map(|c| c.name.as_deref()).filter(|_| !clause.extra);
+        let text = describe(clause, name.or(near).or(first));
+        tasks_add(tasks, Some(parent), ids[i].as_str(), &text, depends_on);
     }
-    Dag::new(tasks, &LIMITS)
+    Ok(())
 }
 
-/// A part that can be read by itself: an order, with the name that it shares with the others.
+/// A part that can be read by itself: an order, with what it is about.
 fn describe(clause: &Clause, name: Option<&str>) -> String {
-    let text = clause.text.trim();
-    let ordered = words(text).first().is_some_and(|w| VERBS.contains(&w.lower.as_str()));
-    let verb = if ordered {
-        ""
-    } else if clause.extra {
-        "Write "
-    } else {
-        "Create "
+    let text = named(clause, name);
+    // "A consumer" in the middle of a sentence.
+    let text = text.strip_prefix("A ").map_or(text.clone(), |rest| format!("a {rest}"));
+    let verb = match words(&text).first() {
+        Some(first) if orders(first) => "",
+        _ if clause.extra => "Write ",
+        _ => "Create ",
     };
-    match (&clause.named, name) {
-        (None, Some(name)) => format!("{verb}{text} for {name}"),
-        _ => format!("{verb}{text}"),
-    }
+    let text = format!("{verb}{text}");
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
-
-const VERBS: [&str; 14] = [
-    "create",
-    "write",
-    "build",
-    "implement",
-    "make",
-    "add",
-    "generate",
-    "develop",
-    "provide",
-    "define",
-    "document",
-    "deploy",
-    "test",
-    "set",
-];
 
 #[cfg(test)]
 mod tests {
@@ -308,6 +219,23 @@ mod tests {
         assert_eq!(of("root.2"), [TaskId::new("root.1")], "tests wait for the whole group");
         assert_eq!(of("root.3"), [TaskId::new("root.2")]);
         assert!(of("root.1.1").is_empty() && of("root.1.2").is_empty(), "these two can run side by side");
+    }
+
+    /// `tests/data/goals.tsv`: how people name several things at once, and what must become of it.
+    #[test]
+    fn goals_are_taken_apart_as_a_person_would() {
+        for line in include_str!("../../../tests/data/goals.tsv").lines().skip(1) {
+            let (goal, expected) = line.split_once('\t').unwrap();
+            let dag = by_rules(&goal.replace(" / ", "\n"));
+            let part = |task: &Task| {
+                let waits: Vec<&str> = task.depends_on.iter().map(TaskId::as_str).collect();
+                let waits = if waits.is_empty() { String::new() } else { format!(" <- {}", waits.join(" ")) };
+                format!("{}: {}{waits}", task.id, task.description)
+            };
+            let parts: Vec<String> = dag.leaves().map(part).collect();
+            let found = if parts.len() < 2 { "-".to_owned() } else { parts.join(" | ") };
+            assert_eq!(found, expected, "{goal}");
+        }
     }
 
     #[test]

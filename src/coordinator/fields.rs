@@ -1,0 +1,341 @@
+//! The fields that a task lists: "customer_id integer, total decimal (optional) and unique email".
+
+use serde::{Deserialize, Serialize};
+
+use super::noun::Noun;
+use super::words::{Form, Word};
+
+/// A column, member or property that the task lists.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Field {
+    pub name: Noun,
+    pub r#type: FieldType,
+    /// True unless the task says optional or nullable.
+    pub required: bool,
+    /// False unless the task says unique.
+    pub unique: bool,
+    /// What stood in brackets after the type: "255", "10, 2".
+    pub size: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldType {
+    Text,
+    Integer,
+    Decimal,
+    Boolean,
+    Timestamp,
+    Uuid,
+    Json,
+    /// Only for a template that says it knows dates.
+    Date,
+    /// Only for a template that says it knows floats.
+    Float,
+}
+
+/// What a template can honour of a field beyond its name and the seven types that all know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    Optional,
+    Unique,
+    Size,
+    Date,
+    Float,
+}
+
+impl Detail {
+    pub(super) const ALL: [Self; 5] = [Self::Optional, Self::Unique, Self::Size, Self::Date, Self::Float];
+}
+
+impl Field {
+    /// Whether a template that honours these details gives all that this field asks for.
+    pub(super) fn is_within(&self, details: &[Detail]) -> bool {
+        let asked = [
+            (!self.required, Detail::Optional),
+            (self.unique, Detail::Unique),
+            (self.size.is_some(), Detail::Size),
+            (self.r#type == FieldType::Date, Detail::Date),
+            (self.r#type == FieldType::Float, Detail::Float),
+        ];
+        asked.iter().all(|(asks, detail)| !asks || details.contains(detail))
+    }
+}
+
+impl FieldType {
+    /// By any name that people use for it, in lower case.
+    pub(super) fn named(lower: &str) -> Option<Self> {
+        Some(match lower {
+            "text" | "string" | "str" | "varchar" | "char" | "citext" => Self::Text,
+            "integer" | "int" | "bigint" | "int4" | "int8" | "int32" | "int64" | "i32" | "i64" | "long" | "number" => {
+                Self::Integer
+            }
+            "decimal" | "numeric" | "money" => Self::Decimal,
+            "float" | "double" | "real" | "float64" | "f64" => Self::Float,
+            "boolean" | "bool" | "flag" => Self::Boolean,
+            "timestamp" | "timestamptz" | "datetime" => Self::Timestamp,
+            "date" => Self::Date,
+            "uuid" | "guid" => Self::Uuid,
+            "json" | "jsonb" => Self::Json,
+            _ => return None,
+        })
+    }
+
+    /// What a field of this name is everywhere, for lists without types: "with name, email and price".
+    fn usual(name: &str) -> Option<Self> {
+        Some(match name {
+            "name" | "title" | "email" | "description" | "note" | "notes" | "slug" | "code" | "phone" | "address"
+            | "status" | "url" | "username" | "body" | "content" | "label" | "city" | "country" | "currency" => {
+                Self::Text
+            }
+            "quantity" | "count" | "age" | "stock" => Self::Integer,
+            "price" | "total" | "amount" => Self::Decimal,
+            "active" | "enabled" => Self::Boolean,
+            "created_at" | "updated_at" | "deleted_at" => Self::Timestamp,
+            _ => return None,
+        })
+    }
+}
+
+/// Says more of a field than its type. Left over, it turns what was asked for into something else.
+pub(super) fn is_detail(lower: &str) -> bool {
+    matches!(lower, "optional" | "nullable" | "null" | "unique" | "array" | "enum")
+}
+
+/// Names a type, or a list of one ("text[]").
+pub(super) fn is_type(lower: &str) -> bool {
+    lower.ends_with("[]") || FieldType::named(lower).is_some()
+}
+
+/// The first list of fields in a task and the words that it takes, its introduction included.
+pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, std::ops::Range<usize>)> {
+    (0..words.len()).find_map(|at| {
+        let listed = matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties");
+        let begins = matches!(words[at].lower.as_str(), "with" | "w" | "having" | "containing" | "of" | "has");
+        let opened = words[at].before.contains(['(', ':', '-', '\n']) || (at > 0 && words[at - 1].form == Form::Path);
+        let list = |from, untyped| List { words, details, untyped }.read(from).map(|(fields, end)| (fields, at..end));
+        if listed {
+            list(at + 1, Untyped::IsText)
+        } else if begins {
+            list(at + 1, if words[at].lower == "of" { Untyped::IsNoField } else { Untyped::IfUsual })
+        } else if opened {
+            list(at, Untyped::IsNoField)
+        } else {
+            None
+        }
+    })
+}
+
+/// The fields of a template's `defaults`: nothing but a list.
+pub(super) fn parse(list: &str) -> Option<Vec<Field>> {
+    let words = super::words::words(list);
+    let (fields, end) = List { words: &words, details: &Detail::ALL, untyped: Untyped::IsText }.read(0)?;
+    (end == words.len()).then_some(fields)
+}
+
+/// What a field without a type is.
+#[derive(Clone, Copy, PartialEq)]
+enum Untyped {
+    IsText,
+    /// A field where everybody knows its type.
+    IfUsual,
+    IsNoField,
+}
+
+struct List<'a> {
+    words: &'a [Word],
+    details: &'a [Detail],
+    untyped: Untyped,
+}
+
+/// A field can be called so much; more words are a sentence.
+const NAME_WORDS: usize = 3;
+const MOST: usize = 40;
+
+#[derive(Default)]
+struct Marks {
+    optional: bool,
+    required: bool,
+    unique: bool,
+}
+
+impl List<'_> {
+    /// Reads from `at` as many fields as there are, and where they end.
+    fn read(&self, at: usize) -> Option<(Vec<Field>, usize)> {
+        let mut fields: Vec<Field> = vec![];
+        let mut end = at;
+        let mut next = at;
+        while let Some(word) = self.words.get(next).filter(|_| fields.len() < MOST) {
+            if matches!(word.lower.as_str(), "and" | "und" | "y" | "a" | "an" | "the" | "fields" | "columns") {
+                next += 1;
+                continue;
+            }
+            let separated = fields.is_empty() || word.after_break || self.words[next - 1].lower == "and";
+            let Some((field, after)) = self.field(next, separated) else { break };
+            fields.push(field);
+            (next, end) = (after, after);
+        }
+        let distinct = (1..fields.len()).all(|i| fields[..i].iter().all(|f| f.name != fields[i].name));
+        (!fields.is_empty() && distinct).then_some((fields, end))
+    }
+
+    fn field(&self, at: usize, separated: bool) -> Option<(Field, usize)> {
+        let mut marks = Marks::default();
+        let mut begin = at;
+        while let Some(after) = self.mark(begin, &mut marks) {
+            begin = after;
+        }
+        let word = self.words.get(begin)?;
+        let is_name = |w: &Word| w.form == Form::Plain && !w.is_boundary();
+        if !is_name(word) || (begin > at && word.after_break) {
+            return None;
+        }
+        let typed = (1..=NAME_WORDS).map_while(|length| {
+            let inside = &self.words[begin + 1..(begin + length).min(self.words.len())];
+            inside.iter().all(|w| is_name(w) && !w.after_break).then_some(length)
+        });
+        let typed = typed.into_iter().find_map(|length| self.r#type(begin + length).map(|found| (length, found)));
+        let (length, (r#type, size, mut end)) = match typed {
+            Some(found) => found,
+            None => (1, (self.untyped_at(begin, separated)?, None, begin + 1)),
+        };
+        // "email (string, unique)": in brackets a comma does not end the field.
+        let bracketed = (begin + length..end).any(|i| self.words[i].before.contains('('));
+        while let Some(after) = self.mark(end, &mut marks) {
+            let gap = &self.words[end].before;
+            let alone = self.words.get(after).is_none_or(|w| w.after_break || w.lower == "and");
+            let closed = bracketed && self.words[begin + length + 1..=end].iter().any(|w| w.before.contains(')'));
+            if gap.contains([',', ';', '\n']) && !alone || (closed && gap.contains(',')) {
+                break;
+            }
+            end = after;
+        }
+        let text: Vec<&str> = self.words[begin..begin + length].iter().map(|w| w.text.as_str()).collect();
+        let name = Noun::of_field(&text.join(" "))?;
+        let required = !marks.optional || marks.required;
+        Some((Field { name, r#type, required, unique: marks.unique, size }, end))
+    }
+
+    fn honours(&self, detail: Detail) -> bool {
+        self.details.contains(&detail)
+    }
+
+    /// The type at `at`, its size, and where they end.
+    fn r#type(&self, at: usize) -> Option<(FieldType, Option<String>, usize)> {
+        let joined =
+            |at: usize| self.words.get(at).filter(|w| !w.before.contains([',', ';', '.', ')', '\n', '?', '!']));
+        let at = at + usize::from(joined(at).is_some_and(|w| matches!(w.lower.as_str(), "as" | "is")));
+        let word = joined(at).filter(|w| w.form == Form::Plain)?;
+        let r#type = FieldType::named(&word.lower)?;
+        let known = match r#type {
+            FieldType::Date => self.honours(Detail::Date),
+            FieldType::Float => self.honours(Detail::Float),
+            _ => true,
+        };
+        let mut end = at + 1;
+        end += usize::from(word.lower == "double" && self.words.get(end).is_some_and(|w| w.lower == "precision"));
+        let numbers = self.words[end..].iter().enumerate().take(2).take_while(|(i, w)| {
+            w.form == Form::Number && w.text.len() <= 6 && w.before == if *i == 0 { "(" } else { "," }
+        });
+        let size: Vec<&str> = numbers.map(|(_, w)| w.text.as_str()).collect();
+        if known && !size.is_empty() && self.honours(Detail::Size) {
+            return Some((r#type, Some(size.join(", ")), end + size.len()));
+        }
+        known.then_some((r#type, None, end))
+    }
+
+    /// What the field at `at` is, if no type follows it. It must stand by itself.
+    fn untyped_at(&self, at: usize, separated: bool) -> Option<FieldType> {
+        let ends = self.words.get(at + 1).is_none_or(|w| {
+            (w.after_break && !w.before.contains(':'))
+                || w.is_filler()
+                || self.mark(at + 1, &mut Marks::default()).is_some()
+        });
+        if !separated || !ends {
+            return None;
+        }
+        match self.untyped {
+            Untyped::IsText => Some(FieldType::usual(&self.words[at].lower).unwrap_or(FieldType::Text)),
+            Untyped::IfUsual => FieldType::usual(&self.words[at].lower),
+            Untyped::IsNoField => None,
+        }
+    }
+
+    /// Reads one mark, if the template honours it, and says where it ends.
+    fn mark(&self, at: usize, marks: &mut Marks) -> Option<usize> {
+        let next = |word: &str| self.words.get(at + 1).is_some_and(|w| w.lower == word && !w.after_break);
+        match self.words.get(at)?.lower.as_str() {
+            "required" | "mandatory" => marks.required = true,
+            "not" | "non" if next("null") || next("nullable") => {
+                marks.required = true;
+                return Some(at + 2);
+            }
+            "optional" | "nullable" | "null" if self.honours(Detail::Optional) => marks.optional = true,
+            "unique" if self.honours(Detail::Unique) => marks.unique = true,
+            _ => return None,
+        }
+        Some(at + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::words;
+    use super::*;
+
+    fn read(task: &str) -> Vec<String> {
+        let shown = |f: Field| {
+            let size = f.size.map_or(String::new(), |s| format!("({s})"));
+            let marks = [(!f.required, " optional"), (f.unique, " unique")];
+            let marks: String = marks.iter().filter(|(on, _)| *on).map(|(_, m)| *m).collect();
+            format!("{} {:?}{size}{marks}", f.name.words().replace(' ', "_"), f.r#type).to_lowercase()
+        };
+        find(&words(task), &Detail::ALL).map_or(vec![], |(fields, _)| fields.into_iter().map(shown).collect())
+    }
+
+    #[test]
+    fn lists_are_read_however_they_are_written() {
+        for (task, expected) in [
+            (
+                "orders with customer_id integer, total decimal and note text",
+                vec!["customer_id integer", "total decimal", "note text"],
+            ),
+            (
+                "customers with customer_id (integer), total: decimal, id:uuid",
+                vec!["customer_id integer", "total decimal", "id uuid"],
+            ),
+            ("users: email (string, unique), bio (text, optional)", vec!["email text unique", "bio text optional"]),
+            ("users with unique email and optional note text", vec!["email text unique", "note text optional"]),
+            (
+                "products table: sku varchar(64) unique not null, price numeric(10,2), stock int",
+                vec!["sku text(64) unique", "price decimal(10, 2)", "stock integer"],
+            ),
+            (
+                "people (first name text, birthday date, weight double precision)",
+                vec!["first_name text", "birthday date", "weight float"],
+            ),
+            ("guests:int, note:text (nullable)", vec![]),
+            ("rooms with guests:int, note:text (nullable)", vec!["guests integer", "note text optional"]),
+            ("invoices with number text and total decimal", vec!["number text", "total decimal"]),
+            (
+                "orders with fields customer, note and total decimal",
+                vec!["customer text", "note text", "total decimal"],
+            ),
+            ("users with name, email and created_at", vec!["name text", "email text", "created_at timestamp"]),
+            ("an endpoint with name validation and tests", vec![]),
+            ("products with tags text[]", vec![]),
+            ("orders with retries", vec![]),
+        ] {
+            assert_eq!(read(task), expected, "{task}");
+        }
+    }
+
+    #[test]
+    fn what_a_template_does_not_honour_stays_unread() {
+        let task = words("users with name text, email text unique, born date");
+        let (fields, taken) = find(&task, &[]).unwrap();
+        assert_eq!((fields.len(), taken), (2, 1..6), "unique and the date are left over, so that the rules decline");
+        assert!(parse("name text unique, born date").is_some() && parse("name text, 7").is_none());
+    }
+}

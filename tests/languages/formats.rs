@@ -1,0 +1,123 @@
+//! What templates of any language make besides its code: Markdown, YAML, TOML, JSON, Dockerfiles.
+
+use tandem::coordinator::evaluate::{Kind, evaluate, first_error, language_of};
+use tandem::domain::Language;
+
+use crate::Rendered;
+use crate::table::Table;
+
+pub fn check<'a>(rendered: impl IntoIterator<Item = &'a Rendered>, table: &mut Table) {
+    for one in rendered {
+        let (tool, outcome) = match one.file_name() {
+            name if name.ends_with(".md") => ("Markdown's code blocks", markdown(one)),
+            name if name.ends_with(".yml") || name.ends_with(".yaml") => ("YAML", yaml(&one.text)),
+            name if name.ends_with(".json") => ("JSON", json(&one.text)),
+            name if name.ends_with(".toml") => ("TOML", toml(&one.text)),
+            name if name.starts_with("Dockerfile") || name.ends_with("Dockerfile") => {
+                ("Dockerfile", dockerfile(&one.text))
+            }
+            // A query beside a program in another language.
+            _ if !matches!(other_language(one), Language::Other(_)) => {
+                let error = first_error(&one.text, &one.language, one.file.as_deref());
+                ("grammar", error.map_or(Ok(()), |error| Err(error.to_string())))
+            }
+            name => ("format", Err(format!("no tool is known for {name:?}"))),
+        };
+        table.checked(tool, one);
+        if let Err(complaint) = outcome {
+            table.complain(tool, one, &complaint);
+        }
+    }
+}
+
+fn other_language(one: &Rendered) -> Language {
+    language_of(one.file.as_deref().unwrap_or_default(), &one.language)
+}
+
+/// Blocks in a known language parse; there is no other way to be wrong.
+fn markdown(one: &Rendered) -> Result<(), String> {
+    let whole = evaluate(&one.text, Kind::Prose);
+    if whole.parses { Ok(()) } else { Err("a code block does not parse".to_owned()) }
+}
+
+fn yaml(text: &str) -> Result<(), String> {
+    let documents = yaml_rust2::YamlLoader::load_from_str(text).map_err(|error| error.to_string())?;
+    if documents.is_empty() { Err("there is no document in it".to_owned()) } else { Ok(()) }
+}
+
+fn json(text: &str) -> Result<(), String> {
+    serde_json::from_str::<serde_json::Value>(text).map(drop).map_err(|error| error.to_string())
+}
+
+fn toml(text: &str) -> Result<(), String> {
+    text.parse::<toml::Table>().map(drop).map_err(|error| error.to_string())
+}
+
+/// Every line is an instruction of Docker's reference, stages are named before they are copied from, and the last stage
+/// runs as somebody who is not root.
+fn dockerfile(text: &str) -> Result<(), String> {
+    const INSTRUCTIONS: [&str; 17] = [
+        "ADD",
+        "ARG",
+        "CMD",
+        "COPY",
+        "ENTRYPOINT",
+        "ENV",
+        "EXPOSE",
+        "FROM",
+        "HEALTHCHECK",
+        "LABEL",
+        "ONBUILD",
+        "RUN",
+        "SHELL",
+        "STOPSIGNAL",
+        "USER",
+        "VOLUME",
+        "WORKDIR",
+    ];
+    let mut logical = vec![];
+    let mut open = String::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        match line.trim_end().strip_suffix('\\') {
+            Some(begun) => open.push_str(begun),
+            None if open.is_empty() && line.trim().is_empty() => {}
+            None => logical.push(std::mem::take(&mut open) + line.trim_end()),
+        }
+    }
+    if !open.is_empty() {
+        return Err("the last line is continued".to_owned());
+    }
+    let mut stages: Vec<String> = vec![];
+    let mut user = None;
+    for line in &logical {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (instruction, rest) = words.split_first().ok_or("a line is empty")?;
+        if !INSTRUCTIONS.contains(instruction) {
+            return Err(format!("no instruction is called {instruction:?}: {line}"));
+        }
+        if rest.is_empty() {
+            return Err(format!("{instruction} says nothing"));
+        }
+        if stages.is_empty() && !matches!(*instruction, "FROM" | "ARG") {
+            return Err(format!("{instruction} stands before FROM"));
+        }
+        match *instruction {
+            "FROM" => {
+                stages.push(if rest.len() == 3 && rest[1] == "AS" { rest[2].to_owned() } else { String::new() });
+                user = None;
+            }
+            "USER" => user = Some(rest[0].to_owned()),
+            "COPY" => {
+                let from = rest.iter().find_map(|word| word.strip_prefix("--from="));
+                if from.is_some_and(|from| !from.contains(['/', ':']) && !stages.iter().any(|stage| stage == from)) {
+                    return Err(format!("no stage before it has that name: {line}"));
+                }
+            }
+            _ => {}
+        }
+    }
+    match user.as_deref().map(|user| user.split(':').next().unwrap_or_default()) {
+        None | Some("root" | "0") => Err("the last stage runs as root".to_owned()),
+        Some(_) => Ok(()),
+    }
+}
