@@ -300,7 +300,9 @@ const RELATIONS: [&str; 21] = [
 ];
 
 /// Verbs whose object is what a task is about: "to *list* orders", "*import* products".
-const VERBS: [&str; 42] = [
+const VERBS: [&str; 44] = [
+    "return",
+    "returns",
     "list",
     "lists",
     "listing",
@@ -355,11 +357,9 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
     // A word that the template honours may be part of a name that has a word of its own.
     let usable = |i: usize| free(i) || (honoured[i] && !words[i].is_boundary());
     let phrase = |from: usize, usable: &dyn Fn(usize) -> bool| {
-        // "orders.created" is a name by itself.
-        if words.get(from).is_some_and(|w| w.form == Form::Dotted) {
-            return from..from + 1;
-        }
-        let mut end = from;
+        // A name may begin with "orders.created", but not go on with it.
+        let dotted = words.get(from).is_some_and(|w| w.form == Form::Dotted);
+        let mut end = from + usize::from(dotted);
         // "orders returning CSV", "users sorted by age": what is said of a plural is no part of its name.
         let says =
             |i: usize| words[i - 1].lower.ends_with('s') && ["ing", "ed"].iter().any(|e| words[i].lower.ends_with(e));
@@ -394,6 +394,8 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
         // nothing of their own.
         if is(at, &["that", "which", "to"]) {
             let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|v| words[at - 1].lower.starts_with(v));
+            // "an index to the orders table" names a thing, "a tool to resize images" does not.
+            let heard = heard || (is(at, &["to"]) && is(at + 1, &["the", "our", "my"]));
             let known = |i: usize| (honoured[i] && is(i, &VERBS)) || words[i].is_filler() || is(i, &RELATIONS);
             let begin = from;
             while from + 1 < words.len()
