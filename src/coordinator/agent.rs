@@ -429,7 +429,7 @@ fn by_template(
     now: Timestamp,
 ) -> Answer {
     let language = template.format.language(file.as_deref(), &goal.language);
-    let evaluation = evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
+    let evaluation = template.grades.evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
@@ -9,7 +10,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
-use super::evaluate::language_of;
+use super::evaluate::{Memory, language_of};
 use super::fields::Detail;
 use super::ident::ident;
 use super::project::Packages;
@@ -89,6 +90,8 @@ pub struct Template {
     pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub format: Format,
+    /// What its outputs were graded. A template that is read anew begins without.
+    pub(super) grades: Arc<Memory>,
     has_file: bool,
     /// What the output needs from the language's package registry: always, and for its tests.
     pub packages: Packages,
@@ -237,6 +240,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         details: front.details,
         defaults,
         format: front.format,
+        grades: Arc::default(),
         has_file: front.file.is_some(),
         packages: front.packages,
         dev_packages: front.dev_packages,
