@@ -13,7 +13,7 @@ use crate::table::Table;
 use crate::{Rendered, full, root, tool};
 
 /// The sets whose tests are compiled and run: they differ in what the tests do, the others only in names.
-const TESTED: [&str; 4] = ["ordinary", "details", "uncountable", "named_type"];
+const TESTED: [&str; 6] = ["ordinary", "details", "unique", "sizes", "uncountable", "named_type"];
 
 pub fn check(rendered: &[Rendered], table: &mut Table) {
     let folder = written(rendered);
