@@ -73,7 +73,7 @@ pub const ALL: [Set; 20] = [
         task: "guests with email varchar(255) unique",
         slots: r#"
             name = "guests"
-            fields = ["email varchar(255) unique", "code varchar(8) optional", "price numeric(10,2)"]
+            fields = ["email varchar(255) unique", "sku varchar(8) optional", "price numeric(10,2)"]
         "#,
     },
     Set {
