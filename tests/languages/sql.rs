@@ -56,7 +56,7 @@ fn before(one: &Rendered, table_of: &Rendered) -> String {
         | "sql-database-queue"
         | "sql-performance-partition"
         | "sql-configuration" => String::new(),
-        "sql-database-add-columns" | "sql-database-many-to-many" | "sql-security" | "sql-security-audit" => format!(
+        "sql-database-add-columns" | "sql-database-many-to-many" | "sql-security" | "sql-database-audit" => format!(
             "CREATE TABLE {table} (id uuid PRIMARY KEY, created_at timestamptz NOT NULL DEFAULT now(), tenant_id uuid);\n\
              INSERT INTO {table} VALUES (gen_random_uuid()), (gen_random_uuid());\n"
         ),
@@ -144,10 +144,7 @@ fn sqlite(one: &Rendered, table_of: &Rendered) -> Result<(), String> {
     let said = run_sqlite(&script.concat())?;
     let things = |part: &str| part.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
     let stages: Vec<&str> = said.split("--\n").collect();
-    let [was, plans, changed, _, is] = stages.first_chunk::<5>().ok_or("SQLite did not get to the end")?;
-    if one.template == "sql-performance-sqlite" && plans.lines().any(|line| line.contains("SCAN") && !line.contains("INDEX")) {
-        return Err(format!("a query does not use its index:\n{plans}"));
-    }
+    let [was, _, changed, _, is] = stages.first_chunk::<5>().ok_or("SQLite did not get to the end")?;
     if things(was) == things(changed) {
         return Err("up changed nothing".to_owned());
     }
