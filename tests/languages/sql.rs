@@ -88,7 +88,9 @@ fn postgresql(one: &Rendered, table_of: &Rendered, url: &str) -> Result<(), Stri
         return if one.template == "sql-testing" { can_fail(one, &before, url) } else { Ok(()) };
     };
     let difference = |a: &str, b: &str, said: &str| {
-        format!("SELECT '!{said} ' || w FROM (SELECT {NO_OWN_RIGHTS} AS w FROM {a} EXCEPT SELECT {NO_OWN_RIGHTS} FROM {b}) AS d;\n")
+        format!(
+            "SELECT '!{said} ' || w FROM (SELECT {NO_OWN_RIGHTS} AS w FROM {a} EXCEPT SELECT {NO_OWN_RIGHTS} FROM {b}) AS d;\n"
+        )
     };
     let script = [
         clean,
@@ -140,7 +142,19 @@ fn sqlite(one: &Rendered, table_of: &Rendered) -> Result<(), String> {
         run_sqlite(&format!("{before}{0}\n{0}", one.text))?;
         return Ok(());
     };
-    let script = [&before, schema, "SELECT '--';\n", up, "\nSELECT '--';\n", schema, "SELECT '--';\n", down, "\nSELECT '--';\n", schema, up];
+    let script = [
+        &before,
+        schema,
+        "SELECT '--';\n",
+        up,
+        "\nSELECT '--';\n",
+        schema,
+        "SELECT '--';\n",
+        down,
+        "\nSELECT '--';\n",
+        schema,
+        up,
+    ];
     let said = run_sqlite(&script.concat())?;
     let things = |part: &str| part.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
     let stages: Vec<&str> = said.split("--\n").collect();
