@@ -107,7 +107,9 @@ fn tests(rendered: &[Rendered], folder: &Path, table: &mut Table) {
         }
         let mut script = "ExUnit.start()\n".to_owned();
         let mut require = |path: &Path| script.push_str(&format!("Code.require_file({path:?})\n"));
-        require(&shapes());
+        if uses_libraries(one) {
+            require(&shapes());
+        }
         if !is_script(one) && !doctests {
             require(Path::new(&source(one)));
         }
