@@ -56,8 +56,10 @@ pub fn compile(tool: &str, folder: &Path, options: Value, code: &[Rendered], tab
 
 /// Runs the generated tests and one benchmark, as Node reads them below `folder`.
 pub fn run(folder: &Path, code: &[Rendered], table: &mut Table) {
-    let (vitest, node): (Vec<&Rendered>, Vec<&Rendered>) =
-        code.iter().filter(|one| one.text.contains("vitest\"") || is_script(one)).partition(|one| one.text.contains("vitest\""));
+    let (vitest, node): (Vec<&Rendered>, Vec<&Rendered>) = code
+        .iter()
+        .filter(|one| one.text.contains("vitest\"") || is_script(one))
+        .partition(|one| one.text.contains("vitest\""));
     for one in node {
         const TOOL: &str = "run by node";
         if tested(one, code).is_none() {
