@@ -84,6 +84,8 @@ on_both!(
     what_expired_is_purged_and_a_withdrawal_is_not_forgotten_before,
     of_twenty_claims_one_wins,
     a_claim_is_answered_taken_over_or_refused,
+    of_claims_that_share_a_commit_one_of_each_id_wins,
+    a_refused_call_does_not_spoil_those_it_shares_a_commit_with,
     texts_with_nul_and_worse_come_back_as_they_were,
     three_workers_may_start_on_a_new_database_at_once,
     a_reopened_database_knows_what_it_knew,
@@ -724,6 +726,129 @@ async fn a_claim_is_answered_taken_over_or_refused(place: Place) {
     assert_eq!(claim(&bob, 1, 9_999).await, Claim::Conflict);
     let other = store.claim(&tenant("other"), &id, &[1; 32], &bob, Timestamp(0), Duration::ZERO).await;
     assert_eq!(other.unwrap(), Claim::Won, "ids of another tenant are others");
+}
+
+/// Another process that keeps writers waiting.
+enum Busy {
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+}
+
+impl Busy {
+    async fn begin(place: &Place) -> Self {
+        let url = &place.options.url;
+        if place.server.is_none() {
+            let pool = sqlx::SqlitePool::connect(url).await.unwrap();
+            return Self::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await.unwrap());
+        }
+        let mut tx = sqlx::PgPool::connect(url).await.unwrap().begin().await.unwrap();
+        sqlx::query("LOCK TABLE claims IN EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+        Self::Postgres(tx)
+    }
+
+    async fn end(self) {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await.unwrap(),
+            Self::Postgres(tx) => tx.rollback().await.unwrap(),
+        }
+    }
+}
+
+async fn of_claims_that_share_a_commit_one_of_each_id_wins(place: Place) {
+    let stores = [place.open().await, place.open().await];
+    let (acme, lease) = (tenant("acme"), Duration::from_secs(60));
+    let id = |n: usize| RequestId::parse(&format!("order-{}", n % 7)).unwrap();
+    let holder = |n: usize| correlation(&format!("exec_{n}"));
+    for round in 0..10 {
+        let busy = Busy::begin(&place).await;
+        let (now, of) = (Timestamp(round * 100_000), round as usize * 1_000..round as usize * 1_000 + 200);
+        let claims = futures::future::join_all(of.clone().map(|n| {
+            let (store, acme) = (&stores[n % 2], &acme);
+            async move { store.claim(acme, &id(n), &[1; 32], &holder(n), now, lease).await.unwrap() }
+        }));
+        // All wait for the first of them.
+        let (claims, ()) = tokio::join!(claims, busy.end());
+        let won: Vec<bool> = claims.iter().map(|claim| *claim == Claim::Won).collect();
+        for id in 0..7 {
+            assert_eq!(of.clone().zip(&won).filter(|(n, won)| n % 7 == id && **won).count(), 1, "{round} {id}");
+        }
+        let ends = futures::future::join_all(of.clone().map(|n| {
+            let (store, acme) = (&stores[(n + 1) % 2], &acme);
+            async move { store.release(acme, &id(n), &holder(n)).await.unwrap() }
+        }));
+        assert_eq!(ends.await, won, "only who has won may let go");
+    }
+    // And of all that settle, only the holder.
+    let claims = futures::future::join_all((0..200).map(|n| {
+        let (store, acme) = (&stores[n % 2], &acme);
+        async move { store.claim(acme, &id(n), &[1; 32], &holder(n), Timestamp(0), lease).await.unwrap() }
+    }));
+    let won: Vec<bool> = claims.await.iter().map(|claim| *claim == Claim::Won).collect();
+    let kept = futures::future::join_all((0..200).map(|n| {
+        let (store, acme) = (&stores[n % 2], &acme);
+        async move { store.settle(acme, &id(n), &holder(n), &format!("reply {n}")).await.unwrap() }
+    }));
+    assert_eq!(kept.await, won);
+    for (n, _) in won.iter().enumerate().filter(|(_, won)| **won) {
+        let stands = stores[1].claimed(&acme, &id(n), &[1; 32]).await.unwrap();
+        assert_eq!(stands, Some(Claim::Answered(format!("reply {n}"))));
+    }
+}
+
+async fn a_refused_call_does_not_spoil_those_it_shares_a_commit_with(mut place: Place) {
+    // On PostgreSQL: one transaction at a time.
+    place.options.max_connections = 2;
+    let store = place.open().await;
+    // A rule of the database's own that a claim can break.
+    let rule = "CREATE UNIQUE INDEX of_the_test ON claims (body_hash)";
+    match place.server {
+        Some(_) => sqlx::query(rule).execute(&sqlx::PgPool::connect(&place.options.url).await.unwrap()).await.map(drop),
+        None => {
+            sqlx::query(rule).execute(&sqlx::SqlitePool::connect(&place.options.url).await.unwrap()).await.map(drop)
+        }
+    }
+    .unwrap();
+    let busy = Busy::begin(&place).await;
+    let (acme, lease) = (tenant("acme"), Duration::from_secs(60));
+    let claims = futures::future::join_all((0..20_u8).map(|n| {
+        let (store, acme) = (&store, &acme);
+        async move {
+            let (id, holder) = (RequestId::parse(&format!("order-{n:02}")).unwrap(), correlation(&format!("exec_{n}")));
+            // The eleventh has the body of the one before it.
+            let body = if n == 11 { 10 } else { n };
+            store.claim(acme, &id, &[body; 32], &holder, Timestamp(0), lease).await
+        }
+    }));
+    let (claims, ()) = tokio::join!(claims, busy.end());
+    for (n, claim) in claims.into_iter().enumerate() {
+        match claim {
+            Ok(claim) => assert!(n != 11 && claim == Claim::Won, "{n}: {claim:?}"),
+            Err(error) => assert!(n == 11 && error.is_refusal(), "{n}: {error:?}"),
+        }
+    }
+}
+
+// On one thread: nothing runs between a poll and what follows it.
+#[tokio::test]
+async fn a_caller_that_went_away_has_claimed_nothing() {
+    for mut place in [Place::sqlite(), Place::postgres()] {
+        place.options.max_connections = 2;
+        let store = place.open().await;
+        let busy = Busy::begin(&place).await;
+        let (acme, lease) = (tenant("acme"), Duration::from_secs(60));
+        let [first, gone, last] = ["first", "gone", "last"].map(|id| RequestId::parse(id).unwrap());
+        let holder = correlation("exec_1");
+        let claim = |id| store.claim(&acme, id, &[1; 32], &holder, Timestamp(0), lease);
+        let mut waiting = Box::pin(claim(&first));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let mut left = Box::pin(claim(&gone));
+        assert!(futures::poll!(&mut left).is_pending());
+        drop(left);
+        busy.end().await;
+        assert_eq!(waiting.await.unwrap(), Claim::Won);
+        assert_eq!(claim(&last).await.unwrap(), Claim::Won);
+        assert_eq!(store.claimed(&acme, &gone, &[1; 32]).await.unwrap(), None);
+    }
 }
 
 async fn texts_with_nul_and_worse_come_back_as_they_were(place: Place) {

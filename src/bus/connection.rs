@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, Subscriber};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Error, Options, login};
+use super::{Error, Options, login, window};
 use crate::pipeline::{ComponentHealth, Status};
 
 /// How long the server may take to send back what was sent to oneself.
@@ -30,15 +31,22 @@ impl Connection {
     /// A message to oneself: once it is back, the server has taken all that was sent before it, and the client has
     /// taken in all that the server had sent.
     pub(super) async fn echo(&self) -> Result<(), Error> {
+        self.mark().await?.await
+    }
+
+    /// The same in two steps: sent when this comes back, and back when its future does.
+    pub(super) async fn mark(&self) -> Result<BoxFuture<'static, Result<(), Error>>, Error> {
         let inbox = self.client.new_inbox();
         let subscribed = self.client.subscribe(inbox.clone()).await;
         let mut echo = subscribed.map_err(|source| Error::Subscribe { subject: inbox.clone(), source })?;
         let sent = self.client.publish(inbox.clone(), "echo".into()).await;
         sent.map_err(|source| Error::Publish { subject: inbox, source })?;
-        match tokio::time::timeout(ECHO, echo.next()).await {
-            Ok(Some(_)) => Ok(()),
-            _ => Err(Error::NoEcho { seconds: ECHO.as_secs() }),
-        }
+        Ok(Box::pin(async move {
+            match tokio::time::timeout(ECHO, echo.next()).await {
+                Ok(Some(_)) => Ok(()),
+                _ => Err(Error::NoEcho { seconds: ECHO.as_secs() }),
+            }
+        }))
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -63,6 +71,14 @@ impl Connection {
         ComponentHealth { status, message: Some(format!("{state}, nats-server {version}{lost}")) }
     }
 
+    /// Tells the server to send nothing more. What it sends until it has read that is taken in; an [`Self::echo`] says
+    /// when that is.
+    pub(super) async fn end(&self, subscription: &mut Subscriber) {
+        if let Err(error) = subscription.unsubscribe_after(NOW_AND_NEVER).await {
+            warn!("end a subscription: {error}");
+        }
+    }
+
     /// Takes no more messages from the server, and gives those that were under way to `each`.
     ///
     /// Not by `Subscriber::drain` of async-nats 0.51: it forgets the subscription the next time that its task wakes,
@@ -77,9 +93,7 @@ impl Connection {
         if !self.is_connected() {
             return;
         }
-        if let Err(error) = from.unsubscribe_after(NOW_AND_NEVER).await {
-            warn!("end a subscription: {error}");
-        }
+        self.end(&mut from).await;
         {
             let mut echo = std::pin::pin!(self.echo());
             loop {
@@ -126,8 +140,9 @@ impl Drop for Alive {
 }
 
 impl Signs {
-    /// How many messages the library dropped because a subscription's buffer was full: at least, for in a flood it
-    /// also drops some of the events that are counted here. Above zero is an alarm: the door did not shed fast enough.
+    /// How many messages the library dropped because it had no room for them: at least, for in a flood it also drops some
+    /// of the events that are counted here. Zero only where none was dropped: see [`Self::overrun`]. Above is an alarm:
+    /// the door did not shed fast enough.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -159,6 +174,20 @@ impl Signs {
         *self.ended.borrow()
     }
 
+    /// A subscription came to its limit and the server may have sent more: the library forgets it then, and does not tell
+    /// of what it drops. How much that was nobody knows, so it counts as one.
+    pub(super) fn overrun(&self) {
+        self.note_dropped();
+    }
+
+    fn note_dropped(&self) {
+        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        // One line for each doubling: a flood must not become a flood of lines.
+        if dropped.is_power_of_two() {
+            error!(nats.dropped = dropped, "the client library dropped requests: the reader is too slow");
+        }
+    }
+
     fn note(&self, event: &Event) {
         match event {
             Event::Connected => {
@@ -167,13 +196,7 @@ impl Signs {
             }
             Event::Disconnected => warn!("lost the connection to NATS; the client reconnects by itself"),
             Event::LameDuckMode => info!("the NATS server is about to stop; the client moves on"),
-            Event::SlowConsumer(_) => {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                // One line for each doubling: a flood must not become a flood of lines.
-                if dropped.is_power_of_two() {
-                    error!(nats.dropped = dropped, "the client library dropped requests: the reader is too slow");
-                }
-            }
+            Event::SlowConsumer(_) => self.note_dropped(),
             Event::ServerError(error) => {
                 warn!("the NATS server says: {error}");
                 let text = error.to_string();
@@ -205,7 +228,7 @@ pub fn connect_options(options: &Options, signs: &Arc<Signs>) -> Result<ConnectO
     let options = login::connect_options(options)?
         .name(&options.name)
         .custom_inbox_prefix(&options.inbox_prefix)
-        .subscription_capacity(options.subscription_capacity)
+        .subscription_capacity(window::LIMIT)
         .ping_interval(options.ping_interval())
         .connection_timeout(Duration::from_secs(5))
         .max_reconnects(None)

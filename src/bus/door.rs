@@ -1,8 +1,8 @@
 //! Receives, sheds, answers and stops.
 //!
 //! One task per subscription reads. It decodes, gives what is known at once, and starts the rest under a permit; with
-//! no permit left the sender is told so at once. It is never sent more than it can hold (`window.rs`), so the library's
-//! buffer, which drops without a word, never overflows.
+//! no permit left the sender is told so at once. Where more comes than it can read, the server is told to send it
+//! elsewhere (`window.rs`), so the library's buffer, which drops without a word, never overflows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -233,14 +233,12 @@ impl Drop for Door {
 async fn read<F: Future<Output = ()>>(mut window: Window, closing: CancellationToken, each: impl Fn(Message) -> F) {
     {
         let mut closed = std::pin::pin!(closing.cancelled());
-        loop {
-            window.refill().await;
+        while window.refill().await {
             tokio::select! {
                 biased;
                 () = &mut closed => break,
-                message = window.next() => match message {
-                    Some(message) => each(message).await,
-                    None => return,
+                message = window.next() => if let Some(message) = message {
+                    each(message).await;
                 },
             }
         }

@@ -56,10 +56,10 @@ pub struct Options {
     pub max_task_bytes: usize,
     /// The longest body, in bytes. Longer ones are told 413 without being read.
     pub max_body_bytes: usize,
-    /// How many messages of one subject may be on their way to this worker or wait in it to be read. Beyond that the
-    /// server gives them to another worker or tells their senders at once that there is no responder; none is dropped.
-    /// More is memory: with 65,536, the library's own limit, it grew by 700 MiB. At least 512: below, a flood was seen to
-    /// send more to a new subscription than it may have before the server had read its limit, and that is lost.
+    /// How many messages of one subject may wait in this worker to be read. Beyond that, or beyond 32 MiB, the server is
+    /// told to send no more: it gives them to another worker or tells their senders at once that there is no responder.
+    /// What it sends until it has read that is taken, too; none is dropped. More is memory, and a longer wait for those
+    /// who are told 503 in a flood.
     pub subscription_capacity: usize,
     /// How often the server is asked whether it is there, in milliseconds.
     pub ping_interval_ms: u64,
@@ -147,13 +147,11 @@ impl Options {
             ("max_concurrent_queries", self.max_concurrent_queries),
             ("max_task_bytes", self.max_task_bytes),
             ("max_body_bytes", self.max_body_bytes),
+            ("subscription_capacity", self.subscription_capacity),
         ] {
             if value == 0 {
                 return wrong(key, "must be at least 1".to_owned());
             }
-        }
-        if self.subscription_capacity < 512 {
-            return wrong("subscription_capacity", "must be at least 512, or messages of a flood are lost".to_owned());
         }
         // More tasks than that are memory that no machine has; and what shares are computed with stays small.
         for (key, value) in [
@@ -225,13 +223,6 @@ mod tests {
             let options = Options { reply_prefixes: vec![bad.to_owned()], ..Options::default() };
             assert!(matches!(options.check(), Err(Error::Option { key: "reply_prefixes", .. })), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_window_that_loses_messages_is_refused() {
-        let check = |subscription_capacity| Options { subscription_capacity, ..Options::default() }.check();
-        assert!(check(512).is_ok());
-        assert!(matches!(check(64), Err(Error::Option { key: "subscription_capacity", .. })));
     }
 
     #[test]

@@ -28,6 +28,34 @@ pub struct Delivery {
     pub count: u64,
 }
 
+/// A write about one id. Those of many callers share a commit: see `group`.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) tenant: Tenant,
+    pub(super) id: RequestId,
+    holder: CorrelationId,
+    does: Does,
+}
+
+#[derive(Debug)]
+enum Does {
+    Claim { body_hash: Digest, delivery: Option<Delivery>, now: Timestamp, until: Timestamp },
+    Settle { reply: String },
+    Renew { until: Timestamp },
+    Release,
+}
+
+/// What came of a [`Call`].
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The caller held the id, or holds it now.
+    held: bool,
+    /// Attempts at a submit that were begun.
+    attempts: u32,
+    /// How the id stands that could not be claimed.
+    stands: Option<Claim>,
+}
+
 impl Store {
     /// Claims a submit's id, as [`Store::claim`] does, for one delivery of it. A later delivery of the same message
     /// takes over at once, whatever the lease says: the server makes one only after the earlier one's worker was silent
@@ -44,43 +72,9 @@ impl Store {
         now: Timestamp,
         lease: Duration,
     ) -> Result<(Claim, u32), Error> {
-        let run = async {
-            let mut tx = self.begin().await?;
-            let sql = "INSERT INTO claims (tenant, id, body_hash, holder, until_ms, submission, delivery, attempts)
-                       VALUES ($1, $2, $3, $4, $5, $7, $8, 1)
-                       ON CONFLICT (tenant, id) DO UPDATE SET
-                           holder = excluded.holder, until_ms = excluded.until_ms,
-                           submission = excluded.submission, delivery = excluded.delivery,
-                           attempts = claims.attempts + CASE WHEN claims.holder = excluded.holder THEN 0 ELSE 1 END
-                       WHERE claims.reply IS NULL AND claims.body_hash = excluded.body_hash
-                           AND (claims.until_ms <= $6 OR claims.holder = excluded.holder
-                               OR (claims.submission = excluded.submission AND claims.delivery < excluded.delivery))
-                       RETURNING attempts";
-            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            let won: Option<(i64,)> = on!(&mut tx, tx => {
-                sqlx::query_as(sql)
-                    .bind(tenant.as_str())
-                    .bind(id.as_str())
-                    .bind(&body_hash[..])
-                    .bind(holder.as_str())
-                    .bind(now.plus(lease).0)
-                    .bind(now.0)
-                    .bind(number(delivery.sequence))
-                    .bind(number(delivery.count))
-                    .fetch_optional(&mut **tx)
-                    .await?
-            });
-            if let Some((attempts,)) = won {
-                tx.commit().await?;
-                return Ok((Claim::Won, u32::try_from(attempts).unwrap_or(u32::MAX)));
-            }
-            let row: ClaimRow = on!(&mut tx, tx => {
-                sqlx::query_as(CLAIM).bind(tenant.as_str()).bind(id.as_str()).fetch_one(&mut **tx).await
-            })?;
-            tx.commit().await?;
-            Ok((stands(row, body_hash)?, 0))
-        };
-        run.await.map_err(Error::during("claim a submit's id"))
+        let does = Does::Claim { body_hash: *body_hash, delivery: Some(delivery), now, until: now.plus(lease) };
+        let outcome = self.grouped("claim a submit's id", Call::new(tenant, id, holder, does)).await?;
+        Ok((outcome.stands.unwrap_or(Claim::Won), outcome.attempts))
     }
 
     /// Claims a client's id for `holder`. The unique key in the database is what makes once mean once: whichever
@@ -94,35 +88,9 @@ impl Store {
         now: Timestamp,
         lease: Duration,
     ) -> Result<Claim, Error> {
-        let run = async {
-            let mut tx = self.begin().await?;
-            let sql = "INSERT INTO claims (tenant, id, body_hash, holder, until_ms) VALUES ($1, $2, $3, $4, $5)
-                       ON CONFLICT (tenant, id) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms
-                       WHERE claims.reply IS NULL AND claims.until_ms <= $6 AND claims.body_hash = excluded.body_hash";
-            let won = on!(&mut tx, tx => {
-                sqlx::query(sql)
-                    .bind(tenant.as_str())
-                    .bind(id.as_str())
-                    .bind(&body_hash[..])
-                    .bind(holder.as_str())
-                    .bind(now.plus(lease).0)
-                    .bind(now.0)
-                    .execute(&mut **tx)
-                    .await?
-                    .rows_affected()
-            });
-            if won == 1 {
-                tx.commit().await?;
-                return Ok(Claim::Won);
-            }
-            // The INSERT has locked the row, so it is still there.
-            let row: ClaimRow = on!(&mut tx, tx => {
-                sqlx::query_as(CLAIM).bind(tenant.as_str()).bind(id.as_str()).fetch_one(&mut **tx).await
-            })?;
-            tx.commit().await?;
-            stands(row, body_hash)
-        };
-        run.await.map_err(Error::during("claim a request id"))
+        let does = Does::Claim { body_hash: *body_hash, delivery: None, now, until: now.plus(lease) };
+        let outcome = self.grouped("claim a request id", Call::new(tenant, id, holder, does)).await?;
+        Ok(outcome.stands.unwrap_or(Claim::Won))
     }
 
     /// Keeps the reply for whoever sends the same id and body again. False where the lease was lost to another: then
@@ -134,25 +102,8 @@ impl Store {
         holder: &CorrelationId,
         reply: &str,
     ) -> Result<bool, Error> {
-        let run = async {
-            let mut tx = self.begin().await?;
-            // The same reply again is fine: the first commit may have gone unanswered.
-            let sql = "UPDATE claims SET reply = $4
-                       WHERE tenant = $1 AND id = $2 AND holder = $3 AND (reply IS NULL OR reply = $4)";
-            let rows = on!(&mut tx, tx => {
-                sqlx::query(sql)
-                    .bind(tenant.as_str())
-                    .bind(id.as_str())
-                    .bind(holder.as_str())
-                    .bind(reply.as_bytes())
-                    .execute(&mut **tx)
-                    .await?
-                    .rows_affected()
-            });
-            tx.commit().await?;
-            Ok(rows == 1)
-        };
-        run.await.map_err(Error::during("keep a reply"))
+        let does = Does::Settle { reply: reply.to_owned() };
+        Ok(self.grouped("keep a reply", Call::new(tenant, id, holder, does)).await?.held)
     }
 
     /// How a client's id stands, without claiming it; `None` where nobody holds it. Locks nothing.
@@ -174,39 +125,102 @@ impl Store {
         holder: &CorrelationId,
         until: Timestamp,
     ) -> Result<bool, Error> {
-        let run = async {
-            let mut tx = self.begin().await?;
-            let sql = "UPDATE claims SET until_ms = $4 WHERE tenant = $1 AND id = $2 AND holder = $3 AND reply IS NULL";
-            let rows = on!(&mut tx, tx => {
-                sqlx::query(sql)
-                    .bind(tenant.as_str())
-                    .bind(id.as_str())
-                    .bind(holder.as_str())
-                    .bind(until.0)
-                    .execute(&mut **tx)
-                    .await?
-                    .rows_affected()
-            });
-            tx.commit().await?;
-            Ok(rows == 1)
-        };
-        run.await.map_err(Error::during("hold a request id"))
+        Ok(self.grouped("hold a request id", Call::new(tenant, id, holder, Does::Renew { until })).await?.held)
     }
 
     /// Frees an id whose request failed, so that it can be tried again. Does nothing, and is false, where another holds
     /// it or it is answered.
     pub async fn release(&self, tenant: &Tenant, id: &RequestId, holder: &CorrelationId) -> Result<bool, Error> {
-        let run = async {
-            let mut tx = self.begin().await?;
-            let sql = "DELETE FROM claims WHERE tenant = $1 AND id = $2 AND holder = $3 AND reply IS NULL";
-            let rows = on!(&mut tx, tx => {
-                let query = sqlx::query(sql).bind(tenant.as_str()).bind(id.as_str()).bind(holder.as_str());
-                query.execute(&mut **tx).await?.rows_affected()
-            });
-            tx.commit().await?;
-            Ok(rows == 1)
+        Ok(self.grouped("free a request id", Call::new(tenant, id, holder, Does::Release)).await?.held)
+    }
+}
+
+impl Call {
+    fn new(tenant: &Tenant, id: &RequestId, holder: &CorrelationId, does: Does) -> Self {
+        Self { tenant: tenant.clone(), id: id.clone(), holder: holder.clone(), does }
+    }
+
+    pub(super) async fn run(&self, tx: &mut Tx) -> Result<Outcome, sqlx::Error> {
+        let (tenant, id, holder) = self.key();
+        let rows = match &self.does {
+            Does::Claim { body_hash, delivery, now, until } => {
+                return self.claim(tx, body_hash, *delivery, *now, *until).await;
+            }
+            Does::Settle { reply } => {
+                // The same reply again is fine: the first commit may have gone unanswered.
+                let sql = "UPDATE claims SET reply = $4
+                           WHERE tenant = $1 AND id = $2 AND holder = $3 AND (reply IS NULL OR reply = $4)";
+                on!(tx, tx => sqlx::query(sql).bind(tenant).bind(id).bind(holder).bind(reply.as_bytes()).execute(&mut **tx).await?.rows_affected())
+            }
+            Does::Renew { until } => {
+                let sql = "UPDATE claims SET until_ms = $4
+                           WHERE tenant = $1 AND id = $2 AND holder = $3 AND reply IS NULL";
+                on!(tx, tx => sqlx::query(sql).bind(tenant).bind(id).bind(holder).bind(until.0).execute(&mut **tx).await?.rows_affected())
+            }
+            Does::Release => {
+                let sql = "DELETE FROM claims WHERE tenant = $1 AND id = $2 AND holder = $3 AND reply IS NULL";
+                on!(tx, tx => sqlx::query(sql).bind(tenant).bind(id).bind(holder).execute(&mut **tx).await?.rows_affected())
+            }
         };
-        run.await.map_err(Error::during("free a request id"))
+        Ok(Outcome { held: rows == 1, attempts: 0, stands: None })
+    }
+
+    async fn claim(
+        &self,
+        tx: &mut Tx,
+        body_hash: &Digest,
+        delivery: Option<Delivery>,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Outcome, sqlx::Error> {
+        let (tenant, id, holder) = self.key();
+        let won: Option<(i64,)> = match delivery {
+            None => {
+                let sql = "INSERT INTO claims (tenant, id, holder, body_hash, until_ms) VALUES ($1, $2, $3, $4, $5)
+                           ON CONFLICT (tenant, id) DO UPDATE SET
+                               holder = excluded.holder, until_ms = excluded.until_ms
+                           WHERE claims.reply IS NULL AND claims.until_ms <= $6
+                               AND claims.body_hash = excluded.body_hash
+                           RETURNING attempts";
+                on!(&mut *tx, tx => {
+                    let query = sqlx::query_as(sql).bind(tenant).bind(id).bind(holder).bind(&body_hash[..]).bind(until.0).bind(now.0);
+                    query.fetch_optional(&mut **tx).await?
+                })
+            }
+            Some(delivery) => {
+                let sql = "INSERT INTO claims
+                               (tenant, id, holder, body_hash, until_ms, submission, delivery, attempts)
+                           VALUES ($1, $2, $3, $4, $5, $7, $8, 1)
+                           ON CONFLICT (tenant, id) DO UPDATE SET
+                               holder = excluded.holder, until_ms = excluded.until_ms,
+                               submission = excluded.submission, delivery = excluded.delivery,
+                               attempts = claims.attempts
+                                   + CASE WHEN claims.holder = excluded.holder THEN 0 ELSE 1 END
+                           WHERE claims.reply IS NULL AND claims.body_hash = excluded.body_hash
+                               AND (claims.until_ms <= $6 OR claims.holder = excluded.holder
+                                   OR (claims.submission = excluded.submission
+                                       AND claims.delivery < excluded.delivery))
+                           RETURNING attempts";
+                let [sequence, count] =
+                    [delivery.sequence, delivery.count].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+                on!(&mut *tx, tx => {
+                    let query = sqlx::query_as(sql).bind(tenant).bind(id).bind(holder).bind(&body_hash[..]).bind(until.0).bind(now.0);
+                    query.bind(sequence).bind(count).fetch_optional(&mut **tx).await?
+                })
+            }
+        };
+        if let Some((attempts,)) = won {
+            return Ok(Outcome { held: true, attempts: u32::try_from(attempts).unwrap_or(u32::MAX), stands: None });
+        }
+        // The INSERT has locked the row, so it is still there.
+        let row: ClaimRow = on!(tx, tx => {
+            sqlx::query_as(CLAIM).bind(tenant).bind(id).fetch_one(&mut **tx).await
+        })?;
+        Ok(Outcome { held: false, attempts: 0, stands: Some(stands(row, body_hash)?) })
+    }
+
+    fn key(&self) -> (&str, &str, &str) {
+        (self.tenant.as_str(), self.id.as_str(), self.holder.as_str())
     }
 }
 
@@ -230,6 +244,14 @@ pub(super) async fn forget(
     entries: &[EntryId],
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
+    // All of them in the order of `group`, before any is written: PostgreSQL locks rows as it comes to them.
+    if let Tx::Postgres(tx) = tx {
+        let sql = "SELECT id FROM claims WHERE tenant = $1 AND reply IS NOT NULL AND (holder = $2 OR EXISTS (
+                       SELECT 1 FROM executions WHERE correlation_id = claims.holder AND entry = ANY($3)))
+                   ORDER BY id COLLATE \"C\" FOR UPDATE";
+        let entries: Vec<_> = entries.iter().map(|entry| entry_bytes(*entry)).collect();
+        sqlx::query(sql).bind(tenant.as_str()).bind(answer.as_str()).bind(entries).execute(&mut **tx).await?;
+    }
     // A reply's holder is its correlation id.
     let sql = "UPDATE claims SET reply = NULL, until_ms = $3
                WHERE tenant = $1 AND reply IS NOT NULL AND holder = $2";

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -27,7 +28,10 @@ pub enum Error {
     Query { action: &'static str, source: sqlx::Error },
     #[error("{action}: the database did not answer within {limit:?}")]
     Timeout { action: &'static str, limit: Duration },
-    #[error("record: the recorder has stopped")]
+    /// What went wrong with a transaction that several calls shared.
+    #[error("{action}")]
+    Shared { action: &'static str, source: Arc<Error> },
+    #[error("write: the task that does it has stopped")]
     Stopped,
 }
 
@@ -37,6 +41,7 @@ impl Error {
         match self {
             Self::Address { .. } | Self::Folder { .. } | Self::Lock { .. } | Self::Copy { .. } | Self::Stopped => false,
             Self::ConnectTimeout { .. } | Self::Timeout { .. } => true,
+            Self::Shared { source, .. } => source.is_transient(),
             Self::Migrate { source: MigrateError::Execute(source), .. } => may_pass(source),
             Self::Migrate { .. } => false,
             Self::Connect { source, .. } | Self::Query { source, .. } => may_pass(source),
@@ -53,7 +58,18 @@ impl Error {
                 Code::Postgres(state) => ["22", "23", "54"].iter().any(|class| state.starts_with(class)),
             },
             Self::Query { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Shared { source, .. } => source.is_refusal(),
             _ => false,
+        }
+    }
+
+    /// Whether one of several calls in a transaction may have spoilt it for the others: by what it held, or by waiting for
+    /// a lock in the other order than another transaction. Not where the database is away: it is for all.
+    pub(super) fn may_be_of_one(&self) -> bool {
+        let deadlock = |error: &(dyn DatabaseError + 'static)| matches!(code(error), Code::Postgres(state) if state.starts_with("40"));
+        match self {
+            Self::Query { source: sqlx::Error::Database(error), .. } if deadlock(error.as_ref()) => true,
+            _ => !self.is_transient(),
         }
     }
 

@@ -5,7 +5,8 @@
 //! Both behave alike; every test runs on both.
 //!
 //! Locks are always taken in this order, so that two workers can't wait for each other: rows of `executions` (sorted),
-//! of `execution_days` (sorted), of `feedback`, of `template_edges` (sorted), the one row of `cache_sequence`.
+//! of `execution_days` (sorted), of `feedback`, of `template_edges` (sorted), the one row of `cache_sequence`, rows of
+//! `claims` (sorted).
 
 mod backup;
 mod batch;
@@ -13,6 +14,7 @@ mod claims;
 mod entries;
 mod error;
 mod feedback;
+mod group;
 mod learning;
 mod open;
 mod options;
@@ -35,6 +37,8 @@ pub use options::{Durability, Options};
 pub use recorder::{Recorder, RecorderOptions};
 pub use retention::{Reach, RetentionOptions, Rows};
 
+use group::Group;
+
 /// Which database is behind a [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
@@ -56,6 +60,7 @@ impl Backend {
 pub struct Store {
     read: Db<SqlitePool, PgPool>,
     write: Db<SqlitePool, PgPool>,
+    group: Group,
     replies_kept: Duration,
     /// How the database is called in logs and errors: never with a password.
     place: Arc<str>,

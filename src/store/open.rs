@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection};
 
 use super::error::mend;
+use super::group::Group;
 use super::options::{is_postgres, place};
 use super::{Db, Durability, Error, Options, Store};
 
@@ -130,7 +131,12 @@ fn store(
     place: &str,
 ) -> Store {
     let replies_kept = Duration::from_secs(u64::from(options.replies_kept_days) * 24 * 3600);
-    Store { read, write, replies_kept, place: place.into() }
+    // Several connections commit side by side; SQLite has one writer. Half, so that others find one, too.
+    let side_by_side = match &write {
+        Db::Sqlite(_) => 1,
+        Db::Postgres(_) => (options.max_connections as usize / 2).max(1),
+    };
+    Store { read, write, group: Group::new(side_by_side), replies_kept, place: place.into() }
 }
 
 fn migrating(place: &str, source: MigrateError) -> Error {

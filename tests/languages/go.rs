@@ -1,6 +1,124 @@
+//! Go: in the default run the grammar; in the full run gofmt, `go vet` and, where a rendering has tests, `go test`. The
+//! modules that some import can't be had without Go's module proxy: these renderings are type-checked against
+//! `go/shapes`, which declares what they use of each module as its documentation does.
+
 use crate::table::Table;
-use crate::{Rendered, tool};
+use crate::{Rendered, full, installed, root, tool};
+
+use std::path::Path;
+use std::process::Command;
 
 pub fn check(rendered: &[Rendered], table: &mut Table) {
     tool::parse(rendered, table);
+    if full() {
+        let folder = written(rendered);
+        gofmt(rendered, &folder, table);
+        vet(rendered, &folder, table);
+        tests(rendered, &folder, table);
+    }
+}
+
+const MODULES: [(&str, &str); 4] = [
+    ("github.com/go-chi/chi/v5", "chi"),
+    ("github.com/jackc/pgx/v5", "pgx"),
+    ("github.com/nats-io/nats.go", "nats"),
+    ("golang.org/x/crypto", "crypto"),
+];
+
+/// One module with a folder for each rendering.
+fn written(rendered: &[Rendered]) -> std::path::PathBuf {
+    let folder = tool::fresh("go");
+    let shapes = root().join("tests/languages/go/shapes");
+    let mut module = "module example.com/app\n\ngo 1.25\n".to_owned();
+    for (path, shape) in MODULES {
+        let shape = shapes.join(shape);
+        module.push_str(&format!("\nrequire {path} v{}.0.0\n", if path.ends_with("/v5") { 5 } else { 0 }));
+        module.push_str(&format!("\nreplace {path} => {}\n", shape.display()));
+    }
+    tool::write(&folder, "go.mod", &module);
+    for one in rendered {
+        tool::write(&folder, &source(one), &one.text);
+    }
+    folder
+}
+
+fn source(one: &Rendered) -> String {
+    format!("{}/{}", one.unique(), one.file.as_deref().unwrap_or("code.go"))
+}
+
+fn uses_modules(one: &Rendered) -> bool {
+    MODULES.iter().any(|(path, _)| one.text.contains(&format!("\"{path}")))
+}
+
+fn gofmt(rendered: &[Rendered], folder: &Path, table: &mut Table) {
+    const TOOL: &str = "gofmt";
+    table.checked_all(TOOL, rendered);
+    let (_, said) = tool::output(go("gofmt", folder).args(["-d", "."]));
+    for difference in said.split("diff ").filter(|difference| !difference.trim().is_empty()) {
+        let first = difference.lines().next().unwrap_or_default();
+        let one = tool::spoken_of(first, rendered).unwrap_or_else(|| panic!("{said}"));
+        table.complain(TOOL, one, difference);
+    }
+}
+
+fn vet(rendered: &[Rendered], folder: &Path, table: &mut Table) {
+    let name = |one: &Rendered| {
+        if uses_modules(one) { "go vet, with the modules' documented shapes" } else { "go vet" }
+    };
+    for one in rendered {
+        table.checked(name(one), one);
+    }
+    let (success, said) = tool::output(go("go", folder).args(["vet", "./..."]));
+    let complaints = said
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| tool::spoken_of(line, rendered).map(|one| (one, line)));
+    let mut any = false;
+    for (one, line) in complaints {
+        any = true;
+        table.complain(name(one), one, line);
+    }
+    assert!(success || any, "go vet: {said}");
+}
+
+/// Runs the tests that the renderings are.
+fn tests(rendered: &[Rendered], folder: &Path, table: &mut Table) {
+    const TOOL: &str = "go test";
+    let (_, said) = tool::output(go("go", folder).args(["test", "-vet=off", "./..."]));
+    let outcome = |one: &Rendered| {
+        let of = |line: &&str| line.split('/').any(|part| part == one.unique());
+        said.lines().filter(|line| line.starts_with("ok ") || line.starts_with("FAIL\t")).find(of)
+    };
+    for one in rendered {
+        match outcome(one) {
+            Some(line) if line.starts_with("ok ") => table.checked(TOOL, one),
+            Some(_) => table.complain(TOOL, one, &said),
+            None if one.file_name().ends_with("_test.go") => table.complain(TOOL, one, "no test of it was run"),
+            None => table.not_checked(TOOL, &one.template, "it has no tests"),
+        }
+    }
+}
+
+/// A program of Go's, which asks no proxy for anything.
+fn go(program: &str, folder: &Path) -> Command {
+    let scripts = installed("go").join("lib");
+    let bin = std::fs::read_dir(&scripts)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|python| python.path().join("site-packages/go/bin"))
+        .find(|bin| bin.join(program).is_file())
+        .unwrap_or_else(|| scripts.join("site-packages/go/bin"));
+    let mut command = tool::command(tool::needed(bin.join(program)), folder);
+    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages");
+    command
+        .env("GOCACHE", state.join("go-cache"))
+        .env("GOPATH", state.join("go-path"))
+        .env("GOENV", "off")
+        .env("GOFLAGS", "-mod=mod")
+        .env("GOPROXY", "off")
+        .env("GOSUMDB", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOWORK", "off");
+    command
 }

@@ -142,7 +142,7 @@ pub const ALL: [Set; 18] = [
         task: "select",
         slots: r#"
             name = "select"
-            fields = ["join text", "group integer", "limit integer", "offset integer", "table text", "values json", "columns text"]
+            fields = ["join text", "group integer", "limit integer", "offset integer", "table text", "values json"]
         "#,
     },
     Set {
@@ -151,7 +151,7 @@ pub const ALL: [Set; 18] = [
         task: "order",
         slots: r#"
             name = "order"
-            fields = ["self text", "super text", "crate text", "let text", "async boolean", "await boolean"]
+            fields = ["self text", "super text", "crate text", "mod text", "async boolean", "await boolean"]
         "#,
     },
     Set {

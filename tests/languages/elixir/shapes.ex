@@ -1,0 +1,311 @@
+# The public functions and macros of the libraries that the templates use, without what they do: no registry of these
+# packages can be asked here, so a rendering is compiled against their documented shapes. Its names, arities, variables
+# and structs are checked by that; what a call returns is not.
+
+defmodule Shape do
+  def of(_arguments), do: :erlang.nif_error(:shape_only)
+end
+
+defmodule Jason do
+  def encode!(term), do: Shape.of(term)
+  def decode(text), do: Shape.of(text)
+  def decode!(text), do: Shape.of(text)
+end
+
+defmodule Plug do
+  @callback init(term) :: term
+  @callback call(struct, term) :: struct
+end
+
+defmodule Plug.Conn do
+  defstruct [:status, :body_params, :query_params, :params, :req_headers, assigns: %{}]
+  def assign(conn, key, value), do: Shape.of({conn, key, value})
+  def fetch_query_params(conn), do: Shape.of(conn)
+  def get_req_header(conn, name), do: Shape.of({conn, name})
+  def halt(conn), do: Shape.of(conn)
+  def put_resp_content_type(conn, type), do: Shape.of({conn, type})
+  def put_resp_header(conn, name, value), do: Shape.of({conn, name, value})
+  def put_status(conn, status), do: Shape.of({conn, status})
+  def send_resp(conn, status, body), do: Shape.of({conn, status, body})
+end
+
+defmodule Plug.BasicAuth do
+  def parse_basic_auth(conn), do: Shape.of(conn)
+  def request_basic_auth(conn, options \\ []), do: Shape.of({conn, options})
+end
+
+defmodule Plug.Crypto do
+  def secure_compare(left, right), do: Shape.of({left, right})
+end
+
+defmodule Plug.Parsers do
+end
+
+defmodule Plug.ErrorHandler do
+  @callback handle_errors(struct, map) :: struct
+  defmacro __using__(_options), do: quote(do: @behaviour(Plug.ErrorHandler))
+end
+
+defmodule Plug.Router do
+  defmacro __using__(_options) do
+    quote do
+      import Plug.Conn
+      import Plug.Router
+
+      def init(options), do: options
+      def call(conn, options), do: Shape.of({conn, options})
+      def match(conn, _options), do: conn
+      def dispatch(conn, _options), do: conn
+    end
+  end
+
+  defmacro plug(plug, options \\ []) do
+    quote(do: @last_plug({unquote(plug), unquote(options)}))
+  end
+
+  for verb <- [:get, :post, :put, :delete, :match] do
+    defmacro unquote(verb)(path, do: body), do: route(path, body)
+  end
+
+  defp route(path, body) do
+    segments = if is_binary(path), do: String.split(path, "/"), else: []
+    bound = for ":" <> name <- segments, do: Macro.var(String.to_atom(name), nil)
+    name = :"route_#{System.unique_integer([:positive])}"
+
+    quote do
+      def unquote(name)(var!(conn), unquote_splicing(bound)), do: unquote(body)
+    end
+  end
+end
+
+defmodule Bandit do
+  def child_spec(options), do: Shape.of(options)
+end
+
+defmodule Ecto.UUID do
+  @type t :: String.t()
+  def cast(value), do: Shape.of(value)
+end
+
+defmodule Ecto.Schema do
+  @type t :: struct
+
+  defmacro __using__(_options) do
+    quote do
+      import Ecto.Schema
+      @primary_key {:id, :id, autogenerate: true}
+    end
+  end
+
+  defmacro schema(_table, do: block) do
+    quote do
+      _ = @primary_key
+      Module.register_attribute(__MODULE__, :shape_fields, accumulate: true)
+      unquote(block)
+      defstruct [:id, :inserted_at, :updated_at] ++ Enum.uniq(@shape_fields)
+    end
+  end
+
+  defmacro field(name, type, _options \\ []) do
+    quote do
+      _ = unquote(type)
+      @shape_fields unquote(name)
+    end
+  end
+
+  defmacro timestamps(_options \\ []), do: nil
+end
+
+defmodule Ecto.Changeset do
+  defstruct [:action, :errors]
+  @type t :: %__MODULE__{}
+  def cast(data, params, permitted), do: Shape.of({data, params, permitted})
+  def traverse_errors(changeset, function), do: Shape.of({changeset, function})
+  def unique_constraint(changeset, field), do: Shape.of({changeset, field})
+  def validate_length(changeset, field, options), do: Shape.of({changeset, field, options})
+  def validate_required(changeset, fields), do: Shape.of({changeset, fields})
+end
+
+defmodule Ecto.Query do
+  defmacro where(query, binding \\ [], expression), do: pinned(query, {binding, expression})
+  defmacro order_by(query, binding \\ [], expression), do: pinned(query, {binding, expression})
+  defmacro limit(query, binding \\ [], expression), do: pinned(query, {binding, expression})
+
+  # Only what is pinned is a variable outside the query.
+  defp pinned(query, expression) do
+    {_same, values} =
+      Macro.prewalk(expression, [], fn
+        {:^, _, [value]}, values -> {nil, [value | values]}
+        other, values -> {other, values}
+      end)
+
+    quote(do: Shape.of([unquote(query) | unquote(values)]))
+  end
+end
+
+defmodule Repo do
+  def all(query), do: Shape.of(query)
+  def get(schema, id), do: Shape.of({schema, id})
+  def insert(changeset), do: Shape.of(changeset)
+  def update(changeset), do: Shape.of(changeset)
+  def delete(row, options \\ []), do: Shape.of({row, options})
+end
+
+defmodule Ecto.Migration do
+  defmacro __using__(_options), do: quote(do: import(Ecto.Migration))
+  defmacro create(object, do: block), do: quote(do: (Shape.of(unquote(object)); unquote(block)))
+  def create(object), do: Shape.of(object)
+  def drop(object), do: Shape.of(object)
+  def table(name, options \\ []), do: Shape.of({name, options})
+  def index(table, columns, options \\ []), do: Shape.of({table, columns, options})
+  def unique_index(table, columns, options \\ []), do: Shape.of({table, columns, options})
+  def add(column, type, options \\ []), do: Shape.of({column, type, options})
+  def timestamps(options \\ []), do: Shape.of(options)
+end
+
+defmodule Phoenix.Controller do
+  defmacro __using__(_options), do: quote(do: import(Phoenix.Controller))
+  defmacro action_fallback(plug), do: quote(do: @action_fallback(unquote(plug)))
+  def render(conn, template), do: Shape.of({conn, template})
+  def render(conn, template, assigns), do: Shape.of({conn, template, assigns})
+  def json(conn, body), do: Shape.of({conn, body})
+end
+
+defmodule Phoenix.HTML.FormField do
+  defstruct [:id, :name, :value, :errors]
+end
+
+defmodule Phoenix.HTML.Form do
+  def normalize_value(type, value), do: Shape.of({type, value})
+end
+
+defmodule Phoenix.Flash do
+  def get(flash, kind), do: Shape.of({flash, kind})
+end
+
+defmodule Phoenix.Component do
+  defmacro __using__(_options), do: quote(do: import(Phoenix.Component))
+  # What the markup says is not looked at.
+  defmacro sigil_H(_markup, []), do: quote(do: Shape.of(var!(assigns)))
+
+  defmacro attr(name, type, options \\ []), do: quote(do: _ = {unquote(name), unquote(type), unquote(options)})
+  defmacro slot(name, options \\ [])
+  defmacro slot(_name, do: block), do: block
+  defmacro slot(_name, _options), do: nil
+  defmacro slot(_name, _options, do: block), do: block
+  def assign(socket, assigns), do: Shape.of({socket, assigns})
+  def assign(socket, key, value), do: Shape.of({socket, key, value})
+  def to_form(data, options \\ []), do: Shape.of({data, options})
+end
+
+defmodule Phoenix.LiveView.JS do
+  def push(event, options \\ []), do: Shape.of({event, options})
+end
+
+defmodule Phoenix.LiveView do
+  @callback mount(map, map, struct) :: term
+  @callback render(map) :: term
+  @callback handle_event(String.t(), map, struct) :: term
+
+  defmacro __using__(_options) do
+    quote do
+      @behaviour Phoenix.LiveView
+      import Phoenix.Component
+      import Phoenix.LiveView
+    end
+  end
+
+  def stream(socket, name, items, options \\ []), do: Shape.of({socket, name, items, options})
+  def stream_insert(socket, name, item, options \\ []), do: Shape.of({socket, name, item, options})
+  def stream_delete(socket, name, item), do: Shape.of({socket, name, item})
+  def put_flash(socket, kind, text), do: Shape.of({socket, kind, text})
+end
+
+defmodule Gnat.Server do
+  @callback request(map) :: term
+  @callback error(map, term) :: term
+  defmacro __using__(_options), do: quote(do: @behaviour(Gnat.Server))
+end
+
+defmodule Gnat.ConsumerSupervisor do
+  def child_spec(settings), do: Shape.of(settings)
+end
+
+defmodule Gnat.Jetstream.API.Stream do
+  defstruct [:name, :subjects]
+  def create(connection, stream), do: Shape.of({connection, stream})
+end
+
+defmodule Gnat.Jetstream.API.Consumer do
+  defstruct [:stream_name, :durable_name, :filter_subject, :ack_policy, :ack_wait, :max_deliver]
+  def create(connection, consumer), do: Shape.of({connection, consumer})
+end
+
+defmodule Gnat.Jetstream.PullConsumer do
+  @callback init(term) :: term
+  @callback handle_message(map, term) :: term
+  defmacro __using__(_options), do: quote(do: @behaviour(Gnat.Jetstream.PullConsumer))
+  def start_link(module, argument, options \\ []), do: Shape.of({module, argument, options})
+end
+
+defmodule Broadway.Message do
+  defstruct [:data, :metadata, :status]
+  def configure_ack(message, options), do: Shape.of({message, options})
+  def failed(message, reason), do: Shape.of({message, reason})
+  def put_data(message, data), do: Shape.of({message, data})
+end
+
+defmodule Broadway do
+  @callback handle_message(atom, struct, term) :: struct
+  @callback handle_batch(atom, [struct], term, term) :: [struct]
+  @callback handle_failed([struct], term) :: [struct]
+  @optional_callbacks handle_failed: 2
+  defmacro __using__(_options), do: quote(do: @behaviour(Broadway))
+  def start_link(module, options), do: Shape.of({module, options})
+end
+
+defmodule ExUnitProperties do
+  defmacro __using__(_options) do
+    quote do
+      import ExUnitProperties
+      import StreamData
+    end
+  end
+
+  defmacro property(label, do: block), do: quote(do: test(unquote(label), do: unquote(block)))
+
+  defmacro check({:all, _, clauses}, do: body) do
+    drawn =
+      for clause <- clauses do
+        case clause do
+          {:<-, _, [pattern, generator]} -> quote(do: unquote(pattern) = Shape.of(unquote(generator)))
+          condition -> quote(do: true = unquote(condition))
+        end
+      end
+
+    quote do
+      unquote_splicing(drawn)
+      unquote(body)
+    end
+  end
+end
+
+defmodule StreamData do
+  def binary, do: Shape.of([])
+  def list_of(generator), do: Shape.of(generator)
+  def one_of(generators), do: Shape.of(generators)
+  def string(kind), do: Shape.of(kind)
+end
+
+defmodule Benchee.Formatters.Console do
+end
+
+defmodule Benchee do
+  def run(jobs, options), do: Shape.of({jobs, options})
+end
+
+defmodule Gnat.Services.Server do
+  @callback request(map, String.t(), String.t() | nil) :: term
+  @callback error(map, term) :: term
+  defmacro __using__(_options), do: quote(do: @behaviour(Gnat.Services.Server))
+end
