@@ -4,7 +4,6 @@
 //! table goes into `docs/evaluation.md`; `TANDEM_BLESS=1` writes it anew.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
-#![allow(clippy::disallowed_methods, reason = "the one variable that is no configuration")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -88,7 +87,7 @@ fn a_good_program_scores_above_what_was_damaged_of_it() {
     let (before, rest) = text.split_once("<!-- table -->\n").unwrap();
     let (_, behind) = rest.split_once("<!-- /table -->\n").unwrap();
     let expected = format!("{before}<!-- table -->\n{table}<!-- /table -->\n{behind}");
-    if std::env::var("TANDEM_BLESS").is_ok() {
+    if std::env::vars_os().any(|(name, value)| name == "TANDEM_BLESS" && value == "1") {
         std::fs::write(path, expected).unwrap();
     } else {
         assert_eq!(text, expected, "docs/evaluation.md is not up to date: TANDEM_BLESS=1 writes it anew");
