@@ -105,7 +105,7 @@ impl Task<'_> {
             let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
             // What only relates the name to the rest is understood with it.
             let begin = if from == related { at + 1 } else { from };
-            (self.is_named(&phrase) && !acts).then(|| Named { with: begin..phrase.end, phrase })
+            (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
         })
     }
 
