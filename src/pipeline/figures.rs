@@ -10,6 +10,7 @@ use super::{Error, Pipeline};
 use crate::coordinator::analyze::{Analysis, analyze};
 use crate::domain::record::Totals;
 use crate::domain::{Method, NanoUsd, Tenant, Timestamp};
+use crate::llm::{self, Circuit};
 use crate::store;
 
 /// A tenant's figures: the source's `get_stats`, and what the answers cost. All from the database, of all workers.
@@ -175,14 +176,18 @@ impl Pipeline {
             format!("; {} left out, the first because of {problem}", left_out.len())
         });
         say("templates", templates, Some(format!("{} templates{first}", library.len())));
-        let models = self.coordinator.agent().llm().models();
+        let models = self.coordinator.agent().llm().health();
+        let ill = models.iter().any(|model| model.circuit != Circuit::Closed);
         match models.as_slice() {
             [] => say(
                 "model",
                 Status::Off,
                 Some("no model is configured; what the rules decline is a fallback".to_owned()),
             ),
-            models => say("model", Status::Ok, Some(models.join(", "))),
+            models => {
+                let shown: Vec<String> = models.iter().map(shown).collect();
+                say("model", if ill { Status::Degraded } else { Status::Ok }, Some(shown.join(", ")));
+            }
         }
         say("recording", recording, recorded);
         Health::of(components)
@@ -287,6 +292,16 @@ fn percentile(sorted: &[Duration], share: f64) -> Option<f64> {
 
 fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A model of the route, and whether it is asked.
+fn shown(model: &llm::Health) -> String {
+    let ms = model.opens_in.unwrap_or_default().as_millis();
+    match model.circuit {
+        Circuit::Closed => model.model.clone(),
+        Circuit::Open => format!("{} (it failed and is not asked for {ms} ms)", model.model),
+        Circuit::HalfOpen => format!("{} (it failed; the next call finds out)", model.model),
+    }
 }
 
 #[cfg(test)]

@@ -249,8 +249,8 @@ async fn llmock_breaks_every_format_on_purpose_and_finds_nothing_wrong_with_us()
         let place = Place::new();
         let mut config = place.config(&nats);
         patient(&mut config);
-        config.llm.idle_timeout_ms = 700;
-        config.llm.first_token_timeout_ms = 700;
+        config.llm.idle_timeout_ms = 1_500;
+        config.llm.first_token_timeout_ms = 1_500;
         let worker = place.worker_with(config, tandem::config::credentials(&variables)).await;
         let asker = Asker::of(&nats).await;
         for (fault, streams, attempts) in [
@@ -262,8 +262,8 @@ async fn llmock_breaks_every_format_on_purpose_and_finds_nothing_wrong_with_us()
             (json!({"type": "stream_fault", "kind": "disconnect"}), true, 2),
             (json!({"type": "stream_fault", "kind": "truncate"}), true, 2),
             (json!({"type": "stream_fault", "kind": "malformed"}), true, 2),
-            (json!({"type": "stream_fault", "kind": "stall", "stall_seconds": 3}), true, 2),
-            (json!({"type": "slow_first_token", "seconds": 3}), true, 2),
+            (json!({"type": "stream_fault", "kind": "stall", "stall_seconds": 6}), true, 2),
+            (json!({"type": "slow_first_token", "seconds": 6}), true, 2),
         ] {
             llmock.scripts(&fault).await;
             let options = if streams { json!({"stream": "told"}) } else { json!({}) };
