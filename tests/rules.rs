@@ -4,7 +4,10 @@
 
 use std::collections::HashMap;
 
-use tandem::coordinator::graph::Options;
+use serde_json::{Value, json};
+use tandem::coordinator::agent::Options;
+use tandem::coordinator::calibrate::{Verdict, measure, read_labels, summarize};
+use tandem::coordinator::graph;
 use tandem::coordinator::library::Library;
 use tandem::coordinator::select::{Knowledge, select};
 use tandem::domain::{Language, Timestamp};
@@ -89,14 +92,87 @@ fn there_are_enough_templates_and_every_language_has_four_kinds() {
     }
 }
 
+#[test]
+fn what_the_rules_answer_of_labelled_tasks_is_right_and_the_rest_is_declined() {
+    let (library, _) = Library::load(None);
+    let shipped = Options::default().max_unknown_share;
+    for (labels, least_answered) in
+        [(include_str!("data/tasks-calibration.tsv"), 0.6), (include_str!("data/tasks-held-out.tsv"), 0.6)]
+    {
+        let labelled = read_labels(labels).unwrap();
+        let measured = measure(&library, &labelled, &Language::Elixir, shipped);
+        let at = summarize(&measured, shipped);
+        let wrong = |verdict| measured.iter().filter(move |m| m.verdict == verdict).map(|m| m.task.as_str());
+        let said: Vec<&str> = wrong(Verdict::Overreached).chain(wrong(Verdict::Confused)).collect();
+        assert!(at.overreached.of >= 60 && at.overreached.count * 50 <= at.overreached.of, "{said:?}");
+        assert!(at.precision.share.unwrap() >= 0.96, "{said:?}");
+        assert!(at.recall_of_existing.share.unwrap() >= least_answered, "{:?}", at.recall_of_existing);
+        assert!(at.recall.count - at.complete.count <= at.recall.count / 20, "names and options are honoured: {at:?}");
+    }
+}
+
+#[test]
+fn a_threshold_that_lets_words_go_would_answer_what_nobody_asked_for() {
+    let (library, _) = Library::load(None);
+    let labelled = read_labels(include_str!("data/tasks-calibration.tsv")).unwrap();
+    let at = |share| summarize(&measure(&library, &labelled, &Language::Elixir, share), share);
+    let (shipped, loose) = (at(Options::default().max_unknown_share), at(0.5));
+    assert!(shipped.overreached.count * 5 < loose.overreached.count, "{shipped:?} {loose:?}");
+}
+
+#[test]
+fn what_a_task_says_is_filled_into_the_slots() {
+    let (library, _) = Library::load(None);
+    for (language, task, slot, expected) in [
+        (
+            "go",
+            "NATS consumer for orders, subject orders.created, queue group billing-eu",
+            "queue",
+            json!("billing-eu"),
+        ),
+        ("go", "NATS consumer for orders; subject=orders.new; queue=risk", "queue", json!("risk")),
+        ("go", "NATS consumer for orders in the billing queue group", "queue", json!("billing")),
+        ("go", "NATS consumer for orders; subject=orders.new; queue=risk", "subject", json!("orders.new")),
+        ("javascript", "REST endpoint for orders listening at 9000", "port", json!(9000)),
+        ("javascript", "REST endpoint for orders on :3000", "port", json!(3000)),
+        ("javascript", "REST endpoint for orders, port=4000", "port", json!(4000)),
+        ("python", "FastAPI endpoint for orders at /api/orders", "path", json!("/api/orders")),
+    ] {
+        let filled = slots_of(&library, language, task).unwrap_or_else(|why| panic!("{task}: {why}"));
+        assert_eq!(filled[slot], expected, "{task}");
+    }
+}
+
+#[test]
+fn misspellings_synonyms_and_other_languages_find_the_same_template() {
+    let (library, _) = Library::load(None);
+    for (language, task, template) in [
+        ("elixir", "Create a NATS consmer for orders", "elixir-nats-consumer"),
+        ("elixir", "Erstelle einen NATS Consumer für Bestellungen", "elixir-nats-consumer"),
+        ("elixir", "crear un consumidor de NATS para pedidos", "elixir-nats-consumer"),
+        ("elixir", "pls add a REST EP for orders", "elixir-api-endpoint"),
+        ("elixir", "could you write a REST endpont for orders?", "elixir-api-endpoint"),
+    ] {
+        assert_eq!(answer(&library, language, task).map(|(id, _)| id), Ok(template.to_owned()), "{task}");
+    }
+}
+
 /// The template and the name that the task fills it with, or why the rules decline.
 fn answer(library: &Library, language: &str, task: &str) -> Result<(String, String), String> {
-    let (figures, options) = (HashMap::new(), Options { explore: 0.0, near: 0.0 });
+    let (template, slots) = read(library, language, task)?;
+    Ok((template, slots["name"]["words"].as_str().unwrap_or_default().to_owned()))
+}
+
+fn slots_of(library: &Library, language: &str, task: &str) -> Result<Value, String> {
+    read(library, language, task).map(|(_, slots)| slots)
+}
+
+fn read(library: &Library, language: &str, task: &str) -> Result<(String, Value), String> {
+    let (figures, options) = (HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
     let knowledge =
         Knowledge { library, figures: &figures, options: &options, max_unknown_share: 0.15, now: Timestamp(0) };
     let selected = select(task, &[], &Language::from(language.to_owned()), |_| false, &knowledge, &mut rand::rng());
     let chosen = selected.chosen.ok_or_else(|| selected.declined.map_or_else(String::new, |d| d.to_string()))?;
     let slots = serde_json::to_value(&chosen.reading.filled).unwrap();
-    let name = slots["name"]["words"].as_str().unwrap_or_default().to_owned();
-    Ok((chosen.template.id.to_string(), name))
+    Ok((chosen.template.id.to_string(), slots))
 }

@@ -1,8 +1,8 @@
 //! Receives, sheds, answers and stops.
 //!
 //! One task per subscription reads. It decodes, gives what is known at once, and starts the rest under a permit; with
-//! no permit left the sender is told so at once. It is never sent more than it can hold (`window.rs`), so the library's
-//! buffer, which drops without a word, never overflows.
+//! no permit left the sender is told so at once. Where more comes than it can read, the server is told to send it
+//! elsewhere (`window.rs`), so the library's buffer, which drops without a word, never overflows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

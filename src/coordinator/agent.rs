@@ -295,13 +295,14 @@ impl Agent {
 pub fn by_templates(
     library: &Library,
     goal: &Goal,
+    neighbours: &Neighbours<'_>,
     max_unknown_share: f64,
     now: Timestamp,
 ) -> Result<Answer, Declined> {
     let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
     let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
     let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
-    answer_with(library, selected, goal, &Neighbours::default(), started, now)
+    answer_with(library, selected, goal, neighbours, started, now)
 }
 
 /// The output of the chosen template, if it parses.
@@ -428,7 +429,7 @@ fn by_template(
     now: Timestamp,
 ) -> Answer {
     let language = template.format.language(file.as_deref(), &goal.language);
-    let evaluation = evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
+    let evaluation = template.grades.evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),

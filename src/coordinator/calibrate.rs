@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::agent::{by_templates, language_of};
+use super::company::Company;
 use super::decompose;
 use super::library::Library;
 use crate::domain::{Answer, Complexity, Context, Goal, Language, TaskType, Timestamp};
@@ -182,10 +183,17 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
         context: Context::default(),
     };
     let dag = decompose::by_rules(&label.task);
+    let company = Company::of(&dag);
     let answers: Result<Vec<(String, Answer)>, _> = dag
         .leaves()
         .map(|part| {
-            let answer = by_templates(library, &goal(&part.description), max_unknown_share, Timestamp(0))?;
+            let answer = by_templates(
+                library,
+                &goal(&part.description),
+                &company.of_part(&part.id),
+                max_unknown_share,
+                Timestamp(0),
+            )?;
             Ok((part.description.clone(), answer))
         })
         .collect();

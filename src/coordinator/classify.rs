@@ -14,40 +14,69 @@ pub struct Classified {
     pub confidence: f64,
     /// How many different words of the task belong to it.
     pub words: usize,
+    /// The task only mentions it, beside another type that it names as wanted: "tests for the *endpoint*".
+    #[serde(skip)]
+    pub aside: bool,
 }
 
 /// The words of each type, by stem. An alternative of two words must stand in a row.
 const VOCABULARY: [(TaskType, &str); 14] = [
-    (TaskType::Testing, "test|spec|unit test|integration test|pytest|exunit|vitest|jest|testing|assertion"),
-    (TaskType::Bugfix, "fix|bug|bugfix|debug|crash|broken|repair|error message|stack trace"),
-    (TaskType::NatsConsumer, "nats|jetstream|consumer|subscriber|subscription|listener"),
+    (
+        TaskType::Testing,
+        "test|spec|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based",
+    ),
+    (
+        TaskType::Bugfix,
+        "fix|bug|bugfix|debug|crash|broken|repair|error message|stack trace|error handler|retry|backoff|panic|unhandled|wrap errors",
+    ),
+    (TaskType::NatsConsumer, "nats|jetstream|consumer|subscriber|subscription|listener|subscribe|consume"),
     (
         TaskType::ApiEndpoint,
-        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify",
+        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler",
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model",
     ),
     (
         TaskType::Security,
-        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls",
+        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt",
     ),
     (TaskType::Microservice, "microservice|service|distributed|grpc|server|daemon|supervisor"),
-    (TaskType::WebComponent, "ui|component|element|react|vue|frontend|widget|form|page|liveview|button"),
-    (TaskType::Refactoring, "refactor|refactoring|restructure|cleanup|rewrite|simplify"),
-    (TaskType::Documentation, "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog"),
-    (TaskType::Configuration, "config|configuration|configure|setting|env|environment"),
-    (TaskType::Devops, "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container"),
+    (
+        TaskType::WebComponent,
+        "ui|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker",
+    ),
+    (
+        TaskType::Refactoring,
+        "refactor|refactoring|restructure|cleanup|rewrite|simplify|extract|adapter|strategy pattern|repository pattern|dependency injection|service layer",
+    ),
+    (
+        TaskType::Documentation,
+        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing",
+    ),
+    (
+        TaskType::Configuration,
+        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging",
+    ),
+    (
+        TaskType::Devops,
+        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|gitlab|makefile|systemd|manifest|backup",
+    ),
     (
         TaskType::Performance,
-        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|speed|latency",
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view",
     ),
     (
         TaskType::DataProcessing,
-        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|ingest|parser|stream",
+        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|upsert|worker pool|broadway",
     ),
 ];
+
+/// Every alternative of the vocabulary.
+pub(super) fn vocabulary() -> impl Iterator<Item = &'static str> {
+    VOCABULARY.iter().flat_map(|(_, alternatives)| alternatives.split('|'))
+}
 
 struct Vocabulary {
     single: HashMap<String, Vec<TaskType>>,
@@ -73,39 +102,119 @@ static WORDS: LazyLock<Vocabulary> = LazyLock::new(|| {
     vocabulary
 });
 
-/// The types that the words speak of, the likeliest first: by the source's confidence and how many words say so, then by
-/// which word comes first ("indexes for the orders table" is about indexes), then in the source's order. `General` always
-/// comes last.
+/// How much of what is wanted a word says, by where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// After a preposition: "tests for the *endpoint*".
+    Aside,
+    /// Before the first preposition: "*API* documentation".
+    Head,
+    /// The last of these, which the others only describe: "API *documentation*".
+    Last,
+    /// The order itself: "*test* the endpoint".
+    Order,
+}
+
+/// Verbs that are a type's own order.
+const ORDERS: [&str; 19] = [
+    "test",
+    "document",
+    "deploy",
+    "cache",
+    "benchmark",
+    "profile",
+    "configure",
+    "import",
+    "export",
+    "secure",
+    "optimize",
+    "optimise",
+    "refactor",
+    "fix",
+    "debug",
+    "authenticate",
+    "extract",
+    "memoize",
+    "reproduce",
+];
+
+/// Where a task goes on to say what for, with what, or where.
+fn goes_on(word: &Word) -> bool {
+    matches!(
+        word.lower.as_str(),
+        "for"
+            | "of"
+            | "with"
+            | "that"
+            | "which"
+            | "to"
+            | "in"
+            | "on"
+            | "from"
+            | "using"
+            | "about"
+            | "by"
+            | "as"
+            | "at"
+            | "into"
+    )
+}
+
+/// The types that the words speak of, the likeliest first: what the task names as wanted before what it only mentions,
+/// then by the source's confidence and how many words say so, then by which word comes first, then in the source's
+/// order. `General` always comes last.
 pub fn classify(words: &[Word]) -> Vec<Classified> {
-    let mut counts: HashMap<TaskType, (usize, usize)> = HashMap::new();
+    let first = words.iter().position(|w| !w.is_filler()).unwrap_or(words.len());
+    let head_end = words.iter().skip(first + 1).position(goes_on).map_or(words.len(), |n| first + 1 + n);
+    let speaks = |at: usize| !types_of(&words[at]).is_empty();
+    let last = (first..head_end).rev().find(|&at| speaks(at));
+    let orders = first < words.len() && ORDERS.contains(&words[first].lower.as_str()) && words.len() > first + 1;
+    let standing = |at: usize| match at {
+        at if at == first && orders => Standing::Order,
+        at if Some(at) == last => Standing::Last,
+        at if at < head_end => Standing::Head,
+        _ => Standing::Aside,
+    };
+    let mut counts: HashMap<TaskType, (usize, usize, Standing)> = HashMap::new();
+    let mut count = |task_type: TaskType, at: usize, standing: Standing| {
+        let entry = counts.entry(task_type).or_insert((0, words[at].at, standing));
+        (entry.0, entry.2) = (entry.0 + 1, entry.2.max(standing));
+    };
     let mut seen = HashSet::new();
-    let mut count = |task_type: TaskType, at: usize| counts.entry(task_type).or_insert((0, at)).0 += 1;
-    for word in words {
-        if !seen.insert(&word.stem) {
+    for (at, word) in words.iter().enumerate() {
+        let again = !seen.insert(&word.stem);
+        if again {
             continue;
         }
         for task_type in types_of(word) {
-            count(*task_type, word.at);
+            count(*task_type, at, standing(at));
         }
     }
     for (row, task_type) in &WORDS.rows {
-        if let Some(window) = words.windows(row.len()).find(|window| window.iter().map(|w| &w.stem).eq(row)) {
-            count(*task_type, window[0].at);
+        if let Some(at) = words.windows(row.len()).position(|window| window.iter().map(|w| &w.stem).eq(row)) {
+            count(*task_type, at, standing(at).max(standing(at + row.len() - 1)));
         }
     }
-    let mut found: Vec<(TaskType, usize, usize)> = counts.into_iter().map(|(t, (words, at))| (t, words, at)).collect();
-    found.sort_by(|a, b| {
-        let by =
-            |(task_type, words, _): &(TaskType, usize, usize)| task_type.confidence() + 0.02 * ((*words).min(4) as f64);
-        by(b).total_cmp(&by(a)).then(a.2.cmp(&b.2)).then(a.0.cmp(&b.0))
+    let mut found: Vec<_> = counts.into_iter().collect();
+    found.sort_by(|(a, (a_words, a_at, a_standing)), (b, (b_words, b_at, b_standing))| {
+        let by = |task_type: &TaskType, words: usize| task_type.confidence() + 0.02 * (words.min(4) as f64);
+        let likelier = by(b, *b_words).total_cmp(&by(a, *a_words));
+        b_standing.cmp(a_standing).then(likelier).then(a_at.cmp(b_at)).then(a.cmp(b))
     });
-    let classified = |(task_type, words, _): (TaskType, usize, usize)| Classified {
+    let wanted = found.first().is_some_and(|(_, (.., standing))| *standing >= Standing::Last);
+    let classified = |(task_type, (words, _, standing)): (TaskType, (usize, usize, Standing))| Classified {
         task_type,
         confidence: task_type.confidence(),
         words,
+        aside: wanted && standing == Standing::Aside,
     };
     let mut ranked: Vec<Classified> = found.into_iter().map(classified).collect();
-    ranked.push(Classified { task_type: TaskType::General, confidence: TaskType::General.confidence(), words: 0 });
+    ranked.push(Classified {
+        task_type: TaskType::General,
+        confidence: TaskType::General.confidence(),
+        words: 0,
+        aside: false,
+    });
     ranked
 }
 
@@ -137,6 +246,10 @@ mod tests {
             ("Add caching to speed up lookups", TaskType::Performance),
             ("ETL pipeline for sales data", TaskType::DataProcessing),
             ("Find the longest palindrome", TaskType::General),
+            ("async tests for the HTTP client", TaskType::Testing),
+            ("API documentation for invoices", TaskType::Documentation),
+            ("test the users API endpoint", TaskType::Testing),
+            ("REST endpoint for OAuth tokens", TaskType::ApiEndpoint),
         ] {
             assert_eq!(classify(&words(task))[0].task_type, expected, "{task}");
         }

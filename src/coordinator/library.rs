@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
@@ -9,12 +10,12 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
-use super::evaluate::language_of;
+use super::evaluate::{Memory, language_of};
 use super::fields::Detail;
 use super::ident::ident;
 use super::project::Packages;
 use super::slots::{Filled, Slot};
-use super::words::stem;
+use super::words::words;
 use crate::domain::{Language, TaskType, TemplateId};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config/templates");
@@ -89,6 +90,8 @@ pub struct Template {
     pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub format: Format,
+    /// What its outputs were graded. A template that is read anew begins without.
+    pub(super) grades: Arc<Memory>,
     has_file: bool,
     /// What the output needs from the language's package registry: always, and for its tests.
     pub packages: Packages,
@@ -202,8 +205,11 @@ struct Parsed {
 /// Reads a template file and compiles it apart, so that a broken one touches nothing that serves.
 fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     let (front, body) = split(source)?;
-    let front: FrontMatter =
-        toml::from_str(front).map_err(|e| format!("front matter: {}", e.to_string().trim_end()))?;
+    let front: FrontMatter = toml::from_str(front).map_err(|e| {
+        // The first line of the file is `+++`.
+        let line = e.span().map_or(2, |span| 2 + front[..span.start].matches('\n').count());
+        format!("line {line}: front matter: {}", e.message())
+    })?;
     let language = match front.language.as_str() {
         "any" => None,
         name => Some(Language::named(name).ok_or_else(|| {
@@ -234,6 +240,7 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
         details: front.details,
         defaults,
         format: front.format,
+        grades: Arc::default(),
         has_file: front.file.is_some(),
         packages: front.packages,
         dev_packages: front.dev_packages,
@@ -305,7 +312,8 @@ fn split(source: &str) -> Result<(&str, &str), String> {
 }
 
 fn alternatives(group: &str) -> Vec<Vec<String>> {
-    group.split('|').map(|a| a.split_whitespace().map(|w| stem(&w.to_lowercase())).collect()).collect()
+    // Read like a task, so that a synonym, or two words that are one, is the same on both sides.
+    group.split('|').map(|a| words(a).into_iter().map(|w| w.stem).collect()).collect()
 }
 
 fn describe(error: &minijinja::Error) -> String {

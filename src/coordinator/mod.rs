@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod fields;
 pub mod graph;
 mod ident;
+mod lexicon;
 pub mod library;
 pub mod noun;
 pub mod project;

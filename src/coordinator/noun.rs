@@ -29,7 +29,7 @@ impl Noun {
     pub fn new(phrase: &str) -> Option<Self> {
         let mut words = split(phrase);
         if let [only] = words.as_slice() {
-            let forms = [only.clone(), pluralizer::pluralize(only, 1, false), pluralizer::pluralize(only, 2, false)];
+            let forms = [only.clone(), number(only, 1), number(only, 2)];
             // "unit tests for type": no language takes that as a name, "type item" all do.
             if forms.iter().any(|form| RESERVED.contains(&form.as_str())) {
                 words.push("item".to_owned());
@@ -53,8 +53,8 @@ impl Noun {
             }
             Forms::new(&words)
         };
-        let one = with_last(pluralizer::pluralize(last, 1, false));
-        let many = with_last(pluralizer::pluralize(last, 2, false));
+        let one = with_last(number(last, 1));
+        let many = with_last(number(last, 2));
         Some(Self { forms: Forms::new(words), one, many })
     }
 
@@ -197,8 +197,16 @@ const RESERVED: [&str; 91] = [
 fn split(phrase: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![];
     let mut previous = ' ';
-    for c in phrase.chars().take(120) {
-        let begins = !previous.is_ascii_alphanumeric() || (previous.is_ascii_lowercase() && c.is_ascii_uppercase());
+    let letters: Vec<char> = phrase.chars().take(120).collect();
+    for (at, &c) in letters.iter().enumerate() {
+        // "HTTPServer" is two words; "APIs" and "OAuth" are one.
+        let acronym_ends = c.is_ascii_uppercase()
+            && at >= 2
+            && letters[at - 2..at].iter().all(char::is_ascii_uppercase)
+            && letters.get(at + 1..at + 3).is_some_and(|next| next.iter().all(char::is_ascii_lowercase));
+        let begins = !previous.is_ascii_alphanumeric()
+            || (previous.is_ascii_lowercase() && c.is_ascii_uppercase())
+            || acronym_ends;
         if c.is_ascii_alphanumeric() {
             if begins || words.is_empty() {
                 words.push(String::new());
@@ -213,6 +221,43 @@ fn split(phrase: &str) -> Vec<String> {
         words.insert(0, "n".to_owned());
     }
     words
+}
+
+/// Words that have no other number in code, whatever grammars say.
+const SAME: [&str; 18] = [
+    "analytics",
+    "kubernetes",
+    "postgres",
+    "redis",
+    "data",
+    "feedback",
+    "hardware",
+    "info",
+    "information",
+    "logic",
+    "media",
+    "metadata",
+    "news",
+    "series",
+    "software",
+    "staff",
+    "storage",
+    "telemetry",
+];
+
+/// Words that the rules of plurals get wrong, in the singular and the plural.
+const IRREGULAR: [(&str, &str); 5] =
+    [("axis", "axes"), ("cache", "caches"), ("headache", "headaches"), ("lens", "lenses"), ("virus", "viruses")];
+
+/// The singular (1) or plural (2) of a word.
+fn number(word: &str, count: isize) -> String {
+    if SAME.contains(&word) {
+        return word.to_owned();
+    }
+    if let Some((one, many)) = IRREGULAR.iter().find(|(one, many)| word == *one || word == *many) {
+        return if count == 1 { one } else { many }.to_string();
+    }
+    pluralizer::pluralize(word, count, false)
 }
 
 fn capital(word: &str) -> String {
@@ -233,7 +278,21 @@ mod tests {
         );
         assert_eq!(noun.one.pascal, "UserEvent");
         assert_eq!(Noun::new("category").unwrap().many_kebab(), "categories");
-        assert_eq!(Noun::new("people").unwrap().one.snake, "person");
+        for (written, one, many) in [
+            ("people", "person", "people"),
+            ("analyses", "analysis", "analyses"),
+            ("indices", "index", "indices"),
+            ("statuses", "status", "statuses"),
+            ("data", "data", "data"),
+            ("caches", "cache", "caches"),
+            ("HTTP APIs", "http_api", "http_apis"),
+            ("IDs", "id", "ids"),
+            ("OAuth tokens", "oauth_token", "oauth_tokens"),
+            ("HTTPServer", "http_server", "http_servers"),
+        ] {
+            let noun = Noun::new(written).unwrap();
+            assert_eq!((noun.one.snake.as_str(), noun.many.snake.as_str()), (one, many), "{written}");
+        }
         assert_eq!(Noun::new("OrderItems").unwrap().forms.snake, "order_items");
         assert_eq!(Noun::new("types").unwrap().one.snake, "types_item", "`type` is no name in Rust");
         assert_eq!(Noun::new("3d models").unwrap().forms.snake, "n_3d_models");

@@ -1,9 +1,10 @@
 //! How far a template understands a task: every word is accounted for, or counted as not understood.
 
 use super::fields;
+use super::lexicon;
 use super::library::Template;
 use super::slots::{self, Filled, Slot};
-use super::words::{Form, LIMITERS, Word};
+use super::words::{Form, LIMITERS, Word, names_language};
 use crate::domain::Language;
 
 /// A task as a template reads it.
@@ -44,29 +45,39 @@ pub enum Mismatch {
 /// must fulfil besides: the template must account for them too, but they fill no slot.
 pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &Language) -> Result<Reading, Mismatch> {
     let mut triggers = vec![false; words.len()];
+    // Where each group was found first: a trigger that comes again later may be part of a name ("endpoint for API keys").
+    let mut spare = vec![true; words.len()];
     for group in &template.triggers {
+        let mut marks = vec![false; words.len()];
         let mut found = false;
         for alternative in group {
-            found |= mark(words, alternative, &mut triggers);
+            found |= mark(words, alternative, &mut marks);
         }
-        if !found {
-            return Err(Mismatch::Trigger);
+        let Some(first) = marks.iter().position(|m| *m).filter(|_| found) else { return Err(Mismatch::Trigger) };
+        for (at, marked) in marks.into_iter().enumerate().filter(|(_, marked)| *marked) {
+            triggers[at] |= marked;
+            spare[at] &= first + 1 < at;
         }
     }
     let mut taken = triggers.clone();
     for row in &template.words {
         mark(words, row, &mut taken);
     }
-    // Each database's SQL is SQL, but not another's: a template lists the database that it is for.
-    let is_database = |word: &Word| matches!(word.lower.as_str(), "sqlite" | "postgres" | "postgresql");
-    let names_language = |word: &Word| {
-        word.form == Form::Plain && Language::named(&word.lower).as_ref() == Some(language) && !is_database(word)
-    };
+    let names_language = |word: &Word| names_language(word, language);
     for (word, taken) in words.iter().zip(&mut taken) {
         *taken |= names_language(word);
     }
-    let mut filled = slots::fill(words, &template.slots, &template.details, &mut taken, &triggers);
+    let roles = slots::Roles { triggers: &triggers, spare: &spare };
+    let mut filled = slots::fill(words, &template.slots, &template.details, &mut taken, &roles);
     filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
+
+    // "for my app", "of the project": whose it is asks for nothing.
+    for at in 1..words.len() {
+        taken[at] |=
+            words[at - 1].is_filler() && matches!(words[at].lower.as_str(), "application" | "project" | "codebase");
+    }
+    let destroys = destroys(words, &triggers);
+    destroys.iter().for_each(|&at| taken[at] = false);
 
     let mut met = vec![false; demands.len()];
     for row in template.triggers.iter().flatten().chain(&template.words) {
@@ -81,15 +92,31 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     let particular = |w: &Word| w.form != Form::Plain || (w.at > 0 && w.is_capitalised() && !shouted);
     let lists_fields = template.slots.contains(&Slot::Fields);
     let of_field = |w: &Word| fields::is_detail(&w.lower) || (lists_fields && fields::is_type(&w.lower));
-    let limited = left.iter().any(|w| LIMITERS.contains(&w.lower.as_str()) || particular(w) || of_field(w));
+    let turns = |w: &Word| LIMITERS.contains(&w.lower.as_str()) || lexicon::is_foreign(&w.lower);
+    let limited = !destroys.is_empty() || left.iter().any(|w| turns(w) || particular(w) || of_field(w));
     Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited })
+}
+
+/// Verbs for code or data that exist, where they are the order itself ("remove the consumer"), and those that spare
+/// nothing ("delete all users"). A template that makes something new honours neither, whatever words it lists.
+fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
+    let first = words.iter().position(|w| !w.is_filler());
+    let acts = |at: usize| slots::ACTIONS.contains(&words[at].lower.as_str()) && !triggers[at];
+    let all =
+        |at: usize| words.get(at + 1).is_some_and(|w| matches!(w.lower.as_str(), "all" | "every" | "each" | "any"));
+    let sweeps = |at: usize| {
+        matches!(words[at].lower.as_str(), "delete" | "remove" | "drop" | "purge" | "truncate" | "wipe" | "clear")
+            && all(at)
+    };
+    (0..words.len()).filter(|&at| (Some(at) == first && acts(at)) || sweeps(at)).collect()
 }
 
 /// Marks every place where the stems stand in a row. True if there is one.
 fn mark(words: &[Word], row: &[String], marks: &mut [bool]) -> bool {
     let mut found = false;
     for at in 0..(words.len() + 1).saturating_sub(row.len().max(1)) {
-        let here = words[at..at + row.len()].iter().zip(row).all(|(w, stem)| w.form == Form::Plain && w.stem == *stem);
+        let here =
+            words[at..at + row.len()].iter().zip(row).all(|(w, stem)| w.form != Form::Quoted && w.has_stem(stem));
         if here && !row.is_empty() {
             marks[at..at + row.len()].fill(true);
             found = true;

@@ -149,7 +149,10 @@ fn read_all<'a>(
     knowledge: &Knowledge<'a, '_>,
 ) -> Vec<Candidate<'a>> {
     let mut found: Vec<Candidate<'a>> = vec![];
-    for Classified { task_type, .. } in types {
+    // "tests for the endpoint" are no endpoint. A service may be wanted for what it does: it says little by itself.
+    let likeliest = types.first().map(|t| t.task_type);
+    let wanted = types.iter().filter(|t| !t.aside || likeliest == Some(TaskType::Microservice));
+    for Classified { task_type, .. } in wanted {
         for level in Level::ALL {
             let from = found.len();
             for template in graph::templates_of(knowledge.library, *task_type, language, level) {

@@ -5,9 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::classify::types_of;
 use super::fields::{self, Detail, Field};
+use super::lexicon;
 use super::noun::Noun;
 use super::words::{Form, Word};
+use crate::domain::Language;
 
 /// A place that a template can have. What each takes from a task is in `docs/templates.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -147,18 +150,27 @@ impl fmt::Display for Slot {
     }
 }
 
+/// What words are to a template.
+pub(super) struct Roles<'a> {
+    /// Says what is wanted, and so never what it is called…
+    pub(super) triggers: &'a [bool],
+    /// …but where the same was said before.
+    pub(super) spare: &'a [bool],
+}
+
 /// Fills the given slots from the task. On entry `taken[i]` is true for the words that the template or the language
-/// accounts for; it becomes true for each word that a slot took. `triggers[i]` is true where a trigger matched: such a
-/// word says what is wanted, never what it is called.
+/// accounts for; it becomes true for each word that a slot took.
 pub(super) fn fill(
     words: &[Word],
     slots: &[Slot],
     details: &[Detail],
     taken: &mut [bool],
-    triggers: &[bool],
+    roles: &Roles<'_>,
 ) -> Filled {
     let mut filled = Filled::default();
-    let honoured: Vec<bool> = taken.iter().zip(triggers).map(|(taken, trigger)| *taken && !trigger).collect();
+    let (triggers, spare) = (roles.triggers, roles.spare);
+    let says_more = |i: usize| (!triggers[i] || spare[i]) && Language::named(&words[i].lower).is_none();
+    let mut honoured: Vec<bool> = (0..words.len()).map(|i| taken[i] && says_more(i)).collect();
     for slot in [Slot::Port, Slot::Queue, Slot::Path, Slot::Subject, Slot::Fields, Slot::Name] {
         if !slots.contains(&slot) {
             continue;
@@ -172,6 +184,7 @@ pub(super) fn fill(
             Slot::Name => name(words, taken, &honoured, triggers),
         };
         if let Some((value, span)) = found {
+            honoured[span.clone()].fill(false);
             taken[span].fill(true);
             filled.set(&slot.to_string(), value);
         }
@@ -181,26 +194,63 @@ pub(super) fn fill(
 
 type Found = Option<(Value, std::ops::Range<usize>)>;
 
+/// "port 8080", "port=8080", "listening at 8080", "on :8080", "on 8080".
 fn port(words: &[Word]) -> Found {
-    let at = words.iter().position(|w| w.lower == "port")?;
-    let number = at + 1 + usize::from(words.get(at + 1)?.lower == "number");
-    let port = words.get(number)?.text.parse().ok()?;
-    Some((Value::Number(port), at..number + 1))
+    let verbs =
+        ["listen", "listens", "listening", "run", "runs", "running", "serve", "serves", "serving", "bind", "exposed"];
+    words.iter().enumerate().find_map(|(at, word)| {
+        let port: u16 = word.text.parse().ok().filter(|port| word.form == Form::Number && *port > 0)?;
+        let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
+        // The beginning of what says "port", where these words stand in front of it.
+        let after = |from: usize, those: &[&str]| if from > 0 && is(from - 1, those) { from - 1 } else { from };
+        let numbered = after(at, &["number"]);
+        let named = after(numbered, &["port"]);
+        let place = after(at, &["on", "at", "localhost"]);
+        let listens = after(place, &verbs);
+        let colon = word.before.ends_with(':') && port >= 1_000 && (at == 0 || words[at - 1].is_filler() || place < at);
+        let ends = words.get(at + 1).is_none_or(|w| w.after_break || w.is_filler());
+        let from = if named < numbered {
+            named
+        } else if colon || (listens < place) || (is(place, &["on"]) && place < at && port >= 1_024 && ends) {
+            listens
+        } else {
+            return None;
+        };
+        Some((Value::Number(port), from..at + 1))
+    })
 }
 
+/// "queue group billing", "queue=billing", "in the billing queue group". A name may have dashes.
 fn queue(words: &[Word]) -> Found {
-    let at = words.windows(2).position(|w| w[0].lower == "queue" && w[1].lower == "group")?;
-    let named = at + 2 + usize::from(words.get(at + 2)?.is_filler());
-    let word = words.get(named).filter(|w| !w.after_break || w.form == Form::Quoted)?;
-    let safe = word.text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    (safe && !word.is_filler()).then(|| (Value::Text(word.text.clone()), at..named + 1))
+    let safe = |w: &Word| w.text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    (0..words.len()).filter(|&at| words[at].lower == "queue").find_map(|at| {
+        let group = words.get(at + 1).is_some_and(|w| w.lower == "group");
+        let named = at + 1 + usize::from(group);
+        let assigned = words.get(named).is_some_and(|w| w.before.contains(['=', ':']));
+        let named = named + usize::from(!assigned && words.get(named).is_some_and(|w| w.is_filler()));
+        let word = words.get(named).filter(|w| assigned || !w.after_break || w.form == Form::Quoted);
+        match word.filter(|w| (group || assigned) && safe(w) && !w.is_filler()) {
+            Some(word) => {
+                let mut text = word.text.clone();
+                let rest = words[named + 1..].iter().take_while(|w| w.before == "-" && safe(w));
+                let end = named + 1 + rest.map(|w| text.push_str(&format!("-{}", w.text))).count();
+                Some((Value::Text(text), at..end))
+            }
+            None => {
+                let before = at.checked_sub(1).map(|i| &words[i]).filter(|w| group && safe(w) && !w.is_boundary())?;
+                Some((Value::Text(before.text.clone()), at - 1..at + 2))
+            }
+        }
+    })
 }
 
 fn path(words: &[Word]) -> Found {
     let at = words.iter().position(|w| w.form == Form::Path)?;
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.');
     let trimmed = words[at].text.trim_end_matches('/');
-    trimmed.bytes().all(safe).then(|| (Value::Text(format!("/{}", trimmed.trim_start_matches('/'))), at..at + 1))
+    let named = at > 0 && matches!(words[at - 1].lower.as_str(), "path" | "route" | "url" | "prefix" | "under");
+    let from = at - usize::from(named);
+    trimmed.bytes().all(safe).then(|| (Value::Text(format!("/{}", trimmed.trim_start_matches('/'))), from..at + 1))
 }
 
 fn subject(words: &[Word], taken: &[bool]) -> Found {
@@ -213,14 +263,19 @@ fn subject(words: &[Word], taken: &[bool]) -> Found {
                     || (!token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
             })
     };
-    let at = words.iter().zip(taken).position(|(w, taken)| !taken && dotted(w))?;
+    // "subject=orders" has no dot.
+    let assigned = |at: usize| {
+        let said = at > 0 && matches!(words[at - 1].lower.as_str(), "subject" | "topic");
+        said && words[at].form == Form::Plain && words[at].before.contains(['=', ':']) && !words[at].is_boundary()
+    };
+    let at = (0..words.len()).find(|&i| (!taken[i] && dotted(&words[i])) || assigned(i))?;
     let first = at
         .saturating_sub(usize::from(at > 0 && matches!(words[at - 1].lower.as_str(), "subject" | "topic" | "channel")));
     Some((Value::Text(words[at].text.clone()), first..at + 1))
 }
 
 /// Words before the thing itself that say no more than that it is worked on: "for *processing* user events".
-const RELATIONS: [&str; 15] = [
+const RELATIONS: [&str; 21] = [
     "processing",
     "process",
     "processes",
@@ -236,6 +291,58 @@ const RELATIONS: [&str; 15] = [
     "receiving",
     "receive",
     "receives",
+    "keep",
+    "keeps",
+    "keeping",
+    "storing",
+    "store",
+    "stores",
+];
+
+/// Verbs whose object is what a task is about: "to *list* orders", "*import* products".
+const VERBS: [&str; 42] = [
+    "list",
+    "lists",
+    "listing",
+    "create",
+    "creates",
+    "update",
+    "updates",
+    "delete",
+    "deletes",
+    "show",
+    "shows",
+    "display",
+    "displays",
+    "render",
+    "renders",
+    "edit",
+    "edits",
+    "serve",
+    "serves",
+    "expose",
+    "exposes",
+    "track",
+    "tracks",
+    "cache",
+    "caches",
+    "validate",
+    "validates",
+    "test",
+    "document",
+    "benchmark",
+    "profile",
+    "parse",
+    "parses",
+    "import",
+    "imports",
+    "export",
+    "exports",
+    "load",
+    "read",
+    "reads",
+    "stream",
+    "memoize",
 ];
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
@@ -244,12 +351,20 @@ const NAME_WORDS: usize = 3;
 /// The phrase that the task is about: the first one that follows a preposition, else one that stands beside what the
 /// template is ("an order events consumer"). At least one word of it is not accounted for otherwise.
 fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) -> Found {
-    let free = |i: usize| !taken[i] && !words[i].is_boundary();
-    // A word that the template honours, or that a subject took, may be part of a name that has a word of its own.
-    let usable = |i: usize| free(i) || ((honoured[i] || words[i].form == Form::Dotted) && !words[i].is_boundary());
+    let free = |i: usize| !taken[i] && !words[i].is_boundary() && !lexicon::is_foreign(&words[i].lower);
+    // A word that the template honours may be part of a name that has a word of its own.
+    let usable = |i: usize| free(i) || (honoured[i] && !words[i].is_boundary());
     let phrase = |from: usize, usable: &dyn Fn(usize) -> bool| {
+        // "orders.created" is a name by itself.
+        if words.get(from).is_some_and(|w| w.form == Form::Dotted) {
+            return from..from + 1;
+        }
         let mut end = from;
-        while end < words.len() && end - from < NAME_WORDS && usable(end) && (end == from || !words[end].after_break) {
+        // "orders returning CSV", "users sorted by age": what is said of a plural is no part of its name.
+        let says =
+            |i: usize| words[i - 1].lower.ends_with('s') && ["ing", "ed"].iter().any(|e| words[i].lower.ends_with(e));
+        let plain = |i: usize| words[i].form != Form::Dotted && (i == from || !(words[i].after_break || says(i)));
+        while end < words.len() && end - from < NAME_WORDS && usable(end) && plain(end) {
             end += 1;
         }
         from..end
@@ -257,27 +372,45 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
     let is_named = |span: &std::ops::Range<usize>| {
         span.clone().any(|i| (free(i) && words[i].form != Form::Number) || words[i].form == Form::Dotted)
     };
-    let prepositions = words.iter().enumerate().filter(|(_, w)| {
-        matches!(
-            w.lower.as_str(),
-            "for" | "of" | "about" | "to" | "that" | "which" | "from" | "called" | "named" | "on" | "over"
-        )
-    });
-    for (at, preposition) in prepositions {
+    let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
+    let follow = |those: &'static [&'static str]| (0..words.len()).filter(move |&at| is(at, those));
+    // "based on distroless", "runs on arm" name no thing that is made.
+    let said = |at: usize| {
+        at > 0 && !is(at - 1, &["run", "runs", "running"]) && (triggers[at - 1] || words[at - 1].is_filler())
+    };
+    for at in follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over"]) {
+        if is(at, &["to", "on", "over"]) && !said(at) {
+            continue;
+        }
         let mut from = at + 1;
-        let skipped = |w: &Word| w.is_filler() || RELATIONS.contains(&w.lower.as_str());
-        while words.get(from).is_some_and(|w| skipped(w) && !w.after_break) {
+        while words
+            .get(from)
+            .is_some_and(|w| (w.is_filler() || RELATIONS.contains(&w.lower.as_str())) && !w.after_break)
+        {
             from += 1;
         }
         let related = from;
-        // "that keeps sessions": a verb comes first. Whether it is honoured is for the template's words to say.
-        let clause = matches!(preposition.lower.as_str(), "that" | "which") && related == at + 1;
-        if clause && words.get(from + 1).is_some_and(|w| !w.is_boundary() && !w.after_break) {
-            from += 1;
+        // "that keeps sessions", "to list and create vehicles": verbs come first, which the template honours or which say
+        // nothing of their own.
+        if is(at, &["that", "which", "to"]) {
+            let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|v| words[at - 1].lower.starts_with(v));
+            let known = |i: usize| (honoured[i] && is(i, &VERBS)) || words[i].is_filler() || is(i, &RELATIONS);
+            let begin = from;
+            while from + 1 < words.len()
+                && known(from)
+                && !words[from + 1].after_break
+                && !is_named(&phrase(from, &free))
+            {
+                from += 1;
+            }
+            let acted = begin < from || words[at + 1..from].iter().any(|w| RELATIONS.contains(&w.lower.as_str()));
+            if !acted && !heard {
+                continue;
+            }
         }
         let span = phrase(from, &usable);
-        let acts = words.get(span.start).is_some_and(|w| ACTIONS.contains(&w.lower.as_str()));
-        if is_named(&span) && !(acts && preposition.lower == "to") {
+        let acts = is(span.start, &ACTIONS);
+        if is_named(&span) && !(acts && is(at, &["to"])) {
             let (value, span) = noun(words, span)?;
             // What only relates the name to the rest is understood with it.
             let begin = if from == related { at + 1 } else { span.start };
@@ -286,18 +419,109 @@ fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) ->
     }
     // "an order events consumer", "table orders": beside the word that says what is wanted.
     let beside = |span: &std::ops::Range<usize>| {
-        triggers.get(span.end).is_some_and(|t| *t) || (span.start > 0 && triggers[span.start - 1])
+        let kind = |i: usize| !types_of(&words[i]).is_empty();
+        triggers.get(span.end).is_some_and(|t| *t)
+            || (span.start > 0 && triggers[span.start - 1] && !span.clone().any(|i| free(i) && kind(i)))
     };
-    let starts = (0..words.len()).filter(|&i| free(i) && !ACTIONS.contains(&words[i].lower.as_str()));
-    let span = starts.map(|from| phrase(from, &usable)).find(|span| is_named(span) && beside(span))?;
-    noun(words, span)
+    // "a view refreshed at night": what is said of the thing is not its name.
+    let says = |i: usize| i > 0 && triggers[i - 1] && words[i].lower.ends_with("ed");
+    let starts = (0..words.len()).filter(|&i| free(i) && !is(i, &ACTIONS) && !says(i));
+    if let Some(span) = starts.map(|from| phrase(from, &usable)).find(|span| is_named(span) && beside(span)) {
+        return noun(words, span);
+    }
+    // "import products", "benchmark the parser": what the order is about.
+    if let Some(first) = (0..words.len()).find(|&i| !words[i].is_filler()).filter(|&i| taken[i] && is(i, &VERBS)) {
+        let from = (first + 1..words.len()).find(|&i| !is(i, &["a", "an", "the", "our", "my"]));
+        if let Some(span) = from.map(|from| phrase(from, &usable)).filter(is_named) {
+            return noun(words, span);
+        }
+    }
+    // "a bug in orders"; then "for todos", "for the validator", though the template knows the word for something else.
+    let inside = follow(&["in"]).find_map(|at| {
+        let the = is(at + 1, &["the", "our"]);
+        let span = phrase(at + 1 + usize::from(the), &usable);
+        (is_named(&span) && (the || words[span.end - 1].lower.ends_with('s'))).then_some(span)
+    });
+    let known = || {
+        follow(&["for"]).find_map(|at| {
+            let the = is(at + 1, &["the", "our"]);
+            let span = phrase(at + 1 + usize::from(the), &|i| honoured[i] && !words[i].is_boundary());
+            let last = span.clone().next_back().filter(|_| span.len() <= 2)?;
+            (the || words[last].lower.ends_with('s')).then_some(span)
+        })
+    };
+    noun(words, inside.or_else(known)?)
 }
 
-/// What is done to code that exists: never a name, and never what a template does.
-const ACTIONS: [&str; 24] = [
-    "fix", "refactor", "optimize", "optimise", "delete", "remove", "update", "change", "debug", "rename", "move",
-    "convert", "migrate", "port", "replace", "drop", "improve", "review", "extend", "rewrite", "merge", "upgrade",
-    "repair", "modify",
+/// What is done to code that exists, or asked of a person: never a name, and never what a template does.
+pub(super) const ACTIONS: [&str; 67] = [
+    "fix",
+    "refactor",
+    "optimize",
+    "optimise",
+    "delete",
+    "remove",
+    "update",
+    "change",
+    "debug",
+    "rename",
+    "move",
+    "convert",
+    "migrate",
+    "port",
+    "replace",
+    "drop",
+    "improve",
+    "review",
+    "extend",
+    "rewrite",
+    "merge",
+    "upgrade",
+    "repair",
+    "modify",
+    "split",
+    "bump",
+    "translate",
+    "summarize",
+    "summarise",
+    "estimate",
+    "draw",
+    "plan",
+    "suggest",
+    "send",
+    "sort",
+    "reverse",
+    "compute",
+    "calculate",
+    "find",
+    "count",
+    "solve",
+    "shuffle",
+    "flatten",
+    "remember",
+    "check",
+    "determine",
+    "return",
+    "print",
+    "encrypt",
+    "decrypt",
+    "blog",
+    "essay",
+    "restart",
+    "start",
+    "stop",
+    "kill",
+    "run",
+    "execute",
+    "show",
+    "monitor",
+    "watch",
+    "notify",
+    "email",
+    "call",
+    "open",
+    "close",
+    "poem",
 ];
 
 fn noun(words: &[Word], span: std::ops::Range<usize>) -> Found {

@@ -1,10 +1,10 @@
 //! A task's text as words: what is said, and which of it carries meaning.
 
-use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
+use super::lexicon;
 use crate::domain::Language;
 
 /// What a word is written like.
@@ -24,8 +24,11 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
     pub text: String,
+    /// In lower case; where people write something else for a known word, that word: "endpoint" for "ep" and "endpont".
     pub lower: String,
     pub stem: String,
+    /// The stem of what was written, where `lower` is another word.
+    pub as_written: Option<String>,
     pub form: Form,
     /// Punctuation that ends a phrase stands before it.
     pub after_break: bool,
@@ -37,14 +40,25 @@ pub struct Word {
 
 impl Word {
     fn new(text: &str, form: Form, before: String, at: usize) -> Self {
-        let lower = text.to_lowercase();
+        let written = text.to_lowercase();
+        // "mit" is a word of German, MIT a licence.
+        let shouted = !text.chars().any(char::is_lowercase);
+        let meant = lexicon::meaning(&written).filter(|meant| !(shouted && lexicon::is_filler(meant)));
+        let meant = meant.filter(|_| form != Form::Quoted).or_else(|| {
+            let one_word = shouted || !text.chars().skip(1).any(char::is_uppercase);
+            lexicon::corrected(&written).filter(|_| form == Form::Plain && one_word)
+        });
+        let as_written = meant.map(|_| stem(&written));
+        let lower = meant.map_or(written, str::to_owned);
+        // "express.js" is a name, not a subject.
+        let form = if form == Form::Dotted && as_written.is_some() { Form::Plain } else { form };
         let after_break = before.contains([',', ';', ':', '.', '!', '?', '(', ')', '\n']);
-        Self { text: text.to_owned(), stem: stem(&lower), lower, form, after_break, before, at }
+        Self { text: text.to_owned(), stem: stem(&lower), lower, as_written, form, after_break, before, at }
     }
 
     /// Says nothing by itself: articles, prepositions, "please", "create".
     pub fn is_filler(&self) -> bool {
-        self.form == Form::Plain && FILLER.contains(self.lower.as_str())
+        self.form == Form::Plain && lexicon::is_filler(&self.lower)
     }
 
     /// Begins with a capital: in the middle of a sentence, most likely a proper name.
@@ -52,9 +66,15 @@ impl Word {
         self.text.starts_with(char::is_uppercase)
     }
 
+    /// Whether this is a form of the word that a stem stands for, as it is meant or as it was written.
+    pub(super) fn has_stem(&self, stem: &str) -> bool {
+        self.stem == stem || self.as_written.as_deref() == Some(stem)
+    }
+
     /// Joins or begins phrases: a name ends before it.
     pub fn is_boundary(&self) -> bool {
-        self.is_filler() || LIMITERS.contains(&self.lower.as_str())
+        self.is_filler()
+            || [LIMITERS.as_slice(), &PREPOSITIONS].iter().any(|those| those.contains(&self.lower.as_str()))
     }
 }
 
@@ -66,33 +86,129 @@ pub fn stem(lower: &str) -> String {
     STEMMER.stem(lower).into_owned()
 }
 
-const FILLER_WORDS: &str = "a an the this that these those every each it its i we you me my our your their some any one each \
-    to for of in on at by as from into via using use used with and or plus also then which who whose where when be is are was \
-    will should can could would must need needs want wants like please kindly lets let us \
-    create creates write writes build builds implement implements make makes add adds generate generates develop \
-    develops provide provides produce scaffold define set up setup give show new simple basic small quick nice good clean \
-    code implementation example sample boilerplate skeleton starter template snippet so just proper properly \
-    language written has have having including includes include called named all";
-
-static FILLER: LazyLock<HashSet<&str>> = LazyLock::new(|| FILLER_WORDS.split_whitespace().collect());
-
 /// Words that change everything around them. Boilerplate never honours them, unless a template lists them.
-pub const LIMITERS: [&str; 16] = [
-    "without", "not", "no", "only", "except", "never", "instead", "unless", "don't", "dont", "cannot", "can't",
-    "neither", "nor", "avoid", "exclude",
+pub const LIMITERS: [&str; 51] = [
+    "without",
+    "not",
+    "no",
+    "only",
+    "except",
+    "never",
+    "instead",
+    "unless",
+    "don't",
+    "dont",
+    "cannot",
+    "can't",
+    "neither",
+    "nor",
+    "avoid",
+    "exclude",
+    "excluding",
+    "but",
+    "rather",
+    "until",
+    "besides",
+    "ignoring",
+    "skipping",
+    "mustn't",
+    "shouldn't",
+    "doesn't",
+    "behind",
+    "like",
+    "same",
+    "existing",
+    "previous",
+    "below",
+    "above",
+    "attached",
+    "everything",
+    "anything",
+    "something",
+    "nothing",
+    "twice",
+    "half",
+    "based",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "hundred",
+];
+
+/// Prepositions that are no fillers: what follows is a condition, never a part of a name.
+const PREPOSITIONS: [&str; 18] = [
+    "under", "between", "within", "during", "before", "after", "against", "per", "across", "through", "inside",
+    "outside", "since", "while", "if", "than", "among", "towards",
 ];
 
 /// More words than this are a description that rules can't be sure of, and taking it apart would take too long.
 pub const MOST: usize = 400;
 
 /// Words that ask for an explanation, not for code.
-const QUESTIONS: [&str; 12] =
-    ["how", "why", "what", "explain", "compare", "difference", "whats", "describe", "which", "should", "is", "does"];
+const QUESTIONS: [&str; 25] = [
+    "how",
+    "why",
+    "what",
+    "explain",
+    "compare",
+    "difference",
+    "whats",
+    "what's",
+    "describe",
+    "which",
+    "should",
+    "is",
+    "does",
+    "are",
+    "who",
+    "when",
+    "where",
+    "can",
+    "could",
+    "would",
+    "will",
+    "do",
+    "did",
+    "wer",
+    "wann",
+];
 
-/// Whether the task asks something instead of ordering it.
+/// Whether the task asks something instead of ordering it. "Could you write …?" is an order.
 pub fn is_question(words: &[Word], task: &str) -> bool {
-    task.trim_end().ends_with('?') || words.first().is_some_and(|w| QUESTIONS.contains(&w.lower.as_str()))
+    let greeting = |w: &&Word| matches!(w.lower.as_str(), "hey" | "hi" | "hello" | "please" | "thanks");
+    let words: Vec<&Word> = words.iter().skip_while(greeting).collect();
+    let [first, rest @ ..] = words.as_slice() else { return false };
+    let kindly = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
+        && rest.first().is_some_and(|w| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone"))
+        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| ORDERS.contains(&w.lower.as_str()));
+    // In capitals it is SQL.
+    let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
+    !kindly && (asks || task.trim_end().ends_with('?'))
 }
+
+/// Verbs that order code.
+const ORDERS: [&str; 14] = [
+    "create",
+    "write",
+    "build",
+    "implement",
+    "make",
+    "add",
+    "generate",
+    "develop",
+    "provide",
+    "scaffold",
+    "give",
+    "get",
+    "have",
+    "set",
+];
 
 /// Splits a task into its words, in order.
 pub fn words(task: &str) -> Vec<Word> {
@@ -108,8 +224,10 @@ pub fn words(task: &str) -> Vec<Word> {
                 continue;
             }
         }
-        if c == '/' || is_word(c) {
-            let end = end_of_token(task, at, c == '/');
+        // "and/or" are two words, "at /orders" has a path.
+        let path = c == '/' && !task[..at].ends_with(is_word);
+        if path || is_word(c) {
+            let end = end_of_token(task, at, path);
             if end > at {
                 push_token(&task[at..end], at, &mut before, &mut found);
                 while rest.next_if(|(i, _)| *i < end).is_some() {}
@@ -121,7 +239,24 @@ pub fn words(task: &str) -> Vec<Word> {
         }
         rest.next();
     }
-    found
+    join(found)
+}
+
+/// Puts two words together that people write apart: "docker file".
+fn join(words: Vec<Word>) -> Vec<Word> {
+    let mut joined: Vec<Word> = Vec::with_capacity(words.len());
+    for word in words {
+        if let Some(last) = joined.last_mut().filter(|_| word.form == Form::Plain && !word.after_break)
+            && let Some(one) = lexicon::joined(&last.lower, &word.lower)
+            && word.at == last.at + last.text.len() + 1
+        {
+            last.text = format!("{} {}", last.text, word.text);
+            (last.lower, last.stem) = (one.to_owned(), stem(one));
+            continue;
+        }
+        joined.push(word);
+    }
+    joined
 }
 
 fn is_word(c: char) -> bool {
@@ -168,13 +303,61 @@ fn push_token(token: &str, at: usize, before: &mut String, found: &mut Vec<Word>
 }
 
 /// Tools that belong to one language: who names one has named the language.
-const TOOLS: [(Language, &[&str]); 6] = [
-    (Language::Elixir, &["phoenix", "ecto", "genserver", "exunit", "liveview", "gnat", "otp"]),
-    (Language::Rust, &["axum", "tokio", "cargo", "actix", "crate", "serde"]),
-    (Language::Python, &["fastapi", "django", "flask", "pytest", "pydantic", "sqlalchemy", "asyncio"]),
-    (Language::TypeScript, &["tsx", "vitest", "nestjs", "angular"]),
-    (Language::Go, &["goroutine", "gin"]),
-    (Language::Sql, &["plpgsql"]),
+const TOOLS: [(Language, &[&str]); 7] = [
+    (
+        Language::Elixir,
+        &[
+            "phoenix",
+            "ecto",
+            "genserver",
+            "exunit",
+            "liveview",
+            "gnat",
+            "otp",
+            "genstage",
+            "broadway",
+            "benchee",
+            "moduledoc",
+        ],
+    ),
+    (
+        Language::Rust,
+        &[
+            "axum",
+            "tokio",
+            "cargo",
+            "actix",
+            "crate",
+            "serde",
+            "sqlx",
+            "diesel",
+            "clap",
+            "thiserror",
+            "leptos",
+            "criterion",
+        ],
+    ),
+    (
+        Language::Python,
+        &[
+            "fastapi",
+            "django",
+            "flask",
+            "pytest",
+            "pydantic",
+            "sqlalchemy",
+            "asyncio",
+            "alembic",
+            "argparse",
+            "unittest",
+            "pyproject",
+            "dataclass",
+        ],
+    ),
+    (Language::TypeScript, &["tsx", "vitest", "nestjs", "angular", "prisma", "typeorm", "zod", "tsconfig"]),
+    (Language::JavaScript, &["express", "knex", "jsdoc", "eslint", "prettier", "jest"]),
+    (Language::Go, &["goroutine", "gin", "pprof", "httptest", "gofmt"]),
+    (Language::Sql, &["plpgsql", "pgtap"]),
 ];
 
 /// The language that the task names, and the word that names it. SQL gives way to any other language named.
@@ -182,15 +365,27 @@ pub fn language_of(words: &[Word]) -> Option<Language> {
     let named = |word: &Word| -> Option<Language> {
         let language = Language::named(&word.lower)?;
         let go_the_verb = word.lower == "go" && word.text != "Go";
-        let too_short = matches!(word.lower.as_str(), "ex" | "rs" | "py" | "ts" | "exs");
-        (!too_short || word.lower == "ts").then_some(language).filter(|_| !go_the_verb || follows_in(words, word))
+        let too_short = matches!(word.lower.as_str(), "ex" | "rs" | "exs");
+        let stands_for_it = !(too_short || go_the_verb) || follows_in(words, word);
+        stands_for_it.then_some(language)
     };
     let all: Vec<Language> = words.iter().filter(|w| w.form != Form::Quoted).filter_map(named).collect();
     let tool = || {
         let of = |w: &Word| TOOLS.iter().find(|(_, tools)| tools.contains(&w.lower.as_str())).map(|(l, _)| l.clone());
         words.iter().find_map(of)
     };
-    all.iter().find(|l| **l != Language::Sql).cloned().or_else(tool).or_else(|| all.first().cloned())
+    // Node runs TypeScript too.
+    let typed = all.contains(&Language::TypeScript).then_some(Language::TypeScript);
+    typed.or_else(|| all.iter().find(|l| **l != Language::Sql).cloned()).or_else(tool).or_else(|| all.first().cloned())
+}
+
+/// Whether a word names the language, or what it runs on. A database's name is none: its SQL is not another's, so a
+/// template lists the database that it is for.
+pub(super) fn names_language(word: &Word, language: &Language) -> bool {
+    word.form == Form::Plain
+        && !matches!(word.lower.as_str(), "sqlite" | "postgres" | "postgresql")
+        && Language::named(&word.lower)
+            .is_some_and(|l| l == *language || (l == Language::JavaScript && *language == Language::TypeScript))
 }
 
 fn follows_in(words: &[Word], word: &Word) -> bool {
@@ -228,6 +423,36 @@ mod tests {
     }
 
     #[test]
+    fn words_are_read_as_they_are_meant() {
+        let read = words("Schreibe einen EP für Bestellungen mit docker file, MIT and/or CI/CD");
+        let meant: Vec<&str> = read.iter().map(|w| w.lower.as_str()).collect();
+        assert_eq!(
+            meant,
+            ["write", "a", "endpoint", "for", "bestellungen", "with", "dockerfile", "mit", "and", "or", "ci", "cd"],
+            "MIT is no German word"
+        );
+        assert_eq!(words("an ep for Msgs")[1].lower, "endpoint");
+        assert_eq!(
+            (words("the endpiont")[1].lower.as_str(), words("the endpiont")[1].text.as_str()),
+            ("endpoint", "endpiont")
+        );
+    }
+
+    #[test]
+    fn orders_may_be_kind_and_questions_need_no_mark() {
+        for (task, asks) in [
+            ("Could you write a Dockerfile for my app?", false),
+            ("hey, can you please add tests?", false),
+            ("Can a queue group span two clusters?", true),
+            ("what is a consumer", true),
+            ("EXPLAIN ANALYZE for slow queries", false),
+            ("a consumer?", true),
+        ] {
+            assert_eq!(is_question(&words(task), task), asks, "{task}");
+        }
+    }
+
+    #[test]
     fn the_language_is_read_from_names_and_tools() {
         let of = |task| language_of(&words(task));
         assert_eq!(of("a consumer in Go"), Some(Language::Go));
@@ -236,5 +461,8 @@ mod tests {
         assert_eq!(of("a PostgreSQL repository in Rust"), Some(Language::Rust));
         assert_eq!(of("a PostgreSQL table"), Some(Language::Sql));
         assert_eq!(of("a consumer"), None);
+        assert_eq!(of("nats consumer in py"), Some(Language::Python));
+        assert_eq!(of("Node typescript service"), Some(Language::TypeScript));
+        assert_eq!(of("typscript service"), Some(Language::TypeScript));
     }
 }

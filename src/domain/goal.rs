@@ -61,6 +61,7 @@ pub enum CacheMode {
 
 /// One message of a conversation that the task continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SaidMessage")]
 pub struct Message {
     /// `user`, `assistant` or `system`.
     pub role: String,

@@ -46,7 +46,9 @@ impl Terms {
 
 /// Is told the number of the attempt and the text as it comes. With another number the answer begins anew.
 #[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(u32, &str) + Send + Sync>);
+pub struct Listener(Arc<Told>);
+
+type Told = dyn Fn(u32, &str) + Send + Sync;
 
 impl Listener {
     /// `told` must not wait: it is called in the middle of the work.

@@ -5,8 +5,8 @@
 //! Both behave alike; every test runs on both.
 //!
 //! Locks are always taken in this order, so that two workers can't wait for each other: rows of `executions` (sorted),
-//! of `execution_days` (sorted), of `feedback`, of `claims` (sorted), of `template_edges` (sorted), the one row of
-//! `cache_sequence`.
+//! of `execution_days` (sorted), of `feedback`, of `template_edges` (sorted), the one row of `cache_sequence`, rows of
+//! `claims` (sorted).
 
 mod backup;
 mod batch;

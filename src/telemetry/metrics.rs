@@ -105,7 +105,8 @@ pub const TABLE: &[Metric] = &[
         kind: Kind::Counter,
         unit: "nanodollars",
         labels: &[],
-        help: "What model calls cost, exact, in billionths of a US dollar: divide by 1e9.",
+        help: "What requests to models cost, exact, in billionths of a US dollar: divide by 1e9. Those whose cost nobody \
+               knows (`cut`, `timed_out`, …) are not in it.",
     },
     count(TOKENS, &["direction"], "Tokens that models counted, `input` and `output`."),
     count(
@@ -308,11 +309,6 @@ impl Meters {
             counter.increment(1);
         }
         seconds.record(answer.time.as_secs_f64());
-        if answer.cost.0 > 0 || answer.usage.input > 0 {
-            self.cost.increment(answer.cost.0);
-            self.input_tokens.increment(answer.usage.input);
-            self.output_tokens.increment(answer.usage.output);
-        }
     }
 
     /// `code` is one of the few that errors have.
@@ -347,6 +343,9 @@ impl Meters {
         let outcome = attempt.outcome.as_str();
         counter!(ATTEMPTS, "provider" => provider, "model" => model, "outcome" => outcome).increment(1);
         histogram!(ATTEMPT_SECONDS, &labels).record(attempt.duration.as_secs_f64());
+        self.cost.increment(attempt.cost.map_or(0, |cost| cost.0));
+        self.input_tokens.increment(attempt.counted.input.unwrap_or(0));
+        self.output_tokens.increment(attempt.counted.output.unwrap_or(0));
         if let Some(first) = attempt.first_token {
             histogram!(FIRST_TOKEN_SECONDS, &labels).record(first.as_secs_f64());
         }
@@ -418,10 +417,26 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::domain::{CorrelationId, Counted, NanoUsd, Outcome, TaskType, Tenant, Timestamp, Usage};
+    use crate::domain::{CorrelationId, Counted, NanoUsd, Outcome, TaskType, Tenant, Timestamp};
 
     fn answer(method: Method, language: Language) -> Answer {
         Answer::new(method, TaskType::General, &language, String::new(), Timestamp(0))
+    }
+
+    fn attempt() -> Attempt {
+        Attempt {
+            at: Timestamp(0),
+            tenant: Tenant::default(),
+            correlation_id: CorrelationId::generate(),
+            provider: "openai".into(),
+            model: "gpt-5-mini".into(),
+            outcome: Outcome::Done,
+            sent: true,
+            counted: Counted { input: Some(10), output: Some(5), ..Counted::default() },
+            cost: Some(NanoUsd(1_500)),
+            duration: Duration::from_millis(300),
+            first_token: Some(Duration::from_millis(100)),
+        }
     }
 
     #[test]
@@ -432,19 +447,7 @@ mod tests {
         meters.missed();
         meters.embedded(Duration::from_millis(3));
         meters.circuit("openai/gpt-5-mini", 0);
-        meters.attempted(&Attempt {
-            at: Timestamp(0),
-            tenant: Tenant::default(),
-            correlation_id: CorrelationId::generate(),
-            provider: "openai".into(),
-            model: "gpt-5-mini".into(),
-            outcome: Outcome::Done,
-            sent: true,
-            counted: Counted::default(),
-            cost: Some(NanoUsd(1)),
-            duration: Duration::from_millis(300),
-            first_token: Some(Duration::from_millis(100)),
-        });
+        meters.attempted(&attempt());
         meters.answered(&answer(Method::Cached, Language::Rust));
         let text = meters.render(&Figures::default(), true);
         for row in TABLE {
@@ -467,9 +470,9 @@ mod tests {
     fn an_answer_is_counted_by_its_method_and_language_and_what_it_cost() {
         let meters = meters();
         let made_up = Language::Other("a tenant's made-up name".into());
-        let cost = NanoUsd(1_500);
-        let usage = Usage { input: 10, output: 5 };
-        meters.answered(&Answer { cost, usage, ..answer(Method::LlmAssisted, made_up) });
+        meters.attempted(&attempt());
+        meters.attempted(&Attempt { outcome: Outcome::Cut, cost: None, counted: Counted::default(), ..attempt() });
+        meters.answered(&answer(Method::LlmAssisted, made_up));
         for (language, name) in
             Language::known().zip(["elixir", "rust", "typescript", "go", "python", "javascript", "sql"])
         {
@@ -482,6 +485,7 @@ mod tests {
         for line in [
             "tandem_requests_total{method=\"llm_assisted\",language=\"other\"} 1",
             "tandem_model_cost_nanodollars_total 1500",
+            "tandem_model_attempts_total{provider=\"openai\",model=\"gpt-5-mini\",outcome=\"cut\"} 1",
             "tandem_model_tokens_total{direction=\"output\"} 5",
             "tandem_shed_total 7",
             "tandem_in_flight{lane=\"work\"} 3",

@@ -147,6 +147,9 @@ fn prove(language: &str, check: fn(&[Rendered], &mut Table)) {
 
 fn render(language: &str) -> Vec<Rendered> {
     let (library, broken) = Library::load(Some(&root().join("config/templates")));
+    // A broken template of another language fails that language's test.
+    let own = format!("/{language}/");
+    let broken: Vec<_> = broken.iter().filter(|error| error.path.contains(&own)).collect();
     assert!(broken.is_empty(), "{broken:#?}");
     // `TANDEM_TEMPLATE=rust-api` while working on a template: only those whose id begins so.
     let wanted = std::env::vars().find(|(name, _)| name == "TANDEM_TEMPLATE").map(|(_, id)| id).unwrap_or_default();

@@ -22,6 +22,7 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
             "skipLibCheck": true, "rootDir": ".", "outDir": ".",
         },
         "include": ["**/*.ts", "**/*.tsx"],
+        "exclude": ["node_modules"],
     });
     npm::compile("tsc, strict, with the real packages", &folder, options, rendered, table);
     npm::run(&folder, rendered, table);

@@ -66,6 +66,8 @@ async fn a_scrape_shows_what_was_done_by_method_language_and_code_and_what_it_co
         ("tandem_model_cost_nanodollars_total", 12_000_000.0),
         ("tandem_model_tokens_total{direction=\"input\"}", 2000.0),
         ("tandem_model_tokens_total{direction=\"output\"}", 400.0),
+        ("tandem_model_attempts_total{provider=\"openai\",model=\"gpt-5-mini\",outcome=\"done\"}", 2.0),
+        ("tandem_model_circuit{model=\"openai/gpt-5-mini\"}", 0.0),
         ("tandem_shed_total", 0.0),
         ("tandem_dropped_messages_total", 0.0),
         ("tandem_nats_reconnects_total", 0.0),
@@ -75,8 +77,9 @@ async fn a_scrape_shows_what_was_done_by_method_language_and_code_and_what_it_co
     }
     assert!(sample(&text, "tandem_cache_entries").unwrap() >= 2.0);
     assert!(!text.contains("acme") && !text.contains("secret-tenant") && !text.contains("sky"), "{text}");
-    for row in TABLE.iter().filter(|row| !["tandem_purged_rows_total", "tandem_embedding_seconds"].contains(&row.name))
-    {
+    // Nothing was purged, embedded or streamed.
+    let unused = ["tandem_purged_rows_total", "tandem_embedding_seconds", "tandem_model_first_token_seconds"];
+    for row in TABLE.iter().filter(|row| !unused.contains(&row.name)) {
         assert!(text.contains(&format!("\n# TYPE {} ", row.name)), "{} is not there: {text}", row.name);
     }
     worker.stop().await;

@@ -236,9 +236,9 @@ async fn the_command_line_asks_streams_and_goes_on() {
 
 #[tokio::test]
 async fn llmock_breaks_every_format_on_purpose_and_finds_nothing_wrong_with_us() {
-    let llmock = Llmock::start().await;
-    // So long that it still writes when we hang up: what was sent whole counts as read, whatever the client made of it.
-    llmock.says(&"word ".repeat(2_000)).await;
+    // So slow that it still writes when we hang up: what was sent whole counts as read, whatever the client made of it.
+    let llmock = Llmock::start_with(&["--stream-chunk-delay-ms", "30"]).await;
+    llmock.says(&"word ".repeat(20)).await;
     let nats = Nats::start().await;
     for (key, base_url, at) in [
         ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic"),

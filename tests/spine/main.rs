@@ -12,7 +12,6 @@ mod nats;
 mod postgres;
 #[path = "../support/process.rs"]
 mod process;
-#[allow(dead_code, reason = "other tests take more of it")]
 #[path = "../support/provider.rs"]
 mod provider;
 #[path = "../support/worker.rs"]

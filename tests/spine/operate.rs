@@ -131,7 +131,9 @@ async fn a_template_dropped_into_the_folder_serves_without_a_restart_and_a_broke
     let body = json!({"task": "Create a carillon for user bells", "language": "python", "cache": "off"});
     assert_eq!(asker.request(&body).await["method"], "fallback");
 
-    fs::write(folder.join("broken.jinja"), "+++\nid = \"broken\"\n+++\n{{").unwrap();
+    let broken = "+++\nid = \"broken\"\ntask_type = \"general\"\nlanguage = \"python\"\ndescription = \"Broken\"\n\
+        example = \"Create it\"\ntriggers = [\"it\"]\nslot = []\n+++\npass\n";
+    fs::write(folder.join("broken.jinja"), broken).unwrap();
     let template = "+++\nid = \"python-carillon\"\ntask_type = \"general\"\nlanguage = \"python\"\n\
         description = \"A carillon\"\nexample = \"Create a carillon for user bells\"\ntriggers = [\"carillon\"]\n\
         words = []\nslots = [\"name\"]\n\n[defaults]\nname = \"bells\"\n+++\nclass {{ name.pascal }}Carillon:\n    pass\n";
@@ -147,6 +149,7 @@ async fn a_template_dropped_into_the_folder_serves_without_a_restart_and_a_broke
     assert_eq!((&templates["status"], &health["status"]), (&json!("degraded"), &json!("degraded")), "{health}");
     let said = text(templates, "message");
     assert!(said.contains("1 left out") && said.contains("broken.jinja"), "{said}");
+    assert!(said.contains("line 8") && said.contains("unknown field `slot`"), "the line and the reason: {said}");
     assert_eq!(asker.request(&example()).await["method"], "autonomous", "the others still serve");
     let shown = asker.ask("template.show", &json!({"id": "python-carillon"})).await;
     assert!(text(&shown, "path").ends_with("carillon.jinja"), "{shown}");

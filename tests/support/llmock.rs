@@ -15,6 +15,10 @@ pub struct Llmock {
 
 impl Llmock {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub async fn start_with(options: &[&str]) -> Self {
         let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tandem/venv/bin/llmock");
         assert!(program.is_file(), "there is no {}: run scripts/setup --tests", program.display());
         // Somebody else may take the free port first: the server then ends at once.
@@ -23,6 +27,7 @@ impl Llmock {
             let mut command = Command::new("setpriv");
             command.args(["--pdeathsig", "KILL"]).arg(&program);
             command.args(["serve", "--host", "127.0.0.1", "--log-level", "error", "--port", &port.to_string()]);
+            command.args(options);
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let mut llmock = Self { child, port };
             if llmock.is_ready().await {

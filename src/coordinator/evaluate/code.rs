@@ -25,6 +25,8 @@ pub(super) struct Counts {
     pub(super) longest: usize,
     /// Up to this byte a failure may end the program: it is a test.
     pub(super) lenient_until: usize,
+    /// Bytes of the longest node whose text was searched, see `rules`.
+    pub(super) widest: usize,
     /// The next item is one.
     pub(super) test_follows: bool,
     /// An error that the grammar is too lax to see.

@@ -39,6 +39,19 @@ thread_local! {
 }
 
 impl Grammar {
+    pub(super) const ALL: [Self; COUNT] = [
+        Self::Rust,
+        Self::Python,
+        Self::Go,
+        Self::JavaScript,
+        Self::TypeScript,
+        Self::Tsx,
+        Self::Elixir,
+        Self::Sql,
+        Self::Dockerfile,
+        Self::Yaml,
+    ];
+
     pub(super) fn of(language: &Language) -> Option<Self> {
         Some(match language {
             Language::Rust => Self::Rust,
@@ -59,6 +72,18 @@ impl Grammar {
     /// Whether what is written in it branches.
     pub(super) fn is_program(self) -> bool {
         !matches!(self, Self::Dockerfile | Self::Yaml)
+    }
+
+    /// Whether its graders compare no two words of a text with each other.
+    pub(super) fn ignores_names(self) -> bool {
+        !matches!(self, Self::Sql | Self::Dockerfile | Self::Yaml)
+    }
+
+    /// What its tokens and nodes are called: every keyword is among them.
+    pub(super) fn kinds(self) -> Vec<String> {
+        let language = self.language();
+        let kind = |id| u16::try_from(id).ok().and_then(|id| language.node_kind_for_id(id));
+        (0..language.node_kind_count()).filter_map(kind).map(str::to_owned).collect()
     }
 
     fn language(self) -> tree_sitter::Language {

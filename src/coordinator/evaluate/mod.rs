@@ -9,6 +9,7 @@
 mod code;
 mod grammar;
 mod markdown;
+mod memory;
 mod plain;
 mod prose;
 mod rules;
@@ -24,6 +25,7 @@ use tree_sitter::Point;
 use self::code::Counts;
 use self::grammar::Grammar;
 use self::markdown::Block;
+pub use self::memory::Memory;
 use crate::domain::{Evaluation, Language};
 
 /// What a text is taken for.

@@ -303,3 +303,9 @@ end
 defmodule Benchee do
   def run(jobs, options), do: Shape.of({jobs, options})
 end
+
+defmodule Gnat.Services.Server do
+  @callback request(map, String.t(), String.t() | nil) :: term
+  @callback error(map, term) :: term
+  defmacro __using__(_options), do: quote(do: @behaviour(Gnat.Services.Server))
+end

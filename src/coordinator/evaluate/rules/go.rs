@@ -1,6 +1,6 @@
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, text};
+use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, searched, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -42,7 +42,7 @@ fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts)
         }
         "if_statement" => {
             counts.decisions += 1;
-            let condition = node.child_by_field_name("condition").map_or("", |c| text(c, source));
+            let condition = node.child_by_field_name("condition").map_or("", |c| searched(c, source, counts));
             if asks_for_error(condition) {
                 let empty = node.child_by_field_name("consequence").is_some_and(|body| body.named_child_count() == 0);
                 *(if empty { &mut counts.swallowed } else { &mut counts.handled }) += 1.0;
@@ -57,7 +57,8 @@ fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts)
         },
         "assignment_statement" | "short_var_declaration" => {
             let side = |field| node.child_by_field_name(field);
-            let last = side("left").map_or("", |l| text(l, source)).rsplit(',').next().unwrap_or_default().trim();
+            let left = side("left").map_or("", |l| searched(l, source, counts));
+            let last = left.rsplit(',').next().unwrap_or_default().trim();
             let called = side("right").and_then(|r| r.named_child(0)).is_some_and(|r| r.kind() == "call_expression");
             if last == "_" && called {
                 counts.swallowed += 0.5;

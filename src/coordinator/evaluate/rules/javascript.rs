@@ -2,7 +2,7 @@
 
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, text};
+use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, searched, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -62,7 +62,7 @@ fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts)
         }
         "if_statement" => {
             counts.decisions += 1;
-            let condition = node.child_by_field_name("condition").map_or("", |c| text(c, source));
+            let condition = node.child_by_field_name("condition").map_or("", |c| searched(c, source, counts));
             if asks_for_error(condition) {
                 counts.handled += 1.0;
             }
@@ -104,16 +104,16 @@ fn function(node: Node<'_>, parent: &str, source: &str, counts: &mut Counts) -> 
         return Seen::Nothing;
     };
     // `constructor(private readonly x: X) {}` does its work in its parameters.
-    let assigns = || {
+    let assigns = |counts: &mut Counts| {
         node.child_by_field_name("parameters").is_some_and(|parameters| {
-            let words = text(parameters, source);
+            let words = searched(parameters, source, counts);
             words.contains("private ")
                 || words.contains("readonly ")
                 || words.contains("public ")
                 || words.contains("protected ")
         })
     };
-    if worth != Body::Hollow || !assigns() {
+    if worth != Body::Hollow || !assigns(counts) {
         counts.function(worth, if named { 1.0 } else { 0.5 });
     }
     Seen::Function

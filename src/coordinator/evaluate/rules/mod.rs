@@ -44,6 +44,16 @@ pub(super) enum Seen {
     Comment,
 }
 
+/// The sources of what reads a program: `memory` takes from them which words matter.
+pub(super) const SOURCES: [&str; 6] = [
+    include_str!("mod.rs"),
+    include_str!("elixir.rs"),
+    include_str!("go.rs"),
+    include_str!("javascript.rs"),
+    include_str!("python.rs"),
+    include_str!("rust.rs"),
+];
+
 pub(super) fn of(grammar: Grammar) -> &'static Rules {
     match grammar {
         Grammar::Rust => &rust::RULES,
@@ -89,32 +99,46 @@ fn text<'a>(node: Node<'_>, source: &'a str) -> &'a str {
     &text[..text.floor_char_boundary(512)]
 }
 
+/// The text of a node that is searched, not compared: how long such nodes get is counted, as what stands behind the
+/// first half KiB is not seen.
+fn searched<'a>(node: Node<'_>, source: &'a str, counts: &mut Counts) -> &'a str {
+    counts.widest = counts.widest.max(node.byte_range().len());
+    text(node, source)
+}
+
 fn kind_of<'t>(parents: &[Node<'t>]) -> &'t str {
     parents.last().map_or("", Node::kind)
 }
 
 /// The words with which people and models leave a thing undone.
+const UNDONE: [&str; 14] = [
+    "todo",
+    "fixme",
+    "not implemented",
+    "not yet implemented",
+    "implement me",
+    "implement this",
+    "implementation goes here",
+    "implementation here",
+    "your code here",
+    "your logic here",
+    "code goes here",
+    "rest of the code",
+    "rest of the implementation",
+    "omitted for brevity",
+];
+
 pub(super) fn is_placeholder(words: &str) -> bool {
-    const UNDONE: [&str; 14] = [
-        "todo",
-        "fixme",
-        "not implemented",
-        "not yet implemented",
-        "implement me",
-        "implement this",
-        "implementation goes here",
-        "implementation here",
-        "your code here",
-        "your logic here",
-        "code goes here",
-        "rest of the code",
-        "rest of the implementation",
-        "omitted for brevity",
-    ];
     // Long comments explain; only their beginning can be a note to oneself.
     let words: String = words.chars().take(200).flat_map(char::to_lowercase).collect();
     let elided = words.trim_matches(['/', '#', '*', '-', ' ', '\n']);
     matches!(elided, "..." | "…") || UNDONE.iter().any(|undone| contains_words(&words, undone))
+}
+
+/// Whether such words stand anywhere in a text, be it code or comment.
+pub(super) fn is_placeholder_anywhere(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    UNDONE.iter().any(|undone| contains_words(&lower, undone))
 }
 
 /// `todo` is in "TODO: x", not in "todos".

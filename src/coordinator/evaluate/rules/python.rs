@@ -1,6 +1,6 @@
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, is_placeholder, kind_of, text};
+use super::{Body, Role, Rules, Seen, is_placeholder, kind_of, searched, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -34,7 +34,9 @@ fn role(kind: &str) -> Role {
 fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> Seen {
     match node.kind() {
         "function_definition" => {
-            if let Some(body) = node.child_by_field_name("body").filter(|_| !is_abstract(node, parents, source)) {
+            if let Some(body) = node.child_by_field_name("body")
+                && !is_abstract(node, parents, source, counts)
+            {
                 counts.function(read(body, source), 1.0);
             }
             return Seen::Function;
@@ -62,7 +64,7 @@ fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts)
             }
         }
         "raise_statement" => {
-            let words = text(node, source);
+            let words = searched(node, source, counts);
             if !words.contains("NotImplementedError") {
                 counts.handled += 1.0;
             }
@@ -115,7 +117,7 @@ fn alone(statement: Node<'_>, source: &str) -> Body {
 }
 
 /// Declared for others to write: an abstract method, an overload, a member of a protocol.
-fn is_abstract(function: Node<'_>, parents: &[Node<'_>], source: &str) -> bool {
+fn is_abstract(function: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts) -> bool {
     let mut around = parents.iter().rev().peekable();
     if let Some(outer) = around.next_if(|p| p.kind() == "decorated_definition") {
         let decorators = source.get(outer.start_byte()..function.start_byte()).unwrap_or_default();
@@ -127,5 +129,5 @@ fn is_abstract(function: Node<'_>, parents: &[Node<'_>], source: &str) -> bool {
         .nth(1)
         .filter(|class| class.kind() == "class_definition")
         .and_then(|class| class.child_by_field_name("superclasses"))
-        .is_some_and(|bases| text(bases, source).contains("Protocol"))
+        .is_some_and(|bases| searched(bases, source, counts).contains("Protocol"))
 }

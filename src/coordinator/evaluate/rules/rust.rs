@@ -1,6 +1,6 @@
 use tree_sitter::Node;
 
-use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, text};
+use super::{Body, Role, Rules, Seen, body_of, is_placeholder, kind_of, searched, text};
 use crate::coordinator::evaluate::code::Counts;
 
 pub(super) const RULES: Rules = Rules { role, look };
@@ -52,14 +52,14 @@ fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts)
         "match_arm" => {
             counts.decisions += 1;
             if let Some(pattern) = node.child_by_field_name("pattern")
-                && is_err(text(pattern, source))
+                && is_err(searched(pattern, source, counts))
             {
                 caught(node.child_by_field_name("value"), source, counts);
             }
         }
         "let_condition" => {
             if let Some(pattern) = node.child_by_field_name("pattern")
-                && is_err(text(pattern, source))
+                && is_err(searched(pattern, source, counts))
             {
                 counts.handled += 1.0;
             }
@@ -75,9 +75,15 @@ fn look(node: Node<'_>, parents: &[Node<'_>], source: &str, counts: &mut Counts)
                 _ => {}
             }
         }
-        // In a test `unwrap` is how a failure is told.
-        "attribute_item" if text(node, source).contains("test") => counts.test_follows = true,
-        "attribute_item" if text(node, source).contains("Error") => counts.handled += 1.0,
+        "attribute_item" => {
+            let words = searched(node, source, counts);
+            // In a test `unwrap` is how a failure is told.
+            if words.contains("test") {
+                counts.test_follows = true;
+            } else if words.contains("Error") {
+                counts.handled += 1.0;
+            }
+        }
         _ => {}
     }
     Seen::Nothing

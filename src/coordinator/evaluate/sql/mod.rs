@@ -89,7 +89,7 @@ fn count(text: &str, found: &Tokens, parts: &[&[Token]]) -> Counts {
     for statement in parts {
         let verb = statement.first().map_or("", |t| t.word.as_str());
         let next = statement.get(1).map_or("", |t| t.word.as_str());
-        words(statement, &mut counts);
+        words(statement, text, &mut counts);
         match (verb, next) {
             ("BEGIN", _) | ("START", "TRANSACTION") => begun += 1,
             ("COMMIT" | "END" | "ROLLBACK" | "ABORT", next) if next != "TO" => ended += 1,
@@ -104,7 +104,7 @@ fn count(text: &str, found: &Tokens, parts: &[&[Token]]) -> Counts {
         }
         if let Some(body) = shape::body(statement) {
             let inner = tokens(text, shape::inside(body, text));
-            words(&inner.tokens, &mut counts);
+            words(&inner.tokens, text, &mut counts);
             for comment in inner.comments {
                 if is_placeholder(text.get(comment).unwrap_or_default()) {
                     counts.hollow += 0.5;
@@ -133,11 +133,12 @@ fn lines(text: &str, tokens: &[Token]) -> usize {
 }
 
 /// What SQL has against wrong data and failures: constraints, upserts, guards, exceptions.
-fn words(tokens: &[Token], counts: &mut Counts) {
+fn words(tokens: &[Token], text: &str, counts: &mut Counts) {
     for (i, token) in tokens.iter().enumerate() {
         let next = tokens.get(i + 1).map_or("", |t| t.word.as_str());
         let previous = i.checked_sub(1).and_then(|i| tokens.get(i));
         match (token.word.as_str(), next) {
+            ("RAISE", _) if raises_placeholder(&tokens[i..], text) => counts.hollow += 0.5,
             ("NOT", "NULL") if !previous.is_some_and(|p| p.is("IS")) => counts.handled += 0.25,
             ("PRIMARY", "KEY") | ("REFERENCES" | "CHECK" | "UNIQUE", _) | ("IF", "EXISTS") => counts.handled += 0.5,
             ("COALESCE" | "NULLIF", _) => counts.handled += 0.25,
@@ -166,11 +167,11 @@ fn words(tokens: &[Token], counts: &mut Counts) {
 fn worth(statement: &[Token], text: &str) -> Body {
     if let Some(body) = shape::body(statement) {
         let inner = tokens(text, shape::inside(body, text));
-        return done(&inner.tokens);
+        return done(&inner.tokens, text);
     }
     let routine = statement.iter().take(6).any(|t| matches!(t.word.as_str(), "TRIGGER" | "FUNCTION" | "PROCEDURE"));
     if let Some(begin) = statement.iter().position(|t| t.is("BEGIN")).filter(|_| routine) {
-        return done(&statement[begin..]);
+        return done(&statement[begin..], text);
     }
     let empty = statement.windows(2).any(|pair| pair[0].kind == Kind::Open && pair[1].kind == Kind::Close);
     let table = statement.first().is_some_and(|t| t.is("CREATE")) && statement.iter().take(4).any(|t| t.is("TABLE"));
@@ -180,9 +181,18 @@ fn worth(statement: &[Token], text: &str) -> Body {
     if statement.len() <= 2 { Body::Trivial } else { Body::Solid }
 }
 
+/// `RAISE EXCEPTION 'not implemented'`: the tokens begin with the `RAISE`.
+fn raises_placeholder(tokens: &[Token], text: &str) -> bool {
+    let step = tokens.iter().take_while(|token| token.kind != Kind::End);
+    step.filter(|token| token.kind == Kind::Operand).any(|t| is_placeholder(text.get(t.at.clone()).unwrap_or_default()))
+}
+
 /// A body without its frame: `BEGIN NULL; END;` does nothing.
-fn done(body: &[Token]) -> Body {
+fn done(body: &[Token], text: &str) -> Body {
     let begin = body.iter().position(|t| t.is("BEGIN")).map_or(0, |at| at + 1);
+    if body.get(begin).is_some_and(|t| t.is("RAISE")) && raises_placeholder(&body[begin..], text) {
+        return Body::Hollow;
+    }
     let mut acts =
         body[begin..].iter().filter(|t| t.kind == Kind::Word && !matches!(t.word.as_str(), "END" | "NULL" | "SELECT"));
     match (acts.next(), acts.next()) {

@@ -25,7 +25,7 @@ pub(super) fn check(statement: &[Token], text: &str) -> Result<(), Fault> {
         return routine(body, text, &language(statement));
     }
     if statement.iter().any(|token| token.is("BEGIN")) && statement[0].is("CREATE") {
-        return blocks(statement);
+        return blocks(statement).and_then(|()| steps(statement));
     }
     if is_free(statement) { Ok(()) } else { neighbours(statement).and_then(|()| cases(statement)) }
 }
@@ -71,7 +71,8 @@ fn routine(body: &Token, text: &str, language: &str) -> Result<(), Fault> {
             if !found.tokens.iter().any(|token| token.is("BEGIN")) {
                 return Err(Fault { at: within.start, what: "expected `BEGIN`".to_owned() });
             }
-            blocks(&found.tokens)
+            blocks(&found.tokens)?;
+            steps(&found.tokens)
         }
         _ => Ok(()),
     }
@@ -126,12 +127,115 @@ fn head(statement: &[Token]) -> Result<(), Fault> {
         {
             return Err(fault(first, "unfinished"));
         }
+        "WITH" => return with(rest, first),
         _ => return Ok(()),
     };
     match next {
         Some(token) if wanted.contains(&token.word.as_str()) => Ok(()),
         other => Err(fault(other.unwrap_or(first), format!("expected `{}` after `{verb}`", wanted[0]))),
     }
+}
+
+/// What a query is made of.
+const QUERIES: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "VALUES", "WITH", "TABLE"];
+
+fn is_query(token: Option<&Token>) -> bool {
+    token.is_some_and(|t| t.kind == Kind::Open || t.kind == Kind::Word && QUERIES.contains(&t.word.as_str()))
+}
+
+/// `name (columns) AS MATERIALIZED (query), …` and then a query.
+fn with(rest: &[Token], first: &Token) -> Result<(), Fault> {
+    let mut at = usize::from(rest.first().is_some_and(|t| t.is("RECURSIVE")));
+    loop {
+        let Some(open) =
+            (at..rest.len()).find(|i| rest[*i].kind == Kind::Open && rest[at..*i].iter().any(|t| t.is("AS")))
+        else {
+            return Err(fault(rest.get(at).unwrap_or(first), "expected `AS (`"));
+        };
+        if !is_query(rest.get(open + 1)) {
+            return Err(fault(rest.get(open + 1).unwrap_or(&rest[open]), "expected a query"));
+        }
+        let mut depth = 0_i64;
+        let close = (open..rest.len()).find(|i| {
+            depth += i64::from(rest[*i].kind == Kind::Open) - i64::from(rest[*i].kind == Kind::Close);
+            depth == 0
+        });
+        // What searches and cycles add is not looked at.
+        let Some(close) = close else { return Ok(()) };
+        match rest.get(close + 1) {
+            Some(token) if token.kind == Kind::Comma => at = close + 2,
+            Some(token) if token.is("SEARCH") || token.is("CYCLE") => return Ok(()),
+            next if is_query(next) => return Ok(()),
+            next => return Err(fault(next.unwrap_or(&rest[close]), "expected a query")),
+        }
+    }
+}
+
+/// What a step of a routine begins with, beside the verbs.
+const STEPS: &[&str] = &[
+    "ASSERT",
+    "ATOMIC",
+    "CASE",
+    "CATCH",
+    "CONTINUE",
+    "DECLARE",
+    "ELSE",
+    "ELSEIF",
+    "ELSIF",
+    "EXCEPTION",
+    "EXEC",
+    "EXIT",
+    "FOR",
+    "FOREACH",
+    "GET",
+    "IF",
+    "ITERATE",
+    "LEAVE",
+    "LOOP",
+    "MOVE",
+    "NULL",
+    "OPEN",
+    "PERFORM",
+    "PRINT",
+    "RAISE",
+    "REPEAT",
+    "RESIGNAL",
+    "RETURN",
+    "SIGNAL",
+    "THROW",
+    "TRAN",
+    "TRY",
+    "WHEN",
+    "WHILE",
+];
+
+/// The steps within `BEGIN … END`: each begins with a verb, a word of the procedural language or an assignment, and
+/// what is a query has the shape of one.
+fn steps(body: &[Token]) -> Result<(), Fault> {
+    let Some(begin) = body.iter().position(|token| token.is("BEGIN")) else { return Ok(()) };
+    let mut declaring = false;
+    for at in begin + 1..body.len() {
+        let (previous, token) = (&body[at - 1], &body[at]);
+        declaring = token.is("DECLARE") || declaring && !token.is("BEGIN");
+        if declaring || !(previous.kind == Kind::End || previous.is("BEGIN") || previous.is("LOOP") && !token.is("IF"))
+        {
+            continue;
+        }
+        if token.kind != Kind::Word || at >= 2 && body[at - 2].is("END") && previous.is("LOOP") {
+            continue;
+        }
+        let word = token.word.as_str();
+        let assigned = body.get(at + 1).is_some_and(|next| !matches!(next.kind, Kind::Word | Kind::Operand));
+        if !VERBS.contains(word) && !STEPS.contains(&word) && !assigned {
+            return Err(fault(token, "unknown statement"));
+        }
+        if matches!(word, "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "WITH" | "PERFORM") {
+            let end = body[at..].iter().position(|t| t.kind == Kind::End).map_or(body.len(), |length| at + length);
+            let statement = &body[at..end];
+            neighbours(statement).and_then(|()| if word == "PERFORM" { Ok(()) } else { head(statement) })?;
+        }
+    }
+    Ok(())
 }
 
 /// Which word must come after one of these.

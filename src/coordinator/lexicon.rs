@@ -1,0 +1,154 @@
+//! What people write for the words that the rules know: `config/words.toml`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::words::stem;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    fillers: String,
+    means: BTreeMap<String, String>,
+    joined: BTreeMap<String, String>,
+    spelling: Spelling,
+    foreign: Foreign,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spelling {
+    corrected_to: String,
+    kept: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Foreign {
+    words: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lexicon {
+    fillers: HashSet<String>,
+    means: HashMap<String, String>,
+    joined: HashMap<(String, String), String>,
+    /// By first letter.
+    spelled: HashMap<char, Vec<String>>,
+    /// Stems of words that are no misspellings.
+    known: HashSet<String>,
+    foreign: HashSet<String>,
+}
+
+static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
+    // A test reads the file: what can't be read is never shipped.
+    toml::from_str::<File>(include_str!("../../config/words.toml")).map(Lexicon::from).unwrap_or_default()
+});
+
+impl From<File> for Lexicon {
+    fn from(file: File) -> Self {
+        let set = |text: &str| text.split_whitespace().map(str::to_owned).collect::<HashSet<String>>();
+        let pairs = |table: BTreeMap<String, String>| table.into_iter();
+        let means: HashMap<String, String> = pairs(file.means)
+            .flat_map(|(word, all)| all.split(' ').map(|w| (w.to_owned(), word.clone())).collect::<Vec<_>>())
+            .collect();
+        let joined = pairs(file.joined)
+            .filter_map(|(word, two)| two.split_once(' ').map(|(a, b)| ((a.to_owned(), b.to_owned()), word.clone())))
+            .collect();
+        let mut spelled: HashMap<char, Vec<String>> = HashMap::new();
+        for word in file.spelling.corrected_to.split_whitespace() {
+            for form in [word.to_owned(), format!("{word}s")] {
+                spelled.entry(word.chars().next().unwrap_or_default()).or_default().push(form);
+            }
+        }
+        let (fillers, foreign) = (set(&file.fillers), set(&file.foreign.words));
+        let all = spelled.values().flatten().chain(means.keys()).chain(means.values()).chain(&fillers).chain(&foreign);
+        let mut known: HashSet<String> = all.map(|w| stem(w)).collect();
+        known.extend(file.spelling.kept.split_whitespace().map(stem));
+        known.extend(super::classify::vocabulary().flat_map(str::split_whitespace).map(stem));
+        Self { fillers, means, joined, spelled, known, foreign }
+    }
+}
+
+/// What a lower-case word means, where people write something else for it.
+pub(super) fn meaning(lower: &str) -> Option<&'static str> {
+    LEXICON.means.get(lower).map(String::as_str)
+}
+
+/// The one word that two in a row are.
+pub(super) fn joined(first: &str, second: &str) -> Option<&'static str> {
+    LEXICON.joined.get(&(first.to_owned(), second.to_owned())).map(String::as_str)
+}
+
+/// The known word that a lower-case word most likely is a misspelling of.
+pub(super) fn corrected(lower: &str) -> Option<&'static str> {
+    if lower.len() < 5 || lower.len() > 20 || !lower.bytes().all(|b| b.is_ascii_lowercase()) {
+        return None;
+    }
+    let candidates = LEXICON.spelled.get(&lower.chars().next()?)?;
+    if LEXICON.known.contains(&stem(lower)) {
+        return None;
+    }
+    candidates.iter().find(|word| is_one_edit_away(lower.as_bytes(), word.as_bytes())).map(String::as_str)
+}
+
+pub(super) fn is_filler(lower: &str) -> bool {
+    LEXICON.fillers.contains(lower)
+}
+
+pub(super) fn is_foreign(lower: &str) -> bool {
+    LEXICON.foreign.contains(lower)
+}
+
+/// One letter changed, left out, put in, or two neighbours swapped.
+fn is_one_edit_away(a: &[u8], b: &[u8]) -> bool {
+    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    let same = short.iter().zip(long).take_while(|(x, y)| x == y).count();
+    match long.len() - short.len() {
+        0 => {
+            let rest = |skip: usize| short.get(same + skip..) == long.get(same + skip..);
+            let swapped = same + 1 < short.len() && short[same] == long[same + 1] && short[same + 1] == long[same];
+            same < short.len() && (rest(1) || (swapped && rest(2)))
+        }
+        1 => short[same..] == long[same + 1..],
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_can_be_read_and_no_word_means_two_things() {
+        let file: File = toml::from_str(include_str!("../../config/words.toml")).unwrap();
+        let mut seen = HashSet::new();
+        for word in file.means.values().flat_map(|all| all.split(' ')) {
+            assert!(seen.insert(word.to_owned()), "{word} stands twice");
+            assert!(!file.means.contains_key(word), "{word} means something and is meant");
+        }
+        assert!(file.joined.values().all(|two| two.split(' ').count() == 2));
+    }
+
+    #[test]
+    fn misspellings_are_mended_and_words_of_their_own_are_left_alone() {
+        for (written, meant) in [
+            ("consmer", "consumer"),
+            ("endpont", "endpoint"),
+            ("dokcerfile", "dockerfile"),
+            ("subsriber", "subscriber"),
+            ("procesing", "processing"),
+            ("tset", ""),
+            ("texts", ""),
+            ("provider", ""),
+            ("cached", ""),
+            ("logic", ""),
+            ("orders", ""),
+            ("customer", ""),
+        ] {
+            assert_eq!(corrected(written).unwrap_or_default(), meant, "{written}");
+        }
+    }
+}
