@@ -379,9 +379,11 @@ pub fn language_of(words: &[Word]) -> Option<Language> {
     typed.or_else(|| all.iter().find(|l| **l != Language::Sql).cloned()).or_else(tool).or_else(|| all.first().cloned())
 }
 
-/// Whether a word names the language, or what it runs on.
+/// Whether a word names the language, or what it runs on. A database's name is none: its SQL is not another's, so a
+/// template lists the database that it is for.
 pub(super) fn names_language(word: &Word, language: &Language) -> bool {
     word.form == Form::Plain
+        && !matches!(word.lower.as_str(), "sqlite" | "postgres" | "postgresql")
         && Language::named(&word.lower)
             .is_some_and(|l| l == *language || (l == Language::JavaScript && *language == Language::TypeScript))
 }
