@@ -63,7 +63,9 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     for row in &template.words {
         mark(words, row, &mut taken);
     }
-    let names_language = |word: &Word| names_language(word, language);
+    // Each database's SQL is SQL, but not another's: a template lists the database that it is for.
+    let is_database = |word: &Word| matches!(word.lower.as_str(), "sqlite" | "postgres" | "postgresql");
+    let names_language = |word: &Word| names_language(word, language) && !is_database(word);
     for (word, taken) in words.iter().zip(&mut taken) {
         *taken |= names_language(word);
     }
