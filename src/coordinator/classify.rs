@@ -32,15 +32,15 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     (TaskType::NatsConsumer, "nats|jetstream|consumer|subscriber|subscription|listener|subscribe|consume"),
     (
         TaskType::ApiEndpoint,
-        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler",
+        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler|openapi|swagger",
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage",
     ),
     (
         TaskType::Security,
-        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt",
+        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash",
     ),
     (TaskType::Microservice, "microservice|service|distributed|grpc|server|daemon|supervisor"),
     (
@@ -61,7 +61,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Devops,
-        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|gitlab|makefile|systemd|manifest|backup",
+        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup",
     ),
     (
         TaskType::Performance,
@@ -69,7 +69,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::DataProcessing,
-        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|upsert|worker pool|broadway",
+        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|jsonl|upsert|worker pool|broadway",
     ),
 ];
 

@@ -94,14 +94,18 @@ impl Task<'_> {
             // "based on distroless", "runs on arm" name no thing that is made.
             let said = at > 0
                 && !self.is(at - 1, &["run", "runs", "running"])
-                && (self.triggers[at - 1] || self.words[at - 1].is_filler());
+                && (self.taken[at - 1] || self.words[at - 1].is_filler());
             if self.is(at, &["to", "on", "over"]) && !said {
                 return None;
             }
             let only_relates = |w: &Word| (w.is_filler() || lexicon::relates(&w.lower)) && !w.after_break;
             let related = (at + 1..self.words.len()).find(|&i| !only_relates(&self.words[i]))?;
             let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
-            let phrase = self.phrase(from, |i| self.is_usable(i));
+            let mut phrase = self.phrase(from, |i| self.is_usable(i));
+            // "the orders endpoint" is called orders, where an endpoint is what it is.
+            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                phrase.end -= 1;
+            }
             let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
             // What only relates the name to the rest is understood with it.
             let begin = if from == related { at + 1 } else { from };
