@@ -55,7 +55,7 @@ fn syntax(code: &[Rendered], folder: &Path, table: &mut Table) {
     const TOOL: &str = "rustfmt (syntax)";
     table.checked_all(TOOL, code);
     let mut rustfmt = tool::command("rustfmt", folder);
-    rustfmt.args(["--edition", "2024", "--emit", "stdout", "--quiet"]).args(code.iter().map(|one| source(one)));
+    rustfmt.args(["--edition", "2024", "--emit", "stdout", "--quiet"]).args(code.iter().map(source));
     let done = rustfmt.output().expect("run rustfmt");
     let said = String::from_utf8_lossy(&done.stderr);
     for error in said.split("\n\n").filter(|error| !error.trim().is_empty()) {
