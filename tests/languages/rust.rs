@@ -31,6 +31,8 @@ fn written(code: &[Rendered]) -> PathBuf {
     for name in ["Cargo.toml", "Cargo.lock"] {
         tool::write(&folder, name, &std::fs::read_to_string(crates.join(name)).unwrap());
     }
+    // Else clippy takes this repository's, which is not for strangers' code.
+    tool::write(&folder, "clippy.toml", "");
     let mut modules = String::new();
     for one in code {
         let attribute = if TESTED.contains(&one.set) { "" } else { "#[cfg(not(test))]\n" };
@@ -56,7 +58,7 @@ fn syntax(code: &[Rendered], folder: &Path, table: &mut Table) {
     const TOOL: &str = "rustfmt (syntax)";
     table.checked_all(TOOL, code);
     let mut rustfmt = tool::command("rustfmt", folder);
-    rustfmt.args(["--edition", "2024", "--emit", "stdout", "--quiet"]).args(code.iter().map(|one| source(one)));
+    rustfmt.args(["--edition", "2024", "--emit", "stdout", "--quiet"]).args(code.iter().map(source));
     let done = rustfmt.output().expect("run rustfmt");
     let said = String::from_utf8_lossy(&done.stderr);
     for error in said.split("\n\n").filter(|error| !error.trim().is_empty()) {
