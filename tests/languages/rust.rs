@@ -102,7 +102,7 @@ fn tests(code: &[Rendered], folder: &Path, table: &mut Table) {
         run.insert(one.unique());
         if outcome != "ok" {
             let begin = said.find(&format!("---- {} stdout ----", name.split(' ').next().unwrap_or(name)));
-            let why = begin.map_or("", |at| said[at..].split("\n\n").next().unwrap_or_default());
+            let why = begin.map_or("", |at| said[at..].split("\n\n---- ").next().unwrap_or_default());
             table.complain(TOOL, one, &format!("{name}: {outcome}\n{why}"));
         }
     }
