@@ -31,6 +31,8 @@ fn written(code: &[Rendered]) -> PathBuf {
     for name in ["Cargo.toml", "Cargo.lock"] {
         tool::write(&folder, name, &std::fs::read_to_string(crates.join(name)).unwrap());
     }
+    // Else clippy takes this repository's, which is not for strangers' code.
+    tool::write(&folder, "clippy.toml", "");
     let mut modules = String::new();
     for one in code {
         let attribute = if TESTED.contains(&one.set) { "" } else { "#[cfg(not(test))]\n" };
@@ -100,7 +102,7 @@ fn tests(code: &[Rendered], folder: &Path, table: &mut Table) {
         run.insert(one.unique());
         if outcome != "ok" {
             let begin = said.find(&format!("---- {} stdout ----", name.split(' ').next().unwrap_or(name)));
-            let why = begin.map_or("", |at| said[at..].split("\n\n").next().unwrap_or_default());
+            let why = begin.map_or("", |at| said[at..].split("\n\n---- ").next().unwrap_or_default());
             table.complain(TOOL, one, &format!("{name}: {outcome}\n{why}"));
         }
     }

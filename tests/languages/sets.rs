@@ -141,7 +141,7 @@ pub const ALL: [Set; 20] = [
         slots: r#"
             name = "class"
             subject = "class"
-            fields = ["class text", "def integer", "end timestamp", "do boolean", "nil json"]
+            fields = ["class text", "def integer", "end timestamp", "defer boolean", "nil json"]
         "#,
     },
     Set {
