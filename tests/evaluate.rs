@@ -3,7 +3,7 @@
 //! Two thirds of the programs were looked at while the graders were tuned; every third one was not (`held out`). The
 //! table goes into `docs/evaluation.md`; `TANDEM_BLESS=1` writes it anew.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -75,9 +75,6 @@ fn a_good_program_scores_above_what_was_damaged_of_it() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     let table = table(&seen, tuned, held_out, clearly);
     println!("{table}");
-    if std::env::var("SHOW_WRONG").is_ok() {
-        println!("{wrong}");
-    }
     for (language, _) in &SETS {
         let share = share(sum(&seen, |l, _| l == language.as_str()));
         assert!(share >= 0.9, "{language}: {share:.3}\n{wrong}");
@@ -90,7 +87,7 @@ fn a_good_program_scores_above_what_was_damaged_of_it() {
     let (before, rest) = text.split_once("<!-- table -->\n").unwrap();
     let (_, behind) = rest.split_once("<!-- /table -->\n").unwrap();
     let expected = format!("{before}<!-- table -->\n{table}<!-- /table -->\n{behind}");
-    if std::env::var("TANDEM_BLESS").is_ok() {
+    if std::env::vars_os().any(|(name, value)| name == "TANDEM_BLESS" && value == "1") {
         std::fs::write(path, expected).unwrap();
     } else {
         assert_eq!(text, expected, "docs/evaluation.md is not up to date: TANDEM_BLESS=1 writes it anew");

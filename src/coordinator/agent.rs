@@ -28,6 +28,7 @@ use crate::llm::{Client, Finish, Prompt, Spent, Terms};
 pub struct Options {
     /// Above this share of a task's words that neither trigger, word, slot nor language of a template accounts for,
     /// the rules decline. 0.15: one unknown word in seven; with fewer words none may be unknown.
+    /// Calibrated: see docs/templates.md.
     pub max_unknown_share: f64,
     /// How the agent chooses among templates that understand a task equally well.
     pub choice: graph::Options,

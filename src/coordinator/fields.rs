@@ -152,6 +152,25 @@ struct List<'a> {
 /// A field can be called so much; more words are a sentence.
 const NAME_WORDS: usize = 3;
 const MOST: usize = 40;
+/// Words that say nothing elsewhere, and are columns where a type follows.
+const COLUMNS: [&str; 16] = [
+    "code",
+    "sample",
+    "example",
+    "set",
+    "show",
+    "new",
+    "all",
+    "language",
+    "snippet",
+    "template",
+    "implementation",
+    "standard",
+    "one",
+    "here",
+    "like",
+    "same",
+];
 
 #[derive(Default)]
 struct Marks {
@@ -188,7 +207,9 @@ impl List<'_> {
         }
         let word = self.words.get(begin)?;
         let is_name = |w: &Word| w.form == Form::Plain && !w.is_boundary();
-        if !is_name(word) || (begin > at && word.after_break) {
+        // "code text": a filler that is a noun too, with a type right behind it.
+        let noun = || COLUMNS.contains(&word.lower.as_str()) && self.r#type(begin + 1).is_some();
+        if !(is_name(word) || noun()) || (begin > at && word.after_break) {
             return None;
         }
         let typed = (1..=NAME_WORDS).map_while(|length| {
@@ -323,6 +344,7 @@ mod tests {
                 vec!["customer text", "note text", "total decimal"],
             ),
             ("users with name, email and created_at", vec!["name text", "email text", "created_at timestamp"]),
+            ("coupons with code text and all boolean", vec!["code text", "all boolean"]),
             ("an endpoint with name validation and tests", vec![]),
             ("products with tags text[]", vec![]),
             ("orders with retries", vec![]),

@@ -15,6 +15,15 @@ struct File {
     joined: BTreeMap<String, String>,
     spelling: Spelling,
     foreign: Foreign,
+    verbs: Verbs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verbs {
+    changing: String,
+    taking: String,
+    relating: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -40,6 +49,9 @@ pub(super) struct Lexicon {
     /// Stems of words that are no misspellings.
     known: HashSet<String>,
     foreign: HashSet<String>,
+    changing: HashSet<String>,
+    taking: HashSet<String>,
+    relating: HashSet<String>,
 }
 
 static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
@@ -68,7 +80,9 @@ impl From<File> for Lexicon {
         let mut known: HashSet<String> = all.map(|w| stem(w)).collect();
         known.extend(file.spelling.kept.split_whitespace().map(stem));
         known.extend(super::classify::vocabulary().flat_map(str::split_whitespace).map(stem));
-        Self { fillers, means, joined, spelled, known, foreign }
+        let (changing, taking, relating) =
+            (set(&file.verbs.changing), set(&file.verbs.taking), set(&file.verbs.relating));
+        Self { fillers, means, joined, spelled, known, foreign, changing, taking, relating }
     }
 }
 
@@ -100,6 +114,21 @@ pub(super) fn is_filler(lower: &str) -> bool {
 
 pub(super) fn is_foreign(lower: &str) -> bool {
     LEXICON.foreign.contains(lower)
+}
+
+/// A verb for code or data that exist.
+pub(super) fn changes(lower: &str) -> bool {
+    LEXICON.changing.contains(lower)
+}
+
+/// A verb whose object the task is about.
+pub(super) fn takes(lower: &str) -> bool {
+    LEXICON.taking.contains(lower)
+}
+
+/// A verb that says no more than that a thing is worked on.
+pub(super) fn relates(lower: &str) -> bool {
+    LEXICON.relating.contains(lower)
 }
 
 /// One letter changed, left out, put in, or two neighbours swapped.

@@ -13,6 +13,7 @@ pub mod graph;
 mod ident;
 mod lexicon;
 pub mod library;
+mod naming;
 pub mod noun;
 pub mod project;
 pub mod reading;

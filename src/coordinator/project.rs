@@ -158,10 +158,15 @@ fn node(packages: &Packages, dev_packages: &Packages, typed: bool) -> Vec<Projec
     );
     let mut found = vec![file("package.json", manifest)];
     if typed {
-        let config = "{\n  \"compilerOptions\": {\n    \"target\": \"es2023\",\n    \"module\": \"nodenext\",\n    \
-                      \"strict\": true,\n    \"noEmit\": true,\n    \"skipLibCheck\": true,\n    \"jsx\": \"react-jsx\"\n  \
-                      },\n  \"include\": [\"src\", \"test\", \"tests\"]\n}\n";
-        found.push(file("tsconfig.json", config.to_owned()));
+        // TypeScript 6 and later takes no types in by itself.
+        let node = dev_packages.iter().any(|(name, _)| name == "@types/node");
+        let types = if node { "    \"types\": [\"node\"],\n" } else { "" };
+        let config = format!(
+            "{{\n  \"compilerOptions\": {{\n    \"target\": \"es2023\",\n    \"module\": \"nodenext\",\n{types}    \
+             \"strict\": true,\n    \"noEmit\": true,\n    \"skipLibCheck\": true,\n    \"jsx\": \"react-jsx\"\n  \
+             }},\n  \"include\": [\"src\", \"test\", \"tests\"]\n}}\n"
+        );
+        found.push(file("tsconfig.json", config));
     }
     found
 }
@@ -239,10 +244,11 @@ mod tests {
     #[test]
     fn every_manifest_can_be_read() {
         let some = packages("\"express\" = \"^5.0.0\"");
-        let node = files(&Language::TypeScript, &[], &some, &Packages::default());
+        let node = files(&Language::TypeScript, &[], &some, &packages("\"@types/node\" = \"^22.0.0\""));
         let manifest: serde_json::Value = serde_json::from_str(text(&node, "package.json")).unwrap();
         assert_eq!(manifest["dependencies"]["express"], "^5.0.0");
-        serde_json::from_str::<serde_json::Value>(text(&node, "tsconfig.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(text(&node, "tsconfig.json")).unwrap();
+        assert_eq!(config["compilerOptions"]["types"][0], "node");
         let python = files(&Language::Python, &[], &packages("fastapi = \">=0.115\""), &Packages::default());
         let manifest: toml::Table = text(&python, "pyproject.toml").parse().unwrap();
         assert_eq!(manifest["project"]["dependencies"][0].as_str(), Some("fastapi>=0.115"));

@@ -63,7 +63,9 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     for row in &template.words {
         mark(words, row, &mut taken);
     }
-    let names_language = |word: &Word| names_language(word, language);
+    // Each database's SQL is SQL, but not another's: a template lists the database that it is for.
+    let is_database = |word: &Word| matches!(word.lower.as_str(), "sqlite" | "postgres" | "postgresql");
+    let names_language = |word: &Word| names_language(word, language) && !is_database(word);
     for (word, taken) in words.iter().zip(&mut taken) {
         *taken |= names_language(word);
     }
@@ -101,7 +103,7 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
 /// nothing ("delete all users"). A template that makes something new honours neither, whatever words it lists.
 fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
     let first = words.iter().position(|w| !w.is_filler());
-    let acts = |at: usize| slots::ACTIONS.contains(&words[at].lower.as_str()) && !triggers[at];
+    let acts = |at: usize| lexicon::changes(&words[at].lower) && !triggers[at];
     let all =
         |at: usize| words.get(at + 1).is_some_and(|w| matches!(w.lower.as_str(), "all" | "every" | "each" | "any"));
     let sweeps = |at: usize| {

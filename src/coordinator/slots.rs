@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::classify::types_of;
 use super::fields::{self, Detail, Field};
-use super::lexicon;
+use super::naming;
 use super::noun::Noun;
 use super::words::{Form, Word};
 use crate::domain::Language;
@@ -181,7 +181,7 @@ pub(super) fn fill(
             Slot::Path => path(words),
             Slot::Subject => subject(words, taken),
             Slot::Fields => fields::find(words, details).map(|(fields, span)| (Value::Fields(fields), span)),
-            Slot::Name => name(words, taken, &honoured, triggers),
+            Slot::Name => naming::name(words, taken, &honoured, triggers).and_then(|span| noun(words, span)),
         };
         if let Some((value, span)) = found {
             honoured[span.clone()].fill(false);
@@ -192,7 +192,7 @@ pub(super) fn fill(
     filled
 }
 
-type Found = Option<(Value, std::ops::Range<usize>)>;
+type Found = Option<(Value, Range<usize>)>;
 
 /// "port 8080", "port=8080", "listening at 8080", "on :8080", "on 8080".
 fn port(words: &[Word]) -> Found {
@@ -274,261 +274,12 @@ fn subject(words: &[Word], taken: &[bool]) -> Found {
     Some((Value::Text(words[at].text.clone()), first..at + 1))
 }
 
-/// Words before the thing itself that say no more than that it is worked on: "for *processing* user events".
-const RELATIONS: [&str; 21] = [
-    "processing",
-    "process",
-    "processes",
-    "handling",
-    "handle",
-    "handles",
-    "consuming",
-    "consume",
-    "consumes",
-    "managing",
-    "manage",
-    "manages",
-    "receiving",
-    "receive",
-    "receives",
-    "keep",
-    "keeps",
-    "keeping",
-    "storing",
-    "store",
-    "stores",
-];
-
-/// Verbs whose object is what a task is about: "to *list* orders", "*import* products".
-const VERBS: [&str; 42] = [
-    "list",
-    "lists",
-    "listing",
-    "create",
-    "creates",
-    "update",
-    "updates",
-    "delete",
-    "deletes",
-    "show",
-    "shows",
-    "display",
-    "displays",
-    "render",
-    "renders",
-    "edit",
-    "edits",
-    "serve",
-    "serves",
-    "expose",
-    "exposes",
-    "track",
-    "tracks",
-    "cache",
-    "caches",
-    "validate",
-    "validates",
-    "test",
-    "document",
-    "benchmark",
-    "profile",
-    "parse",
-    "parses",
-    "import",
-    "imports",
-    "export",
-    "exports",
-    "load",
-    "read",
-    "reads",
-    "stream",
-    "memoize",
-];
-
-/// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
-const NAME_WORDS: usize = 3;
-
-/// The phrase that the task is about: the first one that follows a preposition, else one that stands beside what the
-/// template is ("an order events consumer"). At least one word of it is not accounted for otherwise.
-fn name(words: &[Word], taken: &[bool], honoured: &[bool], triggers: &[bool]) -> Found {
-    let free = |i: usize| !taken[i] && !words[i].is_boundary() && !lexicon::is_foreign(&words[i].lower);
-    // A word that the template honours may be part of a name that has a word of its own.
-    let usable = |i: usize| free(i) || (honoured[i] && !words[i].is_boundary());
-    let phrase = |from: usize, usable: &dyn Fn(usize) -> bool| {
-        // "orders.created" is a name by itself.
-        if words.get(from).is_some_and(|w| w.form == Form::Dotted) {
-            return from..from + 1;
-        }
-        let mut end = from;
-        // "orders returning CSV", "users sorted by age": what is said of a plural is no part of its name.
-        let says =
-            |i: usize| words[i - 1].lower.ends_with('s') && ["ing", "ed"].iter().any(|e| words[i].lower.ends_with(e));
-        let plain = |i: usize| words[i].form != Form::Dotted && (i == from || !(words[i].after_break || says(i)));
-        while end < words.len() && end - from < NAME_WORDS && usable(end) && plain(end) {
-            end += 1;
-        }
-        from..end
-    };
-    let is_named = |span: &std::ops::Range<usize>| {
-        span.clone().any(|i| (free(i) && words[i].form != Form::Number) || words[i].form == Form::Dotted)
-    };
-    let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
-    let follow = |those: &'static [&'static str]| (0..words.len()).filter(move |&at| is(at, those));
-    // "based on distroless", "runs on arm" name no thing that is made.
-    let said = |at: usize| {
-        at > 0 && !is(at - 1, &["run", "runs", "running"]) && (triggers[at - 1] || words[at - 1].is_filler())
-    };
-    for at in follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over"]) {
-        if is(at, &["to", "on", "over"]) && !said(at) {
-            continue;
-        }
-        let mut from = at + 1;
-        while words
-            .get(from)
-            .is_some_and(|w| (w.is_filler() || RELATIONS.contains(&w.lower.as_str())) && !w.after_break)
-        {
-            from += 1;
-        }
-        let related = from;
-        // "that keeps sessions", "to list and create vehicles": verbs come first, which the template honours or which say
-        // nothing of their own.
-        if is(at, &["that", "which", "to"]) {
-            let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|v| words[at - 1].lower.starts_with(v));
-            let known = |i: usize| (honoured[i] && is(i, &VERBS)) || words[i].is_filler() || is(i, &RELATIONS);
-            let begin = from;
-            while from + 1 < words.len()
-                && known(from)
-                && !words[from + 1].after_break
-                && !is_named(&phrase(from, &free))
-            {
-                from += 1;
-            }
-            let acted = begin < from || words[at + 1..from].iter().any(|w| RELATIONS.contains(&w.lower.as_str()));
-            if !acted && !heard {
-                continue;
-            }
-        }
-        let span = phrase(from, &usable);
-        let acts = is(span.start, &ACTIONS);
-        if is_named(&span) && !(acts && is(at, &["to"])) {
-            let (value, span) = noun(words, span)?;
-            // What only relates the name to the rest is understood with it.
-            let begin = if from == related { at + 1 } else { span.start };
-            return Some((value, begin..span.end));
-        }
-    }
-    // "an order events consumer", "table orders": beside the word that says what is wanted.
-    let beside = |span: &std::ops::Range<usize>| {
-        let kind = |i: usize| !types_of(&words[i]).is_empty();
-        triggers.get(span.end).is_some_and(|t| *t)
-            || (span.start > 0 && triggers[span.start - 1] && !span.clone().any(|i| free(i) && kind(i)))
-    };
-    // "a view refreshed at night": what is said of the thing is not its name.
-    let says = |i: usize| i > 0 && triggers[i - 1] && words[i].lower.ends_with("ed");
-    let starts = (0..words.len()).filter(|&i| free(i) && !is(i, &ACTIONS) && !says(i));
-    if let Some(span) = starts.map(|from| phrase(from, &usable)).find(|span| is_named(span) && beside(span)) {
-        return noun(words, span);
-    }
-    // "import products", "benchmark the parser": what the order is about.
-    if let Some(first) = (0..words.len()).find(|&i| !words[i].is_filler()).filter(|&i| taken[i] && is(i, &VERBS)) {
-        let from = (first + 1..words.len()).find(|&i| !is(i, &["a", "an", "the", "our", "my"]));
-        if let Some(span) = from.map(|from| phrase(from, &usable)).filter(is_named) {
-            return noun(words, span);
-        }
-    }
-    // "a bug in orders"; then "for todos", "for the validator", though the template knows the word for something else.
-    let inside = follow(&["in"]).find_map(|at| {
-        let the = is(at + 1, &["the", "our"]);
-        let span = phrase(at + 1 + usize::from(the), &usable);
-        (is_named(&span) && (the || words[span.end - 1].lower.ends_with('s'))).then_some(span)
-    });
-    let known = || {
-        follow(&["for"]).find_map(|at| {
-            let the = is(at + 1, &["the", "our"]);
-            let span = phrase(at + 1 + usize::from(the), &|i| honoured[i] && !words[i].is_boundary());
-            let last = span.clone().next_back().filter(|_| span.len() <= 2)?;
-            (the || words[last].lower.ends_with('s')).then_some(span)
-        })
-    };
-    noun(words, inside.or_else(known)?)
-}
-
-/// What is done to code that exists, or asked of a person: never a name, and never what a template does.
-pub(super) const ACTIONS: [&str; 67] = [
-    "fix",
-    "refactor",
-    "optimize",
-    "optimise",
-    "delete",
-    "remove",
-    "update",
-    "change",
-    "debug",
-    "rename",
-    "move",
-    "convert",
-    "migrate",
-    "port",
-    "replace",
-    "drop",
-    "improve",
-    "review",
-    "extend",
-    "rewrite",
-    "merge",
-    "upgrade",
-    "repair",
-    "modify",
-    "split",
-    "bump",
-    "translate",
-    "summarize",
-    "summarise",
-    "estimate",
-    "draw",
-    "plan",
-    "suggest",
-    "send",
-    "sort",
-    "reverse",
-    "compute",
-    "calculate",
-    "find",
-    "count",
-    "solve",
-    "shuffle",
-    "flatten",
-    "remember",
-    "check",
-    "determine",
-    "return",
-    "print",
-    "encrypt",
-    "decrypt",
-    "blog",
-    "essay",
-    "restart",
-    "start",
-    "stop",
-    "kill",
-    "run",
-    "execute",
-    "show",
-    "monitor",
-    "watch",
-    "notify",
-    "email",
-    "call",
-    "open",
-    "close",
-    "poem",
-];
-
-fn noun(words: &[Word], span: std::ops::Range<usize>) -> Found {
-    let mut text: Vec<&str> = words[span.clone()].iter().map(|w| w.text.as_str()).collect();
+/// The noun of a phrase, and the words that are understood with it.
+fn noun(words: &[Word], (phrase, with): (Range<usize>, Range<usize>)) -> Found {
+    let mut text: Vec<&str> = words[phrase].iter().map(|w| w.text.as_str()).collect();
     // "the orders table" is called orders.
     if text.len() > 1 && text.last().is_some_and(|w| w.eq_ignore_ascii_case("table")) {
         text.pop();
     }
-    Noun::new(&text.join(" ")).map(|noun| (Value::Noun(Box::new(noun)), span))
+    Noun::new(&text.join(" ")).map(|noun| (Value::Noun(Box::new(noun)), with))
 }

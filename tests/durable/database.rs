@@ -69,7 +69,7 @@ async fn an_answer_that_was_paid_for_waits_for_the_database_too() {
     let place = Place::new();
     let mut config = model.routed(quick(&place, &nats));
     config.database.url = postgres.url();
-    config.database.connect_timeout_ms = 500;
+    config.database.connect_timeout_ms = 2_000;
     let _worker = place.worker_with(config, model.credentials()).await;
     let sender = Sender::of(&nats).await;
     let mut results = sender.hears("execution.result.paid").await;

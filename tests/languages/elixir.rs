@@ -1,8 +1,8 @@
-//! Elixir: in the default run the grammar; in the full run the formatter, the compiler and, where a rendering has tests,
-//! these. The libraries that most import can't be had without their registry: such a rendering is compiled against
+//! Elixir: in the default run the grammar; in the full run the formatter, the compiler and ExUnit, where a rendering is
+//! a test, has examples, or `elixir/behaviour` has a test for it. The libraries that most import can't be had without their registry: such a rendering is compiled against
 //! `elixir/shapes.ex`, which declares what they use of each as its documentation does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::table::Table;
 use crate::{Rendered, full, root, tool};
@@ -87,35 +87,61 @@ fn is_script(one: &Rendered) -> bool {
     file.starts_with("config/") || file.starts_with("bench/")
 }
 
-/// Runs the tests that the renderings are, and the examples in their documentation.
+/// Runs the tests that the renderings are, the examples in their documentation, and what `elixir/behaviour` has for them.
 fn tests(rendered: &[Rendered], folder: &Path, table: &mut Table) {
     const TOOL: &str = "ExUnit";
     for one in rendered {
-        let file = one.file.as_deref().unwrap_or_default();
+        let is_test = one.file_name().ends_with("_test.exs") && !uses_libraries(one);
         let doctests = one.text.contains("      iex> ");
-        if uses_libraries(one) || !(file.ends_with("_test.exs") || doctests) {
-            let why = if file.ends_with("_test.exs") { "its library is not to be had" } else { "it has no tests" };
-            table.not_checked(TOOL, &one.template, why);
+        let behaviour = behaviour(one);
+        if !(is_test || doctests || behaviour.is_file()) {
+            if !rendered.iter().any(|other| other.template == one.template && self::behaviour(other).is_file()) {
+                let why = if one.file_name().ends_with("_test.exs") {
+                    "its library is not to be had"
+                } else {
+                    "it has no tests"
+                };
+                table.not_checked(TOOL, &one.template, why);
+            }
             continue;
+        }
+        let mut script = "ExUnit.start()\n".to_owned();
+        let mut require = |path: &Path| script.push_str(&format!("Code.require_file({path:?})\n"));
+        if uses_libraries(one) {
+            require(&shapes());
+        }
+        if !is_script(one) && !doctests {
+            require(Path::new(&source(one)));
+        }
+        if behaviour.is_file() {
+            require(&behaviour);
         }
         // Documentation is read from compiled files.
         let compiled = folder.join("compiled").join(one.unique());
-        let mut script = format!("Code.require_file({:?})\n", source(one));
         if doctests {
             std::fs::create_dir_all(&compiled).unwrap();
             let mut elixirc = tool::command(tool::needed("elixirc"), folder);
             tool::output(elixirc.arg("-o").arg(&compiled).arg(source(one)));
             let modules = one.text.lines().filter_map(|line| line.strip_prefix("defmodule ")?.strip_suffix(" do"));
             let doctests: String = modules.map(|module| format!("  doctest {module}\n")).collect();
-            script = format!("defmodule Examples do\n  use ExUnit.Case\n{doctests}end\n");
+            script.push_str(&format!("defmodule Examples do\n  use ExUnit.Case\n{doctests}end\n"));
         }
-        script.insert_str(0, "ExUnit.start()\n");
         let path = tool::write(folder, &format!("{}.exs", one.unique()), &script);
+        let mut elixir = tool::command(tool::needed("elixir"), folder);
         let (success, said) =
-            tool::output(tool::command(tool::needed("elixir"), folder).arg("-pa").arg(&compiled).arg(path));
+            tool::output(elixir.arg("-pa").arg(&compiled).arg(path).env("RENDERED", folder.join(source(one))));
         table.checked(TOOL, one);
-        if !success || !said.contains(", 0 failures") {
+        if !success || !said.contains(", 0 failures") || said.contains("\n0 tests") {
             table.complain(TOOL, one, &said);
         }
     }
+}
+
+/// A test of what a rendering does, for some that are no tests themselves.
+fn behaviour(one: &Rendered) -> PathBuf {
+    root().join("tests/languages/elixir/behaviour").join(format!("{}.exs", one.unique()))
+}
+
+fn shapes() -> PathBuf {
+    root().join("tests/languages/elixir/shapes.ex")
 }

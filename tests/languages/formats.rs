@@ -103,7 +103,8 @@ fn dockerfile(text: &str) -> Result<(), String> {
         }
         match *instruction {
             "FROM" => {
-                stages.push(if rest.len() == 3 && rest[1] == "AS" { rest[2].to_owned() } else { String::new() });
+                let name = rest.iter().position(|word| *word == "AS").and_then(|at| rest.get(at + 1));
+                stages.push(name.map_or(String::new(), |name| (*name).to_owned()));
                 user = None;
             }
             "USER" => user = Some(rest[0].to_owned()),

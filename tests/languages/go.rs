@@ -1,11 +1,11 @@
-//! Go: in the default run the grammar; in the full run gofmt, `go vet` and, where a rendering has tests, `go test`. The
-//! modules that some import can't be had without Go's module proxy: these renderings are type-checked against
+//! Go: in the default run the grammar; in the full run gofmt, `go vet` and `go test`, where a rendering is a test or
+//! `go/behaviour` has one for it. The modules that some import can't be had without Go's module proxy: these renderings are type-checked against
 //! `go/shapes`, which declares what they use of each module as its documentation does.
 
 use crate::table::Table;
 use crate::{Rendered, full, installed, root, tool};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub fn check(rendered: &[Rendered], table: &mut Table) {
@@ -26,7 +26,7 @@ const MODULES: [(&str, &str); 4] = [
 ];
 
 /// One module with a folder for each rendering.
-fn written(rendered: &[Rendered]) -> std::path::PathBuf {
+fn written(rendered: &[Rendered]) -> PathBuf {
     let folder = tool::fresh("go");
     let shapes = root().join("tests/languages/go/shapes");
     let mut module = "module example.com/app\n\ngo 1.25\n".to_owned();
@@ -38,12 +38,21 @@ fn written(rendered: &[Rendered]) -> std::path::PathBuf {
     tool::write(&folder, "go.mod", &module);
     for one in rendered {
         tool::write(&folder, &source(one), &one.text);
+        if let Ok(test) = std::fs::read_to_string(behaviour(one)) {
+            let beside = source(one).rsplit_once('/').map_or(String::new(), |(path, _)| format!("{path}/"));
+            tool::write(&folder, &format!("{beside}behaviour_test.go"), &test);
+        }
     }
     folder
 }
 
 fn source(one: &Rendered) -> String {
     format!("{}/{}", one.unique(), one.file.as_deref().unwrap_or("code.go"))
+}
+
+/// A test of what a rendering does, for some that are no tests themselves.
+fn behaviour(one: &Rendered) -> PathBuf {
+    root().join("tests/languages/go/behaviour").join(format!("{}.go", one.unique()))
 }
 
 fn uses_modules(one: &Rendered) -> bool {
@@ -92,8 +101,16 @@ fn tests(rendered: &[Rendered], folder: &Path, table: &mut Table) {
     for one in rendered {
         match outcome(one) {
             Some(line) if line.starts_with("ok ") => table.checked(TOOL, one),
-            Some(_) => table.complain(TOOL, one, &said),
-            None if one.file_name().ends_with("_test.go") => table.complain(TOOL, one, "no test of it was run"),
+            Some(line) => {
+                // What a package's tests say stands before its outcome, after that of the package before.
+                let before = said.split(line).next().unwrap_or_default();
+                let begin = before.rfind("\nok ").max(before.rfind("\n? ")).map_or(0, |at| at + 1);
+                table.complain(TOOL, one, &before[begin..]);
+            }
+            None if one.file_name().ends_with("_test.go") || behaviour(one).is_file() => {
+                table.complain(TOOL, one, "no test of it was run")
+            }
+            None if rendered.iter().any(|other| other.template == one.template && behaviour(other).is_file()) => {}
             None => table.not_checked(TOOL, &one.template, "it has no tests"),
         }
     }

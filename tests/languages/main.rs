@@ -18,6 +18,8 @@ mod elixir;
 mod formats;
 mod go;
 mod javascript;
+#[path = "../support/nats.rs"]
+mod nats;
 mod npm;
 #[allow(dead_code, reason = "other tests take more of it")]
 #[path = "../support/postgres.rs"]

@@ -7,12 +7,13 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::nats::Nats;
 use crate::postgres::Postgres;
 use crate::table::Table;
 use crate::{Rendered, full, root, tool};
 
 /// The sets whose tests are compiled and run: they differ in what the tests do, the others only in names.
-const TESTED: [&str; 4] = ["ordinary", "details", "uncountable", "named_type"];
+const TESTED: [&str; 6] = ["ordinary", "details", "unique", "sizes", "uncountable", "named_type"];
 
 pub fn check(rendered: &[Rendered], table: &mut Table) {
     let folder = written(rendered);
@@ -55,7 +56,7 @@ fn syntax(code: &[Rendered], folder: &Path, table: &mut Table) {
     const TOOL: &str = "rustfmt (syntax)";
     table.checked_all(TOOL, code);
     let mut rustfmt = tool::command("rustfmt", folder);
-    rustfmt.args(["--edition", "2024", "--emit", "stdout", "--quiet"]).args(code.iter().map(|one| source(one)));
+    rustfmt.args(["--edition", "2024", "--emit", "stdout", "--quiet"]).args(code.iter().map(source));
     let done = rustfmt.output().expect("run rustfmt");
     let said = String::from_utf8_lossy(&done.stderr);
     for error in said.split("\n\n").filter(|error| !error.trim().is_empty()) {
@@ -81,13 +82,17 @@ fn clippy(code: &[Rendered], folder: &Path, table: &mut Table) {
     assert!(done.status.success() || complaints > 0, "cargo clippy: {said}");
 }
 
-/// Runs what the renderings have as tests, with a PostgreSQL for those that need one.
+/// Runs what the renderings have as tests, with a PostgreSQL and a nats-server for those that need one.
 fn tests(code: &[Rendered], folder: &Path, table: &mut Table) {
     const TOOL: &str = "cargo test";
     let postgres = Postgres::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let nats = runtime.block_on(Nats::start());
     let mut test = cargo("test", folder);
     test.args(["--lib", "--", "--include-ignored", "--test-threads=1"]).env("DATABASE_URL", postgres.url());
+    test.env("NATS_URL", nats.server.url());
     let (_, said) = tool::output(&mut test);
+    runtime.block_on(nats.server.stop()).unwrap();
     let mut run = BTreeSet::new();
     let outcomes = said.lines().filter_map(|line| line.strip_prefix("test ")?.rsplit_once(" ... "));
     for (name, outcome) in outcomes {

@@ -19,7 +19,7 @@ impl Set {
     }
 }
 
-pub const ALL: [Set; 18] = [
+pub const ALL: [Set; 20] = [
     Set {
         name: "ordinary",
         in_sample: true,
@@ -46,16 +46,34 @@ pub const ALL: [Set; 18] = [
             fields = ["customer_id integer", "total decimal", "note text"]
         "#,
     },
+    // The next four are only for templates that honour all that their fields ask for.
     Set {
         name: "details",
         in_sample: true,
-        task: "customers with unique email and optional note",
-        // Only for templates that honour all of it.
+        task: "customers with optional note",
         slots: r#"
             name = "customers"
-            fields = ["email varchar(255) unique", "note text optional", "price numeric(10,2)", "discount decimal optional",
+            fields = ["email text", "note text optional", "price decimal", "discount decimal optional",
                 "visits integer optional", "active boolean optional", "seen_at timestamp optional", "account uuid optional",
                 "settings json optional", "born date", "left date optional", "ratio float", "score float optional"]
+        "#,
+    },
+    Set {
+        name: "unique",
+        in_sample: false,
+        task: "members with unique email",
+        slots: r#"
+            name = "members"
+            fields = ["email text unique", "number integer unique", "note text"]
+        "#,
+    },
+    Set {
+        name: "sizes",
+        in_sample: true,
+        task: "guests with email varchar(255) unique",
+        slots: r#"
+            name = "guests"
+            fields = ["email varchar(255) unique", "sku varchar(8) optional", "price numeric(10,2)"]
         "#,
     },
     Set {

@@ -9,12 +9,40 @@ Code.require_file("shapes.ex", __DIR__)
 
 # What the libraries' own .formatter.exs export.
 without_parentheses = [
-  plug: 1, plug: 2, get: 2, post: 2, put: 2, delete: 2, match: 2, forward: 2, action_fallback: 1,
-  field: 2, field: 3, belongs_to: 2, create: 1, create: 2, drop: 1, add: 2, add: 3, timestamps: 1,
-  attr: 2, attr: 3, slot: 1, slot: 2, slot: 3, live: 2, resources: 3, check: 1, check: 2, property: 2, all: :*
+  plug: 1,
+  plug: 2,
+  get: 2,
+  post: 2,
+  put: 2,
+  delete: 2,
+  match: 2,
+  forward: 2,
+  action_fallback: 1,
+  field: 2,
+  field: 3,
+  belongs_to: 2,
+  create: 1,
+  create: 2,
+  drop: 1,
+  add: 2,
+  add: 3,
+  timestamps: 1,
+  attr: 2,
+  attr: 3,
+  slot: 1,
+  slot: 2,
+  slot: 3,
+  live: 2,
+  resources: 3,
+  check: 1,
+  check: 2,
+  property: 2,
+  all: :*
 ]
 
-say = fn path, tool, what -> IO.puts("#{path}\t#{tool}\t#{inspect(what, limit: :infinity, printable_limit: :infinity)}") end
+say = fn path, tool, what ->
+  IO.puts("#{path}\t#{tool}\t#{inspect(what, limit: :infinity, printable_limit: :infinity)}")
+end
 
 # Long names make long lines: the width is the formatter's 98, or that of the longest line. So what is broken for the
 # usual names stays broken, and a line that a name made too long stays one.
@@ -31,7 +59,11 @@ end
 
 first_difference = fn left, right ->
   {left, right} = {String.split(left, "\n"), String.split(right, "\n")}
-  at = Enum.zip(left, right) |> Enum.find_index(fn {l, r} -> l != r end) || min(length(left), length(right))
+
+  at =
+    Enum.zip(left, right) |> Enum.find_index(fn {l, r} -> l != r end) ||
+      min(length(left), length(right))
+
   "line #{at + 1}: #{Enum.at(left, at)}\nformatted: #{Enum.slice(right, at, 4) |> Enum.join("\n")}"
 end
 

@@ -1,0 +1,180 @@
+//! The phrase of a task that says what the thing is called.
+
+use std::ops::Range;
+
+use super::classify::types_of;
+use super::lexicon;
+use super::words::{Form, Word};
+
+/// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
+const LONGEST: usize = 3;
+
+/// A task, and what its words are to a template.
+struct Task<'a> {
+    words: &'a [Word],
+    taken: &'a [bool],
+    /// Accounted for by the template, and yet may be part of a name that has a word of its own.
+    honoured: &'a [bool],
+    triggers: &'a [bool],
+}
+
+/// A phrase, and the words that are understood with it.
+struct Named {
+    phrase: Range<usize>,
+    with: Range<usize>,
+}
+
+/// The words of the name, and those that only relate it to the rest: the phrase that follows a preposition, else one that
+/// stands beside what the template is ("an order events consumer"), else what the order is about ("import products").
+pub(super) fn name(
+    words: &[Word],
+    taken: &[bool],
+    honoured: &[bool],
+    triggers: &[bool],
+) -> Option<(Range<usize>, Range<usize>)> {
+    let task = Task { words, taken, honoured, triggers };
+    let alone = |phrase: Range<usize>| Named { with: phrase.clone(), phrase };
+    let found = task.after_preposition().or_else(|| {
+        let phrase =
+            task.beside_a_trigger().or_else(|| task.object()).or_else(|| task.inside()).or_else(|| task.known());
+        phrase.map(alone)
+    });
+    found.map(|named| (named.phrase, named.with))
+}
+
+impl Task<'_> {
+    fn is(&self, at: usize, those: &[&str]) -> bool {
+        self.words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()))
+    }
+
+    fn follow<'b>(&'b self, those: &'static [&'static str]) -> impl Iterator<Item = usize> + 'b {
+        (0..self.words.len()).filter(move |&at| self.is(at, those))
+    }
+
+    /// Nothing accounts for the word, and it may be part of a name.
+    fn is_free(&self, at: usize) -> bool {
+        let word = &self.words[at];
+        !self.taken[at] && !word.is_boundary() && !lexicon::is_foreign(&word.lower)
+    }
+
+    fn is_usable(&self, at: usize) -> bool {
+        self.is_free(at) || self.is_honoured(at)
+    }
+
+    fn is_honoured(&self, at: usize) -> bool {
+        self.honoured[at] && !self.words[at].is_boundary()
+    }
+
+    /// The words from `from` that can be one name.
+    fn phrase(&self, from: usize, usable: impl Fn(usize) -> bool) -> Range<usize> {
+        let words = self.words;
+        // A name may begin with "orders.created", but not go on with it.
+        let dotted = words.get(from).is_some_and(|w| w.form == Form::Dotted);
+        let mut end = from + usize::from(dotted);
+        // "orders returning CSV", "users sorted by age": what is said of a plural is no part of its name.
+        let says =
+            |i: usize| words[i - 1].lower.ends_with('s') && ["ing", "ed"].iter().any(|e| words[i].lower.ends_with(e));
+        let goes_on = |i: usize| words[i].form != Form::Dotted && (i == from || !(words[i].after_break || says(i)));
+        while end < words.len() && end - from < LONGEST && usable(end) && goes_on(end) {
+            end += 1;
+        }
+        from..end
+    }
+
+    /// Whether a phrase has a word of its own.
+    fn is_named(&self, phrase: &Range<usize>) -> bool {
+        let own =
+            |i: usize| (self.is_free(i) && self.words[i].form != Form::Number) || self.words[i].form == Form::Dotted;
+        phrase.clone().any(own)
+    }
+
+    /// "for processing *user events*", "that keeps *sessions*", "called *billing*".
+    fn after_preposition(&self) -> Option<Named> {
+        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over"]).find_map(|at| {
+            // "based on distroless", "runs on arm" name no thing that is made.
+            let said = at > 0
+                && !self.is(at - 1, &["run", "runs", "running"])
+                && (self.triggers[at - 1] || self.words[at - 1].is_filler());
+            if self.is(at, &["to", "on", "over"]) && !said {
+                return None;
+            }
+            let only_relates = |w: &Word| (w.is_filler() || lexicon::relates(&w.lower)) && !w.after_break;
+            let related = (at + 1..self.words.len()).find(|&i| !only_relates(&self.words[i]))?;
+            let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
+            let phrase = self.phrase(from, |i| self.is_usable(i));
+            let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
+            // What only relates the name to the rest is understood with it.
+            let begin = if from == related { at + 1 } else { from };
+            (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
+        })
+    }
+
+    /// "to list and create *vehicles*", "that returns *users*": verbs come first, which the template honours or which say
+    /// nothing of their own. `None` where another verb follows.
+    fn after_verbs(&self, at: usize, related: usize) -> Option<usize> {
+        let word = |i: usize| &self.words[i];
+        let known = |i: usize| {
+            (self.honoured[i] && lexicon::takes(&word(i).lower))
+                || word(i).is_filler()
+                || lexicon::relates(&word(i).lower)
+        };
+        let mut from = related;
+        while from + 1 < self.words.len()
+            && known(from)
+            && !word(from + 1).after_break
+            && !self.is_named(&self.phrase(from, |i| self.is_free(i)))
+        {
+            from += 1;
+        }
+        let acted = related < from || (at + 1..from).any(|i| lexicon::relates(&word(i).lower));
+        let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|verb| word(at - 1).lower.starts_with(verb));
+        // "an index to the orders table" names a thing, "a tool to resize images" does not.
+        let thing = self.is(at, &["to"]) && self.is(at + 1, &["the", "our", "my"]);
+        (acted || heard || thing).then_some(from)
+    }
+
+    /// "an *order events* consumer", "table *orders*".
+    fn beside_a_trigger(&self) -> Option<Range<usize>> {
+        let trigger = |i: usize| self.triggers.get(i).is_some_and(|t| *t);
+        // "a view refreshed at night": what is said of the thing is not its name.
+        let says = |i: usize| i > 0 && trigger(i - 1) && self.words[i].lower.ends_with("ed");
+        // "API key authentication": what is wanted is another kind.
+        let other_kind =
+            |phrase: &Range<usize>| phrase.clone().any(|i| self.is_free(i) && !types_of(&self.words[i]).is_empty());
+        let beside = |phrase: &Range<usize>| {
+            trigger(phrase.end) || (phrase.start > 0 && trigger(phrase.start - 1) && !other_kind(phrase))
+        };
+        (0..self.words.len())
+            .filter(|&i| self.is_free(i) && !lexicon::changes(&self.words[i].lower) && !says(i))
+            .map(|from| self.phrase(from, |i| self.is_usable(i)))
+            .find(|phrase| self.is_named(phrase) && beside(phrase))
+    }
+
+    /// "import *products*", "benchmark the *parser*".
+    fn object(&self) -> Option<Range<usize>> {
+        let first = self.words.iter().position(|w| !w.is_filler())?;
+        let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
+        let from = (first + 1..self.words.len()).find(|&i| !self.is(i, &["a", "an", "the", "our", "my"]))?;
+        let phrase = self.phrase(from, |i| self.is_usable(i));
+        (takes && self.is_named(&phrase)).then_some(phrase)
+    }
+
+    /// "a bug in *orders*", "in the *checkout*".
+    fn inside(&self) -> Option<Range<usize>> {
+        self.follow(&["in"]).find_map(|at| {
+            let the = self.is(at + 1, &["the", "our"]);
+            let phrase = self.phrase(at + 1 + usize::from(the), |i| self.is_usable(i));
+            (self.is_named(&phrase) && (the || self.words[phrase.end - 1].lower.ends_with('s'))).then_some(phrase)
+        })
+    }
+
+    /// "for *validators*", "for the *validator*", though the template knows the word for something else.
+    fn known(&self) -> Option<Range<usize>> {
+        self.follow(&["for"]).find_map(|at| {
+            let the = self.is(at + 1, &["the", "our"]);
+            let phrase = self.phrase(at + 1 + usize::from(the), |i| self.is_honoured(i));
+            let last = phrase.clone().next_back().filter(|_| phrase.len() <= 2)?;
+            (the || self.words[last].lower.ends_with('s')).then_some(phrase)
+        })
+    }
+}
