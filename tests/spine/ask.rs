@@ -238,7 +238,6 @@ async fn the_command_line_asks_streams_and_goes_on() {
 async fn llmock_breaks_every_format_on_purpose_and_finds_nothing_wrong_with_us() {
     // So slow that it still writes when we hang up: what was sent whole counts as read, whatever the client made of it.
     let llmock = Llmock::start_with(&["--stream-chunk-delay-ms", "30"]).await;
-    llmock.says(&"word ".repeat(20)).await;
     let nats = Nats::start().await;
     for (key, base_url, at) in [
         ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "anthropic"),
@@ -265,6 +264,9 @@ async fn llmock_breaks_every_format_on_purpose_and_finds_nothing_wrong_with_us()
             (json!({"type": "stream_fault", "kind": "stall", "stall_seconds": 6}), true, 2),
             (json!({"type": "slow_first_token", "seconds": 6}), true, 2),
         ] {
+            // Longer where it must see us hang up in the middle, on a busy machine, too.
+            let words = if fault["kind"] == "malformed" { 200 } else { 20 };
+            llmock.says(&"word ".repeat(words)).await;
             llmock.scripts(&fault).await;
             let options = if streams { json!({"stream": "told"}) } else { json!({}) };
             // Each by its own words: the judge takes equal bodies for attempts at one call.

@@ -42,8 +42,9 @@ impl Llmock {
         format!("http://127.0.0.1:{}/{format}", self.port)
     }
 
-    /// Says this to every request from now on.
+    /// Says this to every request from now on; what was scripted before is forgotten.
     pub async fn says(&self, text: &str) {
+        self.http("DELETE", "/_llmock/scenario", "").await.unwrap();
         self.scripts(&json!({"type": "reply", "text": text, "times": null})).await;
     }
 
