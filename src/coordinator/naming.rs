@@ -164,7 +164,11 @@ impl Task<'_> {
     fn object(&self) -> Option<Range<usize>> {
         let first = self.words.iter().position(|w| !w.is_filler())?;
         let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
-        let from = (first + 1..self.words.len()).find(|&i| !self.is(i, &["a", "an", "the", "our", "my"]))?;
+        // "stream and parse log entries": the last of the verbs takes it.
+        let passed = |i: usize| {
+            self.is(i, &["a", "an", "the", "our", "my", "and"]) || (self.taken[i] && lexicon::takes(&self.words[i].lower))
+        };
+        let from = (first + 1..self.words.len()).find(|&i| !passed(i))?;
         let phrase = self.phrase(from, |i| self.is_usable(i));
         (takes && self.is_named(&phrase)).then_some(phrase)
     }
