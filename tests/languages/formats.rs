@@ -103,7 +103,9 @@ fn dockerfile(text: &str) -> Result<(), String> {
         }
         match *instruction {
             "FROM" => {
-                stages.push(if rest.len() == 3 && rest[1] == "AS" { rest[2].to_owned() } else { String::new() });
+                // "FROM --platform=… image AS name"
+                let named = rest.iter().position(|word| word.eq_ignore_ascii_case("as"));
+                stages.push(named.and_then(|at| rest.get(at + 1)).map_or(String::new(), |name| (*name).to_owned()));
                 user = None;
             }
             "USER" => user = Some(rest[0].to_owned()),
