@@ -166,7 +166,8 @@ impl Task<'_> {
         let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
         // "stream and parse log entries": the last of the verbs takes it.
         let passed = |i: usize| {
-            self.is(i, &["a", "an", "the", "our", "my", "and"]) || (self.taken[i] && lexicon::takes(&self.words[i].lower))
+            self.is(i, &["a", "an", "the", "our", "my", "and"])
+                || (self.taken[i] && lexicon::takes(&self.words[i].lower))
         };
         let from = (first + 1..self.words.len()).find(|&i| !passed(i))?;
         let phrase = self.phrase(from, |i| self.is_usable(i));

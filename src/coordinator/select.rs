@@ -134,7 +134,10 @@ pub fn select<'a>(
     let equals: Vec<usize> = (0..candidates.len())
         .filter(|&i| {
             let c = &candidates[i];
-            fits(c) && (c.task_type, c.level) == node && c.reading.unknown.len() == unknown && c.reading.triggered == triggered
+            fits(c)
+                && (c.task_type, c.level) == node
+                && c.reading.unknown.len() == unknown
+                && c.reading.triggered == triggered
         })
         .collect();
     let scores: Vec<Option<f64>> = equals.iter().map(|&i| candidates[i].score).collect();
