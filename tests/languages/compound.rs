@@ -26,15 +26,18 @@ const RUST: [&str; 4] = [
     "Build an invoices service: PostgreSQL repository, REST endpoint, NATS consumer and tests",
     "Create a SQLite repository for products with name text and price decimal, a REST endpoint at /api/v1/products and tests and a Dockerfile",
 ];
-const TYPESCRIPT: [&str; 4] = [
+const TYPESCRIPT: [&str; 6] = [
     "Create a repository for orders with customer_id integer and total decimal, a REST API endpoint for orders and tests",
     "First create a migration for invoices, then an API endpoint, after that write tests",
     "Create a React component for products and the API endpoint it calls",
     "Build an orders service: database repository, REST endpoint, NATS consumer and tests",
+    "Build a Fastify REST endpoint for invoices with number text and total decimal, and tests",
+    "Build a Hono REST API for orders with customer_id integer and total decimal, and tests",
 ];
-const JAVASCRIPT: [&str; 2] = [
+const JAVASCRIPT: [&str; 3] = [
     "Create a repository for orders with customer_id integer and total decimal, a REST endpoint for orders and tests",
     "NATS consumer for order events; REST API for orders; Dockerfile",
+    "Build a Fastify REST endpoint for invoices at /api/v1/invoices with number text and total decimal, and tests",
 ];
 const GO: [&str; 3] = [
     "Create a REST endpoint for orders with customer_id integer and total decimal, and tests",
