@@ -103,8 +103,9 @@ fn dockerfile(text: &str) -> Result<(), String> {
         }
         match *instruction {
             "FROM" => {
-                let name = rest.iter().position(|word| *word == "AS").and_then(|at| rest.get(at + 1));
-                stages.push(name.map_or(String::new(), |name| (*name).to_owned()));
+                // "FROM --platform=… image AS name"
+                let named = rest.iter().position(|word| word.eq_ignore_ascii_case("as"));
+                stages.push(named.and_then(|at| rest.get(at + 1)).map_or(String::new(), |name| (*name).to_owned()));
                 user = None;
             }
             "USER" => user = Some(rest[0].to_owned()),
