@@ -201,9 +201,12 @@ impl<'a> Run<'a> {
         let mut running = self.begin(target, self.worst(target, call)?)?;
         let answered = self.exchange(target, call, &mut running).await;
         report(pass, target, &answered, running.begun.elapsed(), self.client.pace.idle);
-        let bill = answered.as_ref().ok().map(|answer| self.bill(target, answer, running.worst));
-        let judged = answered.and_then(|answer| judge(target, call, answer));
-        running.end(&judged, bill);
+        running.bill = answered.as_ref().ok().map(|answer| self.bill(target, answer, running.worst));
+        let judged = match answered {
+            Ok(answer) => judge(target, call, answer).await,
+            Err(error) => Err(error),
+        };
+        running.end(&judged);
         judged
     }
 
@@ -235,7 +238,7 @@ impl<'a> Run<'a> {
         sums.spent.attempts += 1;
         let number = sums.spent.attempts;
         let (at, begun, trace) = (self.timestamp(), Instant::now(), Trace::default());
-        Ok(Running { run: self, target, worst, number, at, begun, trace, ended: false })
+        Ok(Running { run: self, target, worst, number, at, begun, trace, bill: None, ended: false })
     }
 
     /// The most that it can cost.
@@ -283,26 +286,28 @@ struct Running<'r, 'a> {
     at: Timestamp,
     begun: Instant,
     trace: Trace,
+    /// Once it was answered.
+    bill: Option<Bill>,
     ended: bool,
 }
 
 impl Running<'_, '_> {
-    fn end(mut self, judged: &Result<Answer, Error>, bill: Option<Bill>) {
+    fn end(mut self, judged: &Result<Answer, Error>) {
         let outcome = match judged {
             Ok(answer) if answer.finish == Ok(Finish::Length) => Outcome::Truncated,
             Ok(answer) if answer.finish == Ok(Finish::Refused) => Outcome::Refused,
             Ok(_) => Outcome::Done,
             Err(error) => error.outcome().unwrap_or(Outcome::Cancelled),
         };
-        self.close(outcome, bill);
+        self.close(outcome);
     }
 
-    fn close(&mut self, outcome: Outcome, bill: Option<Bill>) {
+    fn close(&mut self, outcome: Outcome) {
         self.ended = true;
         // What was never sent, or was turned away, is not billed. What was taken and did not end well may be.
         let free = !self.trace.accepted && (!self.trace.sent || self.trace.turned_away);
         let free = free.then_some(Bill { cost: NanoUsd::ZERO, counted: Counted::default() });
-        let (cost, counted) = match bill.or(free) {
+        let (cost, counted) = match self.bill.take().or(free) {
             Some(bill) => (Some(bill.cost), bill.counted),
             None => (None, Counted::default()),
         };
@@ -334,7 +339,7 @@ impl Running<'_, '_> {
 impl Drop for Running<'_, '_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.close(Outcome::Cancelled, None);
+            self.close(Outcome::Cancelled);
         }
     }
 }
@@ -354,14 +359,18 @@ fn report(pass: Pass<'_>, target: &Target, answered: &Result<Answer, Error>, too
 }
 
 /// An answer that can be used for what it was asked for. A cut or refused one need not fit: it says itself that it is none.
-fn judge(target: &Target, call: &Call<'_>, answer: Answer) -> Result<Answer, Error> {
+async fn judge(target: &Target, call: &Call<'_>, mut answer: Answer) -> Result<Answer, Error> {
     let model = || target.name.clone();
     match (&answer.finish, call.schema) {
         (Err(word), _) => Err(Error::UnknownFinish { model: model(), word: word.clone() }),
-        (Ok(Finish::Stop), Some(schema)) => match schema.check(&answer.text) {
-            Ok(()) => Ok(answer),
-            Err(problem) => Err(Error::Mismatch { model: model(), problem }),
-        },
+        (Ok(Finish::Stop), Some(schema)) => {
+            // Answer and schema are strangers' both.
+            let (schema, text) = (schema.clone(), std::mem::take(&mut answer.text));
+            let checked = tokio::task::spawn_blocking(move || (schema.check(&text), text)).await;
+            let (fits, text) = checked.unwrap_or_else(|_| (Err("it could not be checked".to_owned()), String::new()));
+            fits.map_err(|problem| Error::Mismatch { model: model(), problem })?;
+            Ok(Answer { text, ..answer })
+        }
         (Ok(_), _) => Ok(answer),
     }
 }
