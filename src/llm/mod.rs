@@ -103,6 +103,7 @@ impl Client {
             },
             pace: Bounds {
                 deadline: Instant::now(),
+                response: ms(options.response_timeout_ms),
                 first_token: ms(options.first_token_timeout_ms),
                 idle: ms(options.idle_timeout_ms),
             },

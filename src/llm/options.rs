@@ -19,6 +19,9 @@ pub struct Options {
     pub timeout_ms: u64,
     /// The longest that connecting may take, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// The longest that an answer that is no stream may take to begin, in milliseconds: nearly all of the model's time. With
+    /// what is silent for longer the next model is asked.
+    pub response_timeout_ms: u64,
     /// The longest that a stream may take to its first token, in milliseconds. Some models think before it for long.
     pub first_token_timeout_ms: u64,
     /// The longest silence in the middle of an answer, in milliseconds.
@@ -85,6 +88,7 @@ impl Default for Options {
             // A long answer of a thinking model takes a minute and more; requests bring their own, shorter deadline.
             timeout_ms: 120_000,
             connect_timeout_ms: 5_000,
+            response_timeout_ms: 60_000,
             first_token_timeout_ms: 60_000,
             idle_timeout_ms: 30_000,
             max_retries: 3,
@@ -107,6 +111,7 @@ impl Options {
         for (key, value) in [
             ("timeout_ms", self.timeout_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
+            ("response_timeout_ms", self.response_timeout_ms),
             ("first_token_timeout_ms", self.first_token_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("batch.timeout_ms", self.batch.timeout_ms),
