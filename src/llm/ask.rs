@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
     fn begin<'r>(&'r self, target: &'r Target, worst: NanoUsd) -> Result<Running<'r, 'a>, Error> {
         let mut sums = self.sums();
         if let Some(max) = self.terms.max_cost {
-            let taken = sums.spent.cost + sums.spent.unknown + sums.running;
+            let taken = sums.spent.most() + sums.running;
             let left = NanoUsd(max.0.saturating_sub(taken.0));
             if worst > left {
                 return Err(Error::OverCost { model: target.name.clone(), worst, left });
@@ -330,6 +330,7 @@ impl Running<'_, '_> {
             sent: self.trace.sent,
             counted,
             cost,
+            worst: self.worst,
             duration: self.begun.elapsed(),
             first_token: self.trace.first_token,
         });

@@ -287,3 +287,10 @@ pub struct Spent {
     /// Requests that were sent, or tried to be.
     pub attempts: u32,
 }
+
+impl Spent {
+    /// The most that it can be.
+    pub fn most(&self) -> NanoUsd {
+        self.cost + self.unknown
+    }
+}
