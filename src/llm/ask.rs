@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, debug_span, info};
 
 use super::breaker::{Circuit, Pass};
@@ -193,9 +193,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One attempt with everything that belongs to it: leave from the breaker, its worst case set aside, the request, its
+    /// One attempt with everything that belongs to it: its turn, leave from the breaker, its worst case set aside, the request, its
     /// true cost, its row. However it ends, dropped in the middle too, its row says so.
     async fn attempt(&self, target: &Target, call: &Call<'_>) -> Result<Answer, Error> {
+        let turn = timeout_at(self.deadline, self.client.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(Error::NotBegun) };
         let pass = target.breaker.pass(Instant::now());
         let pass = pass.map_err(|after| Error::CircuitOpen { model: target.name.clone(), after })?;
         let mut running = self.begin(target, self.worst(target, call)?)?;

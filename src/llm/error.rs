@@ -187,7 +187,8 @@ impl Error {
 
     /// Whether asking the same again later can help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout { .. }) || matches!(self.remedy(), Remedy::Retry | Remedy::Elsewhere)
+        matches!(self, Self::Timeout { .. } | Self::NotBegun)
+            || matches!(self.remedy(), Remedy::Retry | Remedy::Elsewhere)
     }
 
     /// How long whoever answered wants to be left alone.

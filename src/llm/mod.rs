@@ -23,6 +23,7 @@ mod sse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -60,6 +61,8 @@ struct Inner {
     /// Of each attempt; the deadline is the call's own.
     pace: Bounds,
     hedge: bool,
+    /// One for each request under way.
+    turns: Semaphore,
     batch: Batch,
     max_output_tokens: u32,
     temperature: Option<f32>,
@@ -108,6 +111,7 @@ impl Client {
                 idle: ms(options.idle_timeout_ms),
             },
             hedge: options.hedge,
+            turns: Semaphore::new(options.max_concurrent),
             batch: options.batch,
             max_output_tokens: options.max_output_tokens,
             temperature: options.temperature,

@@ -26,6 +26,9 @@ pub struct Options {
     pub first_token_timeout_ms: u64,
     /// The longest silence in the middle of an answer, in milliseconds.
     pub idle_timeout_ms: u64,
+    /// So many requests to models are under way at a time, of all calls of this worker together. The others wait, within
+    /// their own deadline.
+    pub max_concurrent: usize,
     /// Attempts on one model after the first, where another one can help: rate limits, overload, faults of the provider,
     /// broken connections.
     pub max_retries: u32,
@@ -91,6 +94,7 @@ impl Default for Options {
             response_timeout_ms: 60_000,
             first_token_timeout_ms: 60_000,
             idle_timeout_ms: 30_000,
+            max_concurrent: 64,
             max_retries: 3,
             backoff_ms: 1_000,
             longest_backoff_ms: 30_000,
@@ -120,6 +124,9 @@ impl Options {
             if value == 0 {
                 return wrong(key, "must be more than 0");
             }
+        }
+        if !(1..=10_000).contains(&self.max_concurrent) {
+            return wrong("max_concurrent", "must be from 1 to 10000");
         }
         if self.max_retries > 20 {
             return wrong("max_retries", "must be at most 20");
