@@ -106,9 +106,17 @@ struct Sums {
     running: NanoUsd,
 }
 
+impl Sums {
+    fn left(&self, max: Option<NanoUsd>) -> Option<NanoUsd> {
+        let taken = self.spent.most() + self.running;
+        max.map(|max| NanoUsd(max.0.saturating_sub(taken.0)))
+    }
+}
+
 impl<'a> Run<'a> {
     async fn along_the_route(&self) -> Result<(&'a Target, Answer), Error> {
         let mut route = self.models()?;
+        let mut made: Option<Error> = None;
         loop {
             let Some((target, rest)) = route.split_first() else { return Err(Error::NotConfigured) };
             let error = match self.by(target, !rest.is_empty()).await {
@@ -120,10 +128,18 @@ impl<'a> Run<'a> {
                 Remedy::NextProvider => rest.iter().filter(|t| t.provider != target.provider).copied().collect(),
                 Remedy::Retry | Remedy::Elsewhere | Remedy::NextModel => rest.to_vec(),
             };
-            match rest.first() {
-                None => return Err(error),
-                Some(next) => info!(llm.model = target.name, llm.next = next.name, %error, "falling over"),
+            if let Some(next) = rest.first() {
+                info!(llm.model = target.name, llm.next = next.name, %error, "falling over");
             }
+            // That a model was not asked must not hide how another one failed.
+            let error = match made {
+                Some(earlier) if error.outcome().is_none() => earlier,
+                _ => error,
+            };
+            if rest.is_empty() {
+                return Err(error);
+            }
+            made = error.outcome().is_some().then_some(error);
             route = rest;
         }
     }
@@ -146,7 +162,12 @@ impl<'a> Run<'a> {
         let mut policy = self.client.retry;
         policy.retries = self.terms.retries.unwrap_or(policy.retries);
         policy.backoff = self.terms.backoff.unwrap_or(policy.backoff);
+        let worst = self.worst(target, &call)?;
         let next = |error: &Error, made: u32| {
+            // What can't be paid for is not tried again.
+            if self.left().is_some_and(|left| worst > left) {
+                return Next::Stop;
+            }
             let after = error.retry_after().max(target.breaker.opens_in(Instant::now()));
             match error.remedy() {
                 // Nobody waits for long where somebody else could answer.
@@ -229,12 +250,8 @@ impl<'a> Run<'a> {
     /// Sets the worst case aside, where the call's own bound allows it.
     fn begin<'r>(&'r self, target: &'r Target, worst: NanoUsd) -> Result<Running<'r, 'a>, Error> {
         let mut sums = self.sums();
-        if let Some(max) = self.terms.max_cost {
-            let taken = sums.spent.most() + sums.running;
-            let left = NanoUsd(max.0.saturating_sub(taken.0));
-            if worst > left {
-                return Err(Error::OverCost { model: target.name.clone(), worst, left });
-            }
+        if let Some(left) = sums.left(self.terms.max_cost).filter(|left| worst > *left) {
+            return Err(Error::OverCost { model: target.name.clone(), worst, left });
         }
         sums.running += worst;
         sums.spent.attempts += 1;
@@ -261,6 +278,11 @@ impl<'a> Run<'a> {
     fn timestamp(&self) -> Timestamp {
         let passed = i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX);
         Timestamp(self.now.0.saturating_add(passed))
+    }
+
+    /// Of what the call may cost.
+    fn left(&self) -> Option<NanoUsd> {
+        self.sums().left(self.terms.max_cost)
     }
 
     fn spent(&self) -> Spent {

@@ -179,7 +179,8 @@ impl Error {
             | Self::Cut { .. }
             | Self::Garbled { .. } => Remedy::Retry,
             Self::CircuitOpen { .. } => Remedy::Elsewhere,
-            Self::Malformed { .. } => Remedy::NextModel,
+            // Another one may be cheaper.
+            Self::Malformed { .. } | Self::OverCost { .. } => Remedy::NextModel,
             Self::Status { reason, .. } => reason.remedy(),
             _ => Remedy::Never,
         }
@@ -263,7 +264,7 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Failed {
-    /// Of the last attempt.
+    /// Of the last attempt; where none was made, why.
     #[source]
     pub error: Error,
     pub spent: Spent,
