@@ -131,6 +131,7 @@ fn answer() -> Answer {
         model: None,
         usage: Usage::default(),
         cost: NanoUsd::default(),
+        unknown: NanoUsd::ZERO,
         evaluation: None,
         success: true,
         reason: None,

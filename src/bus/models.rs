@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::endpoints::{Call, Endpoint, Reply, Served};
 use super::job::progress_subject;
-use super::wire::{self, Progress, Refusal, State};
+use super::wire::{self, Code, Progress, Refusal, State};
 use crate::domain::{RequestId, Timestamp};
-use crate::llm::{Answered, Listener, Terms};
+use crate::llm::{Answered, Listener, Schema, Terms};
 use crate::pipeline::Pipeline;
 
 /// So much text goes into one message, in bytes; a model writes less between two.
@@ -24,7 +24,7 @@ pub(super) fn query(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> En
         Ok(asked) => {
             let timeout = asked.query.timeout.unwrap_or(pipeline.query_timeout()).min(pipeline.query_timeout());
             let (pipeline, client) = (pipeline.clone(), client.clone());
-            within(call, timeout, move |call, terms| async move {
+            within(call, timeout, asked.schemas(), move |call, terms| async move {
                 let (teller, telling) = Teller::new(client, asked.stream.as_ref(), &call);
                 let listener = asked.stream.is_some().then(|| teller.listener());
                 drop(teller);
@@ -68,7 +68,7 @@ where
         Ok(batch) => {
             let timeout = batch.timeout.unwrap_or(pipeline.batch_timeout());
             let (pipeline, client) = (pipeline.clone(), client.clone());
-            within(call, timeout, move |call, terms| async move {
+            within(call, timeout, batch.schemas(), move |call, terms| async move {
                 let (teller, telling) = Teller::new(client, batch.progress.as_ref(), &call);
                 let (reply, ()) = tokio::join!(answer(pipeline, batch, terms, call.now, teller), telling);
                 reply
@@ -78,14 +78,26 @@ where
 }
 
 /// Done under a permit, and over by the call's own deadline.
-fn within<F>(call: Call, timeout: Duration, work: impl FnOnce(Arc<Call>, Terms) -> F) -> Served
+fn within<F>(
+    call: Call,
+    timeout: Duration,
+    schemas: Vec<(String, Schema)>,
+    work: impl FnOnce(Arc<Call>, Terms) -> F + Send + 'static,
+) -> Served
 where
     F: Future<Output = Result<Reply, Refusal>> + Send + 'static,
 {
     let timeout = call.envelope.within(timeout, call.now);
     let deadline = Instant::now() + timeout;
     let terms = Terms::new(call.envelope.tenant.clone(), call.envelope.correlation_id.clone(), deadline);
-    Served::Later { work: Box::pin(work(Arc::new(call), terms)), timeout }
+    let work = async move {
+        if !schemas.is_empty() {
+            let built = tokio::task::spawn_blocking(move || wire::build(&schemas)).await;
+            built.map_err(|error| Refusal::new(Code::Internal, format!("build the schema: {error}")))??;
+        }
+        work(Arc::new(call), terms).await
+    };
+    Served::Later { work: Box::pin(work), timeout }
 }
 
 /// Tells whoever listens on the progress subject what happens. What it was told is published in its order, all of it before

@@ -15,7 +15,7 @@ mod text;
 pub use envelope::{ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
 pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
-pub(super) use model::{Batch, batch, model_query, steps};
+pub(super) use model::{Batch, batch, build, model_query, steps};
 pub use model::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery};
 pub use progress::{Progress, State};
 pub use query::{

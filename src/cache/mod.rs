@@ -67,6 +67,7 @@ impl Found {
             method: Method::Cached,
             usage: Usage::default(),
             cost: NanoUsd::ZERO,
+            unknown: NanoUsd::ZERO,
             hit: Some(self.hit.clone()),
             parts,
             ..answer.clone()

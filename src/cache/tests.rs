@@ -49,6 +49,7 @@ fn answer(text: &str) -> Arc<Answer> {
         model: None,
         usage: Usage::default(),
         cost: NanoUsd::default(),
+        unknown: NanoUsd::ZERO,
         evaluation: None,
         success: true,
         reason: None,

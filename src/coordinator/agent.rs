@@ -140,7 +140,7 @@ impl Agent {
             }
             Err(Unasked { why, spent }) => {
                 let answer = fallback(goal, format!("{why}; {declined}"), now);
-                Answer { cost: spent.cost, usage: spent.usage(), ..answer }
+                Answer { cost: spent.cost, unknown: spent.unknown, usage: spent.usage(), ..answer }
             }
         }
     }
@@ -281,6 +281,7 @@ impl Agent {
             model: Some(completion.model),
             usage,
             cost: completion.spent.cost,
+            unknown: completion.spent.unknown,
             evaluation: Some(evaluation),
             time: completion.time,
             ..Answer::new(Method::LlmAssisted, likeliest_type(goal), &goal.language, text.to_owned(), now)

@@ -35,7 +35,7 @@ use crate::domain::{
     Answer, Complexity, Dag, Evaluation, Goal, Language, Message, Method, NanoUsd, Part, ProjectFile, Schedule, Task,
     TaskId, Tenant, Timestamp, Usage,
 };
-use crate::llm::{Finish, Prompt};
+use crate::llm::{Finish, Prompt, Spent};
 use decompose::Piece;
 use library::Library;
 
@@ -106,16 +106,17 @@ impl Coordinator {
             [only] => match plan.by_rules.remove(&only.id) {
                 Some(Ok(answer)) => answer,
                 Some(Err(declined)) => {
-                    let bounds = planning.leaves(bounds);
+                    let bounds = leaves(bounds, &planning);
                     self.agent.beyond_rules(goal, &bounds, &declined, "", now).await
                 }
                 None => self.agent.process(goal, bounds, now).await,
             },
-            _ => self.run_parts(goal, &mut plan, &planning.leaves(bounds), now).await,
+            _ => self.run_parts(goal, &mut plan, &leaves(bounds, &planning), now).await,
         };
         answer = agent::placed(answer, goal);
         answer.cost += planning.cost;
-        answer.usage += planning.usage;
+        answer.unknown += planning.unknown;
+        answer.usage += planning.usage();
         // One task's time is that of the template or model alone.
         if !answer.parts.is_empty() {
             answer.time = plan.started.elapsed();
@@ -171,8 +172,7 @@ impl Coordinator {
         }
         let asked = llm.ask(&prompt, &bounds.terms(), now).await;
         let paid = asked.as_ref().map_or_else(|failed| failed.spent, |completion| completion.spent);
-        spent.cost += paid.cost;
-        spent.usage += paid.usage();
+        *spent = paid;
         let completion = asked.map_err(|failed| failed.to_string())?;
         if completion.finish != Finish::Stop {
             return Err("the plan was cut short".to_owned());
@@ -215,18 +215,10 @@ impl Coordinator {
     }
 }
 
-#[derive(Debug, Default)]
-struct Spent {
-    cost: NanoUsd,
-    usage: Usage,
-}
-
-impl Spent {
-    /// The bounds of what comes after.
-    fn leaves(&self, bounds: &Bounds) -> Bounds {
-        let left = bounds.max_cost.map(|max| NanoUsd(max.0.saturating_sub(self.cost.0)));
-        Bounds { max_cost: left, ..bounds.clone() }
-    }
+/// The bounds of what comes after. What nobody knows counts at its worst.
+fn leaves(bounds: &Bounds, spent: &Spent) -> Bounds {
+    let left = bounds.max_cost.map(|max| NanoUsd(max.0.saturating_sub(spent.most().0)));
+    Bounds { max_cost: left, ..bounds.clone() }
 }
 
 /// The goal of a part. A target file is the whole's, not each part's.
@@ -283,6 +275,7 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, library: 
         model: parts.iter().find_map(|p| p.answer.model.clone()),
         usage,
         cost: parts.iter().map(|p| p.answer.cost).sum(),
+        unknown: parts.iter().map(|p| p.answer.unknown).sum(),
         evaluation: mean(&parts),
         project: project_of(&goal.language, &parts, library),
         parts,
@@ -379,4 +372,23 @@ fn read_plan(goal: &Goal, text: &str) -> Result<Dag, String> {
         return Err("the plan has a part without a name or description, or with one that is too long".to_owned());
     }
     decompose::from_pieces(&goal.description, &pieces).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{CacheMode, CorrelationId};
+
+    #[test]
+    fn what_nobody_knows_is_taken_at_its_worst_from_what_may_be_spent() {
+        let bounds = Bounds {
+            tenant: Tenant::default(),
+            correlation_id: CorrelationId::generate(),
+            cache: CacheMode::Off,
+            max_cost: Some(NanoUsd(1_000)),
+            deadline: Instant::now(),
+        };
+        let spent = Spent { cost: NanoUsd(100), unknown: NanoUsd(300), ..Spent::default() };
+        assert_eq!(leaves(&bounds, &spent).max_cost, Some(NanoUsd(600)));
+    }
 }

@@ -112,6 +112,9 @@ pub struct Answer {
     pub model: Option<String>,
     pub usage: Usage,
     pub cost: NanoUsd,
+    /// The most that model calls whose cost nobody knows can have cost beside.
+    #[serde(default)]
+    pub unknown: NanoUsd,
     pub evaluation: Option<Evaluation>,
     /// Complete, and parses if it is code.
     pub success: bool,
@@ -142,6 +145,7 @@ impl Answer {
             model: None,
             usage: Usage::default(),
             cost: NanoUsd::ZERO,
+            unknown: NanoUsd::ZERO,
             evaluation: None,
             success: true,
             reason: None,

@@ -23,6 +23,8 @@ pub struct Attempt {
     pub counted: Counted,
     /// `None` where nobody knows: it was sent, and how it ended was not told.
     pub cost: Option<NanoUsd>,
+    /// The most that it can have cost.
+    pub worst: NanoUsd,
     pub duration: Duration,
     /// From sending to the first token; only a stream shows it.
     pub first_token: Option<Duration>,

@@ -90,7 +90,8 @@ impl Reader for Events {
         match serde_json::from_slice(event)? {
             StreamEvent::MessageStart { message } => {
                 self.model = message.model;
-                self.usage.update(message.usage);
+                // What was written by then is not what is billed.
+                self.usage.update(ResponseUsage { output_tokens: None, ..message.usage });
             }
             StreamEvent::ContentBlockStart { content_block } => {
                 return Ok(self.piece(content_block.text.filter(|text| !text.is_empty()), false));

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, debug_span, info};
 
 use super::breaker::{Circuit, Pass};
@@ -106,9 +106,17 @@ struct Sums {
     running: NanoUsd,
 }
 
+impl Sums {
+    fn left(&self, max: Option<NanoUsd>) -> Option<NanoUsd> {
+        let taken = self.spent.most() + self.running;
+        max.map(|max| NanoUsd(max.0.saturating_sub(taken.0)))
+    }
+}
+
 impl<'a> Run<'a> {
     async fn along_the_route(&self) -> Result<(&'a Target, Answer), Error> {
         let mut route = self.models()?;
+        let mut made: Option<Error> = None;
         loop {
             let Some((target, rest)) = route.split_first() else { return Err(Error::NotConfigured) };
             let error = match self.by(target, !rest.is_empty()).await {
@@ -120,10 +128,18 @@ impl<'a> Run<'a> {
                 Remedy::NextProvider => rest.iter().filter(|t| t.provider != target.provider).copied().collect(),
                 Remedy::Retry | Remedy::Elsewhere | Remedy::NextModel => rest.to_vec(),
             };
-            match rest.first() {
-                None => return Err(error),
-                Some(next) => info!(llm.model = target.name, llm.next = next.name, %error, "falling over"),
+            if let Some(next) = rest.first() {
+                info!(llm.model = target.name, llm.next = next.name, %error, "falling over");
             }
+            // That a model was not asked must not hide how another one failed.
+            let error = match made {
+                Some(earlier) if error.outcome().is_none() => earlier,
+                _ => error,
+            };
+            if rest.is_empty() {
+                return Err(error);
+            }
+            made = error.outcome().is_some().then_some(error);
             route = rest;
         }
     }
@@ -146,7 +162,12 @@ impl<'a> Run<'a> {
         let mut policy = self.client.retry;
         policy.retries = self.terms.retries.unwrap_or(policy.retries);
         policy.backoff = self.terms.backoff.unwrap_or(policy.backoff);
+        let worst = self.worst(target, &call)?;
         let next = |error: &Error, made: u32| {
+            // What can't be paid for is not tried again.
+            if self.left().is_some_and(|left| worst > left) {
+                return Next::Stop;
+            }
             let after = error.retry_after().max(target.breaker.opens_in(Instant::now()));
             match error.remedy() {
                 // Nobody waits for long where somebody else could answer.
@@ -193,17 +214,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One attempt with everything that belongs to it: leave from the breaker, its worst case set aside, the request, its
+    /// One attempt with everything that belongs to it: its turn, leave from the breaker, its worst case set aside, the request, its
     /// true cost, its row. However it ends, dropped in the middle too, its row says so.
     async fn attempt(&self, target: &Target, call: &Call<'_>) -> Result<Answer, Error> {
+        let turn = timeout_at(self.deadline, self.client.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(Error::NotBegun) };
         let pass = target.breaker.pass(Instant::now());
         let pass = pass.map_err(|after| Error::CircuitOpen { model: target.name.clone(), after })?;
         let mut running = self.begin(target, self.worst(target, call)?)?;
         let answered = self.exchange(target, call, &mut running).await;
         report(pass, target, &answered, running.begun.elapsed(), self.client.pace.idle);
-        let bill = answered.as_ref().ok().map(|answer| self.bill(target, answer, running.worst));
-        let judged = answered.and_then(|answer| judge(target, call, answer));
-        running.end(&judged, bill);
+        running.bill = answered.as_ref().ok().map(|answer| self.bill(target, answer, running.worst));
+        let judged = match answered {
+            Ok(answer) => judge(target, call, answer).await,
+            Err(error) => Err(error),
+        };
+        running.end(&judged);
         judged
     }
 
@@ -224,18 +250,14 @@ impl<'a> Run<'a> {
     /// Sets the worst case aside, where the call's own bound allows it.
     fn begin<'r>(&'r self, target: &'r Target, worst: NanoUsd) -> Result<Running<'r, 'a>, Error> {
         let mut sums = self.sums();
-        if let Some(max) = self.terms.max_cost {
-            let taken = sums.spent.cost + sums.spent.unknown + sums.running;
-            let left = NanoUsd(max.0.saturating_sub(taken.0));
-            if worst > left {
-                return Err(Error::OverCost { model: target.name.clone(), worst, left });
-            }
+        if let Some(left) = sums.left(self.terms.max_cost).filter(|left| worst > *left) {
+            return Err(Error::OverCost { model: target.name.clone(), worst, left });
         }
         sums.running += worst;
         sums.spent.attempts += 1;
         let number = sums.spent.attempts;
         let (at, begun, trace) = (self.timestamp(), Instant::now(), Trace::default());
-        Ok(Running { run: self, target, worst, number, at, begun, trace, ended: false })
+        Ok(Running { run: self, target, worst, number, at, begun, trace, bill: None, ended: false })
     }
 
     /// The most that it can cost.
@@ -256,6 +278,11 @@ impl<'a> Run<'a> {
     fn timestamp(&self) -> Timestamp {
         let passed = i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX);
         Timestamp(self.now.0.saturating_add(passed))
+    }
+
+    /// Of what the call may cost.
+    fn left(&self) -> Option<NanoUsd> {
+        self.sums().left(self.terms.max_cost)
     }
 
     fn spent(&self) -> Spent {
@@ -283,26 +310,28 @@ struct Running<'r, 'a> {
     at: Timestamp,
     begun: Instant,
     trace: Trace,
+    /// Once it was answered.
+    bill: Option<Bill>,
     ended: bool,
 }
 
 impl Running<'_, '_> {
-    fn end(mut self, judged: &Result<Answer, Error>, bill: Option<Bill>) {
+    fn end(mut self, judged: &Result<Answer, Error>) {
         let outcome = match judged {
             Ok(answer) if answer.finish == Ok(Finish::Length) => Outcome::Truncated,
             Ok(answer) if answer.finish == Ok(Finish::Refused) => Outcome::Refused,
             Ok(_) => Outcome::Done,
             Err(error) => error.outcome().unwrap_or(Outcome::Cancelled),
         };
-        self.close(outcome, bill);
+        self.close(outcome);
     }
 
-    fn close(&mut self, outcome: Outcome, bill: Option<Bill>) {
+    fn close(&mut self, outcome: Outcome) {
         self.ended = true;
         // What was never sent, or was turned away, is not billed. What was taken and did not end well may be.
         let free = !self.trace.accepted && (!self.trace.sent || self.trace.turned_away);
         let free = free.then_some(Bill { cost: NanoUsd::ZERO, counted: Counted::default() });
-        let (cost, counted) = match bill.or(free) {
+        let (cost, counted) = match self.bill.take().or(free) {
             Some(bill) => (Some(bill.cost), bill.counted),
             None => (None, Counted::default()),
         };
@@ -325,6 +354,7 @@ impl Running<'_, '_> {
             sent: self.trace.sent,
             counted,
             cost,
+            worst: self.worst,
             duration: self.begun.elapsed(),
             first_token: self.trace.first_token,
         });
@@ -334,7 +364,7 @@ impl Running<'_, '_> {
 impl Drop for Running<'_, '_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.close(Outcome::Cancelled, None);
+            self.close(Outcome::Cancelled);
         }
     }
 }
@@ -354,14 +384,18 @@ fn report(pass: Pass<'_>, target: &Target, answered: &Result<Answer, Error>, too
 }
 
 /// An answer that can be used for what it was asked for. A cut or refused one need not fit: it says itself that it is none.
-fn judge(target: &Target, call: &Call<'_>, answer: Answer) -> Result<Answer, Error> {
+async fn judge(target: &Target, call: &Call<'_>, mut answer: Answer) -> Result<Answer, Error> {
     let model = || target.name.clone();
     match (&answer.finish, call.schema) {
         (Err(word), _) => Err(Error::UnknownFinish { model: model(), word: word.clone() }),
-        (Ok(Finish::Stop), Some(schema)) => match schema.check(&answer.text) {
-            Ok(()) => Ok(answer),
-            Err(problem) => Err(Error::Mismatch { model: model(), problem }),
-        },
+        (Ok(Finish::Stop), Some(schema)) => {
+            // Answer and schema are strangers' both.
+            let (schema, text) = (schema.clone(), std::mem::take(&mut answer.text));
+            let checked = tokio::task::spawn_blocking(move || (schema.check(&text), text)).await;
+            let (fits, text) = checked.unwrap_or_else(|_| (Err("it could not be checked".to_owned()), String::new()));
+            fits.map_err(|problem| Error::Mismatch { model: model(), problem })?;
+            Ok(Answer { text, ..answer })
+        }
         (Ok(_), _) => Ok(answer),
     }
 }

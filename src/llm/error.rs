@@ -179,7 +179,8 @@ impl Error {
             | Self::Cut { .. }
             | Self::Garbled { .. } => Remedy::Retry,
             Self::CircuitOpen { .. } => Remedy::Elsewhere,
-            Self::Malformed { .. } => Remedy::NextModel,
+            // Another one may be cheaper.
+            Self::Malformed { .. } | Self::OverCost { .. } => Remedy::NextModel,
             Self::Status { reason, .. } => reason.remedy(),
             _ => Remedy::Never,
         }
@@ -187,7 +188,8 @@ impl Error {
 
     /// Whether asking the same again later can help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout { .. }) || matches!(self.remedy(), Remedy::Retry | Remedy::Elsewhere)
+        matches!(self, Self::Timeout { .. } | Self::NotBegun)
+            || matches!(self.remedy(), Remedy::Retry | Remedy::Elsewhere)
     }
 
     /// How long whoever answered wants to be left alone.
@@ -262,7 +264,7 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Failed {
-    /// Of the last attempt.
+    /// Of the last attempt; where none was made, why.
     #[source]
     pub error: Error,
     pub spent: Spent,
@@ -286,4 +288,11 @@ pub struct Spent {
     pub output_tokens: u64,
     /// Requests that were sent, or tried to be.
     pub attempts: u32,
+}
+
+impl Spent {
+    /// The most that it can be.
+    pub fn most(&self) -> NanoUsd {
+        self.cost + self.unknown
+    }
 }

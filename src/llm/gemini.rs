@@ -110,13 +110,18 @@ impl Said {
             return Err(Unreadable::Refusal);
         }
         self.model = self.model.take().or(response.model_version);
-        self.usage = response.usage_metadata.or(self.usage.take());
+        let counted = response.usage_metadata;
         self.blocked |= response.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
-        let Some(candidate) = response.candidates.into_iter().next() else { return Ok(Piece::default()) };
+        let Some(candidate) = response.candidates.into_iter().next() else {
+            self.usage = counted.or(self.usage.take());
+            return Ok(Piece::default());
+        };
         self.has_candidate = true;
         self.finish_reason = candidate.finish_reason.or(self.finish_reason.take());
         let parts = candidate.content.unwrap_or_default().parts;
         let token = !parts.is_empty();
+        // A count that is older than the last piece is too small.
+        self.usage = counted.or(self.usage.take().filter(|_| !token));
         let text: String = parts.into_iter().filter(|part| !part.thought).filter_map(|part| part.text).collect();
         self.text.push_str(&text);
         Ok(Piece { token, text: Some(text).filter(|text| !text.is_empty()), is_last: false })
@@ -128,6 +133,10 @@ impl Said {
             None if self.blocked => Ok(Finish::Refused),
             reason => finish(reason),
         };
+        // Without a count there is no cost, and a cost that is not known must not pass as zero.
+        if usage.candidates_token_count.is_none() && !self.text.is_empty() {
+            return Err(Unreadable::Lacks("candidatesTokenCount"));
+        }
         let input = usage.prompt_token_count.saturating_add(usage.tool_use_prompt_token_count.unwrap_or(0));
         let tokens = Tokens {
             input,

@@ -26,6 +26,8 @@ const MAX_WORD: usize = 100;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) deadline: Instant,
+    /// From sending to the head of an answer that is no stream.
+    pub(super) response: Duration,
     /// From sending to the first token of a stream.
     pub(super) first_token: Duration,
     /// Between two pieces of an answer.
@@ -128,14 +130,13 @@ async fn exchange(
         .body(body);
     trace.sent = true;
     let sent = Instant::now();
-    let sending = request.send();
-    let response = match told {
+    let (awaited, patience) = match told {
         // The whole is made before the first byte comes.
-        None => sending.await,
-        Some(_) => match timeout_at(later(sent, bounds.first_token), sending).await {
-            Ok(response) => response,
-            Err(_) => return Err(stalled(target, FIRST, bounds.first_token)),
-        },
+        None => (HEAD, bounds.response),
+        Some(_) => (FIRST, bounds.first_token),
+    };
+    let Ok(response) = timeout_at(later(sent, patience), request.send()).await else {
+        return Err(stalled(target, awaited, patience));
     };
     let response = response.map_err(|error| {
         let error = broken(target, error);
@@ -219,6 +220,7 @@ async fn stream(
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
+const HEAD: &str = "response";
 const FIRST: &str = "first token";
 const MORE: &str = "next piece";
 /// For the end of a stream after its last event.

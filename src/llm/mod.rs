@@ -23,6 +23,7 @@ mod sse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -60,6 +61,8 @@ struct Inner {
     /// Of each attempt; the deadline is the call's own.
     pace: Bounds,
     hedge: bool,
+    /// One for each request under way.
+    turns: Semaphore,
     batch: Batch,
     max_output_tokens: u32,
     temperature: Option<f32>,
@@ -103,10 +106,12 @@ impl Client {
             },
             pace: Bounds {
                 deadline: Instant::now(),
+                response: ms(options.response_timeout_ms),
                 first_token: ms(options.first_token_timeout_ms),
                 idle: ms(options.idle_timeout_ms),
             },
             hedge: options.hedge,
+            turns: Semaphore::new(options.max_concurrent),
             batch: options.batch,
             max_output_tokens: options.max_output_tokens,
             temperature: options.temperature,

@@ -19,10 +19,16 @@ pub struct Options {
     pub timeout_ms: u64,
     /// The longest that connecting may take, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// The longest that an answer that is no stream may take to begin, in milliseconds: nearly all of the model's time. With
+    /// what is silent for longer the next model is asked.
+    pub response_timeout_ms: u64,
     /// The longest that a stream may take to its first token, in milliseconds. Some models think before it for long.
     pub first_token_timeout_ms: u64,
     /// The longest silence in the middle of an answer, in milliseconds.
     pub idle_timeout_ms: u64,
+    /// So many requests to models are under way at a time, of all calls of this worker together. The others wait, within
+    /// their own deadline.
+    pub max_concurrent: usize,
     /// Attempts on one model after the first, where another one can help: rate limits, overload, faults of the provider,
     /// broken connections.
     pub max_retries: u32,
@@ -85,8 +91,10 @@ impl Default for Options {
             // A long answer of a thinking model takes a minute and more; requests bring their own, shorter deadline.
             timeout_ms: 120_000,
             connect_timeout_ms: 5_000,
+            response_timeout_ms: 60_000,
             first_token_timeout_ms: 60_000,
             idle_timeout_ms: 30_000,
+            max_concurrent: 64,
             max_retries: 3,
             backoff_ms: 1_000,
             longest_backoff_ms: 30_000,
@@ -107,6 +115,7 @@ impl Options {
         for (key, value) in [
             ("timeout_ms", self.timeout_ms),
             ("connect_timeout_ms", self.connect_timeout_ms),
+            ("response_timeout_ms", self.response_timeout_ms),
             ("first_token_timeout_ms", self.first_token_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("batch.timeout_ms", self.batch.timeout_ms),
@@ -115,6 +124,9 @@ impl Options {
             if value == 0 {
                 return wrong(key, "must be more than 0");
             }
+        }
+        if !(1..=10_000).contains(&self.max_concurrent) {
+            return wrong("max_concurrent", "must be from 1 to 10000");
         }
         if self.max_retries > 20 {
             return wrong("max_retries", "must be at most 20");

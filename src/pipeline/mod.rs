@@ -448,7 +448,7 @@ impl Pipeline {
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
 
-    /// The request and each of its parts. Where money was spent, the record is written before the answer leaves.
+    /// The request and each of its parts. Where money was spent, or may have been, the record is written before the answer leaves.
     async fn record(
         &self,
         request: &Request,
@@ -466,10 +466,10 @@ impl Pipeline {
         }
         let whole = self.execution(request, &request.goal, name.task_key, answer, now);
         let whole = Execution { made_in, entry: whole.entry.or(stored), ..whole };
-        if answer.cost.0 == 0 {
+        if answer.cost.0 == 0 && answer.unknown.0 == 0 {
             self.recorder.record(Write::Execution(whole));
         } else if let Err(error) = self.recorder.record_durably(whole).instrument(debug_span!("commit")).await {
-            warn!(%error, cost = %answer.cost, "what a model call cost could not be written down");
+            warn!(%error, cost = %answer.cost, unknown = %answer.unknown, "what a model call cost could not be written down");
         }
     }
 

@@ -53,6 +53,7 @@ const ATTEMPT_SECONDS: &str = "tandem_model_attempt_seconds";
 const FIRST_TOKEN_SECONDS: &str = "tandem_model_first_token_seconds";
 const CIRCUIT: &str = "tandem_model_circuit";
 const COST: &str = "tandem_model_cost_nanodollars_total";
+const UNKNOWN_COST: &str = "tandem_model_unknown_cost_nanodollars_total";
 const TOKENS: &str = "tandem_model_tokens_total";
 const CACHE_LOOKUPS: &str = "tandem_cache_lookups_total";
 const CACHE_HITS: &str = "tandem_cache_hits_total";
@@ -107,6 +108,14 @@ pub const TABLE: &[Metric] = &[
         labels: &[],
         help: "What requests to models cost, exact, in billionths of a US dollar: divide by 1e9. Those whose cost nobody \
                knows (`cut`, `timed_out`, …) are not in it.",
+    },
+    Metric {
+        name: UNKNOWN_COST,
+        kind: Kind::Counter,
+        unit: "nanodollars",
+        labels: &[],
+        help: "The most that requests to models can have cost whose cost nobody knows, in billionths of a US dollar. The bill \
+               is between the other sum and both together.",
     },
     count(TOKENS, &["direction"], "Tokens that models counted, `input` and `output`."),
     count(
@@ -175,6 +184,7 @@ pub struct Meters {
     /// By method, then by language; the last language is every other one.
     requests: Vec<(Vec<Counter>, Histogram)>,
     cost: Counter,
+    unknown_cost: Counter,
     input_tokens: Counter,
     output_tokens: Counter,
     lookups: Counter,
@@ -267,6 +277,7 @@ impl Meters {
             handle,
             requests: Method::ALL.into_iter().map(of_method).collect(),
             cost: counter!(COST),
+            unknown_cost: counter!(UNKNOWN_COST),
             input_tokens: counter!(TOKENS, "direction" => "input"),
             output_tokens: counter!(TOKENS, "direction" => "output"),
             lookups: counter!(CACHE_LOOKUPS),
@@ -343,7 +354,10 @@ impl Meters {
         let outcome = attempt.outcome.as_str();
         counter!(ATTEMPTS, "provider" => provider, "model" => model, "outcome" => outcome).increment(1);
         histogram!(ATTEMPT_SECONDS, &labels).record(attempt.duration.as_secs_f64());
-        self.cost.increment(attempt.cost.map_or(0, |cost| cost.0));
+        match attempt.cost {
+            Some(cost) => self.cost.increment(cost.0),
+            None => self.unknown_cost.increment(attempt.worst.0),
+        }
         self.input_tokens.increment(attempt.counted.input.unwrap_or(0));
         self.output_tokens.increment(attempt.counted.output.unwrap_or(0));
         if let Some(first) = attempt.first_token {
@@ -434,6 +448,7 @@ mod tests {
             sent: true,
             counted: Counted { input: Some(10), output: Some(5), ..Counted::default() },
             cost: Some(NanoUsd(1_500)),
+            worst: NanoUsd(9_000),
             duration: Duration::from_millis(300),
             first_token: Some(Duration::from_millis(100)),
         }
@@ -485,6 +500,7 @@ mod tests {
         for line in [
             "tandem_requests_total{method=\"llm_assisted\",language=\"other\"} 1",
             "tandem_model_cost_nanodollars_total 1500",
+            "tandem_model_unknown_cost_nanodollars_total 9000",
             "tandem_model_attempts_total{provider=\"openai\",model=\"gpt-5-mini\",outcome=\"cut\"} 1",
             "tandem_model_tokens_total{direction=\"output\"} 5",
             "tandem_shed_total 7",

@@ -216,6 +216,15 @@ async fn what_is_no_answer_is_an_error() {
         uncounted.as_object_mut().unwrap().retain(|name, _| !name.starts_with("usage"));
         let error = refused(format, Reply::json(200, uncounted.to_string())).await;
         assert!(matches!(error, Error::Malformed { .. }), "an unknown cost must not pass as zero: {error:?}");
+        let (usage, output) = match format {
+            Anthropic => ("/usage", "output_tokens"),
+            OpenAi => ("/usage", "completion_tokens"),
+            Gemini => ("/usageMetadata", "candidatesTokenCount"),
+        };
+        let mut uncounted = format.good(format.stop());
+        uncounted.pointer_mut(usage).unwrap().as_object_mut().unwrap().remove(output).unwrap();
+        let error = refused(format, Reply::json(200, uncounted.to_string())).await;
+        assert!(matches!(error, Error::Malformed { .. }), "{format:?}: there is text, so there was output: {error:?}");
     }
 }
 

@@ -55,6 +55,12 @@ async fn never_more_run_than_allowed_and_as_many_as_that_do() {
     };
     let server = Server::start(slow).await;
     let many: Vec<Query> = (0..20).map(|n| Query { prompt: n.to_string(), ..Query::default() }).collect();
+    // The configuration's bound holds over whatever a sender asks for.
+    let options = Options { route: vec![OpenAi.model().into()], max_concurrent: 3, ..Options::default() };
+    let bounded = OpenAi.client_with(options, server.url());
+    let answers = bounded.query_parallel(many.clone(), 20, &soon(), NOW, |_, _| {}).await;
+    assert!(answers.iter().all(|answer| answer.is_success()));
+    assert_eq!(server.most_at_once(), 3);
     let begun = Instant::now();
     let answers = client(&server).query_parallel(many, 5, &soon(), NOW, |_, _| {}).await;
     assert!(answers.iter().all(|answer| answer.is_success()));

@@ -180,12 +180,8 @@ fn cut(format: Format, mode: Mode) -> Vec<Reply> {
     }
 }
 
-fn stalled_first(_: Format, mode: Mode) -> Vec<Reply> {
-    match mode {
-        // The whole is made before the first byte comes: only the deadline bounds that.
-        AtOnce => vec![],
-        Stream => vec![Reply::Stalled],
-    }
+fn stalled_first(_: Format, _: Mode) -> Vec<Reply> {
+    vec![Reply::Stalled]
 }
 
 fn slow(_: Format, mode: Mode) -> Vec<Reply> {
@@ -294,6 +290,7 @@ async fn asked(fault: &Fault, format: Format, mode: Mode, server: &Server) -> (R
     let options = Options {
         route: vec![format.model().into()],
         backoff_ms: 1,
+        response_timeout_ms: patience,
         first_token_timeout_ms: patience,
         idle_timeout_ms: patience,
         breaker: BreakerOptions { failures: 0, ..BreakerOptions::default() },

@@ -187,12 +187,29 @@ async fn a_call_never_goes_over_what_it_may_cost_whatever_its_attempts_came_to()
     let failed = client(&server).ask(&prompt(), &terms(worst.0 - 1), NOW).await.unwrap_err();
     assert!(matches!(failed.error, Error::OverCost { .. }), "{:?}", failed.error);
     assert_eq!((server.received().len(), failed.spent.attempts), (0, 0));
-    // The first attempt may have cost its worst: there is nothing left for a second.
+    // The first attempt may have cost its worst: there is nothing left for a second, and how it failed is told.
     let failed = client(&server).ask(&prompt(), &terms(2 * worst.0 - 1), NOW).await.unwrap_err();
-    assert!(matches!(failed.error, Error::OverCost { .. }), "{:?}", failed.error);
+    assert!(matches!(failed.error, Error::Interrupted { .. }), "{:?}", failed.error);
     assert_eq!((server.received().len(), failed.spent.unknown), (1, worst));
     server.says(good(OpenAi));
     assert!(client(&server).ask(&prompt(), &terms(worst.0), NOW).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_model_that_is_too_dear_is_left_for_a_cheaper_one() {
+    let (dear, cheap) = (Server::start(good(Anthropic)).await, Server::start(good(OpenAi)).await);
+    let servers = [(Anthropic, &dear), (OpenAi, &cheap)];
+    let worst = OpenAi.client_with(quick(OpenAi), cheap.url()).worst_case(&prompt(), NOW).unwrap();
+    let terms = Terms { max_cost: Some(worst), ..soon() };
+    let answer = along(quick(OpenAi), &servers).ask(&prompt(), &terms, NOW).await.unwrap();
+    assert_eq!((answer.provider.as_str(), dear.received().len()), ("openai", 0));
+    // Where the cheaper one failed, that is told, and not that the other one is too dear.
+    cheap.says(status(OpenAi, 500));
+    let options = Options { max_retries: 0, ..quick(OpenAi) };
+    let client = along(options, &[servers[1], servers[0]]);
+    let failed = client.ask(&prompt(), &terms, NOW).await.unwrap_err();
+    assert!(matches!(failed.error, Error::Status { status: 500, .. }), "{:?}", failed.error);
+    assert_eq!(dear.received().len(), 0);
 }
 
 #[tokio::test]

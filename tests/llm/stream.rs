@@ -137,6 +137,20 @@ async fn a_stream_that_was_cut_begins_anew_and_its_listener_is_told() {
 }
 
 #[tokio::test]
+async fn a_count_from_before_the_end_is_no_count() {
+    for (format, counted) in [(Anthropic, r#""usage":{"output_tokens":40}"#), (Gemini, r#""candidatesTokenCount":5,"#)]
+    {
+        let events = format.events(format.stop()).concat();
+        assert!(events.contains(counted), "{events}");
+        let rest = if format == Anthropic { r#""usage":{}"# } else { "" };
+        let (answer, _) = streamed(format, Reply::events([events.replace(counted, rest)])).await;
+        let failed = answer.unwrap_err();
+        assert!(matches!(failed.error, Error::Malformed { .. }), "{format:?}: {:?}", failed.error);
+        assert!(failed.spent.cost == NanoUsd::ZERO && failed.spent.unknown > NanoUsd::ZERO, "{format:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_truncated_stream_says_so() {
     for (format, word) in [(Anthropic, "max_tokens"), (OpenAi, "length"), (Gemini, "MAX_TOKENS")] {
         let (answer, _) = streamed(format, Reply::events(format.events(word))).await;

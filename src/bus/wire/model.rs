@@ -35,7 +35,7 @@ pub struct ModelOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = PLAIN))]
     pub model: Option<String>,
-    /// A JSON Schema that the answer must fit.
+    /// A JSON Schema that the answer must fit: at most 16 KiB, without recursion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<Map<String, Value>>,
     /// The most tokens that the answer may have.
@@ -125,6 +125,8 @@ pub(crate) struct Asked {
 /// Several that were checked.
 pub(crate) struct Batch {
     pub queries: Vec<Query>,
+    /// What the sender calls them.
+    list: &'static str,
     pub max_concurrent: Option<usize>,
     pub timeout: Option<Duration>,
     pub progress: Option<RequestId>,
@@ -132,6 +134,32 @@ pub(crate) struct Batch {
     pub use_context: bool,
     /// Of steps: the answers that are known.
     pub done: Vec<String>,
+}
+
+impl Asked {
+    /// The schemas, and where they stand: still to be [built](build).
+    pub(crate) fn schemas(&self) -> Vec<(String, Schema)> {
+        self.query.schema.iter().map(|schema| ("options.schema".to_owned(), schema.clone())).collect()
+    }
+}
+
+impl Batch {
+    /// As [`Asked::schemas`].
+    pub(crate) fn schemas(&self) -> Vec<(String, Schema)> {
+        let of = |(index, query): (usize, &Query)| {
+            query.schema.clone().map(|schema| (format!("{}[{index}].options.schema", self.list), schema))
+        };
+        self.queries.iter().enumerate().filter_map(of).collect()
+    }
+}
+
+/// Takes time that a receive loop does not have: off the asynchronous threads.
+pub(crate) fn build(schemas: &[(String, Schema)]) -> Result<(), Refusal> {
+    schemas.iter().try_for_each(|(path, schema)| schema.build().map_err(|error| bad_schema(path, &error)))
+}
+
+fn bad_schema(path: &str, error: &crate::llm::Error) -> Refusal {
+    Refusal::at(Code::InvalidField, path, format!("'{path}': {error}"))
 }
 
 pub(crate) fn model_query(body: &[u8]) -> Result<Asked, Refusal> {
@@ -147,7 +175,7 @@ pub(crate) fn batch(body: &[u8]) -> Result<Batch, Refusal> {
     let max_concurrent = whole(&mut fields, "max_concurrent", 1, MOST_CONCURRENT as u64)?.map(|n| n as usize);
     let (timeout, progress) = (ms(&mut fields, "timeout_ms", 1)?, id(&mut fields, "progress")?);
     fields.nothing_else()?;
-    Ok(Batch { queries, max_concurrent, timeout, progress, use_context: false, done: vec![] })
+    Ok(Batch { queries, list: "queries", max_concurrent, timeout, progress, use_context: false, done: vec![] })
 }
 
 pub(crate) fn steps(body: &[u8]) -> Result<Batch, Refusal> {
@@ -169,7 +197,7 @@ pub(crate) fn steps(body: &[u8]) -> Result<Batch, Refusal> {
     }
     let (timeout, progress) = (ms(&mut fields, "timeout_ms", 1)?, id(&mut fields, "progress")?);
     fields.nothing_else()?;
-    Ok(Batch { queries, max_concurrent: None, timeout, progress, use_context, done })
+    Ok(Batch { queries, list: "steps", max_concurrent: None, timeout, progress, use_context, done })
 }
 
 fn queries(fields: &mut Fields, name: &str) -> Result<Vec<Query>, Refusal> {
@@ -220,10 +248,7 @@ fn asked(fields: &mut Fields) -> Result<Asked, Refusal> {
     }
     let schema = match options.take("schema") {
         None => None,
-        Some(schema) => Some(Schema::new(&schema).map_err(|error| {
-            let path = options.path("schema");
-            Refusal::at(Code::InvalidField, &path, format!("'{path}': {error}"))
-        })?),
+        Some(schema) => Some(Schema::read(schema).map_err(|error| bad_schema(&options.path("schema"), &error))?),
     };
     let temperature = number(&mut options, "temperature", 0.0..=2.0, "a number from 0 to 2")?;
     let usd = number(&mut options, "max_cost_usd", 0.0..=1e9, "a number of US dollars, zero or more")?;
@@ -317,7 +342,7 @@ mod tests {
             (r#"{"prompt": "x", "options": {"temperature": 3}}"#, "options.temperature"),
             (r#"{"prompt": "x", "options": {"stream": true}}"#, "options.stream"),
             (r#"{"prompt": "x", "options": {"stream": "a.b"}}"#, "options.stream"),
-            (r#"{"prompt": "x", "options": {"schema": {"type": 5}}}"#, "options.schema"),
+            (r#"{"prompt": "x", "options": {"schema": {"$ref": "https://x"}}}"#, "options.schema"),
             (r#"{"prompt": "x", "options": {"max_cost_usd": -1}}"#, "options.max_cost_usd"),
             (
                 r#"{"prompt": "x", "options": {"messages": [{"role": "tool", "content": "x"}]}}"#,
@@ -326,6 +351,9 @@ mod tests {
         ] {
             assert_eq!(query(body), field, "{body}");
         }
+        let unbuilt = br#"{"steps": [{"prompt": "x"}, {"prompt": "x", "options": {"schema": {"type": 5}}}]}"#;
+        let refused = build(&steps(unbuilt).ok().unwrap().schemas()).unwrap_err();
+        assert_eq!(refused.field.unwrap(), "steps[1].options.schema");
         let several = |body: &str| batch(body.as_bytes()).err().unwrap().field.unwrap();
         assert_eq!(several("{}"), "queries");
         assert_eq!(several(r#"{"queries": [{"prompt": "x"}, {"prompt": 1}]}"#), "queries[1].prompt");

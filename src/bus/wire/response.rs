@@ -191,6 +191,7 @@ mod tests {
             model: Some("m-1".to_owned()),
             usage: Usage { input: 10, output: 5 },
             cost: NanoUsd(1_500_000),
+            unknown: NanoUsd::ZERO,
             evaluation: Some(Evaluation { quality: 0.75, parses: true, lines: 1, cyclomatic: Some(1) }),
             success: true,
             reason: None,
