@@ -296,7 +296,7 @@ fn bar(length: usize) -> ProgressBar {
 }
 
 fn print(index: usize, answer: &ModelAnswer) {
-    println!("## {}. {}\n", index + 1, answer.prompt);
+    println!("## {}. {}\n", index + 1, answer.prompt.as_deref().unwrap_or("(a long question)"));
     if let Some(text) = &answer.text {
         println!("{}\n", text.trim_end_matches('\n'));
     }
