@@ -43,7 +43,7 @@ fn fails(status: u16) -> Reply {
 
 /// A worker that asks a scripted provider: 3 dollars for a million tokens in, 15 out.
 async fn asking(nats: &Nats, place: &Place, provider: &Server) -> Running {
-    asking_with(place.config(nats), place, provider).await
+    Box::pin(asking_with(place.config(nats), place, provider)).await
 }
 
 async fn asking_with(mut config: Config, place: &Place, provider: &Server) -> Running {
@@ -101,7 +101,7 @@ async fn a_paid_answer_is_not_lost_to_a_question_that_makes_it_too_large() {
     let (nats, place) = (Nats::start().await, Place::new());
     let mut config = place.config(&nats);
     config.nats.max_body_bytes = 6 << 20;
-    let _worker = asking_with(config, &place, &provider).await;
+    let _worker = Box::pin(asking_with(config, &place, &provider)).await;
     let asker = Asker::of(&nats).await;
     // Twice in the answer, it is more than the 8 MiB that the server carries.
     let long = "why? ".repeat(1 << 20);
