@@ -189,6 +189,8 @@ impl Window {
             self.overrun |= !open && !slice.limited.has_come(cx);
             if ended && let Some(Mark::Missing) = slice.ended {
                 warn!(subject = self.subject, "the server does not say that a subscription has ended");
+                // What it still sends finds nobody here.
+                self.overrun = true;
             }
             if open && !ended {
                 n += 1;

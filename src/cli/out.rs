@@ -46,6 +46,9 @@ impl Out {
         for file in files(response)? {
             let path = folder.join(&file.path);
             check_place(folder, &path)?;
+            if path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
+                return Err(Error::Usage(format!("--out: nothing was written, {} is a folder", path.display())));
+            }
             if path.symlink_metadata().is_err() {
                 planned.push((file, path));
             } else if file.shared {
@@ -78,10 +81,17 @@ impl Out {
     }
 }
 
-/// A new file in place of what is there: a link is replaced, not followed.
+/// A new file in place of what is there: a link is replaced, not followed, and the old file stays until the new one is
+/// whole.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let _ = std::fs::remove_file(path);
-    std::fs::OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
+    let beside = path.with_file_name(format!(".tandem-{}", uuid::Uuid::now_v7()));
+    let written = std::fs::OpenOptions::new().write(true).create_new(true).open(&beside);
+    let done =
+        written.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| std::fs::rename(&beside, path));
+    if done.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    done
 }
 
 fn files(response: &Response) -> Result<Vec<Planned<'_>>, Error> {
@@ -93,6 +103,12 @@ fn files(response: &Response) -> Result<Vec<Planned<'_>>, Error> {
             return Err(Error::Usage(format!(
                 "--out: nothing was written, the answer names {path:?} as a file's place"
             )));
+        }
+        if let Some(other) =
+            found.iter().find(|f| f.path != path && (f.path.starts_with(&path) || path.starts_with(&f.path)))
+        {
+            let other = other.path.display();
+            return Err(Error::Usage(format!("--out: nothing was written, {path:?} and {other} can't both be files")));
         }
         if found.iter().all(|f| f.path != path) {
             found.push(Planned { path, text, shared });

@@ -53,7 +53,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Documentation,
-        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing",
+        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary",
     ),
     (
         TaskType::Configuration,
@@ -65,11 +65,11 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Performance,
-        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view",
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool",
     ),
     (
         TaskType::DataProcessing,
-        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|jsonl|upsert|worker pool|broadway",
+        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|jsonl|upsert|worker pool|broadway|totals",
     ),
 ];
 

@@ -131,10 +131,17 @@ impl Coordinator {
         tenant: &Tenant,
         now: Timestamp,
     ) -> HashMap<TaskId, Result<Answer, Declined>> {
-        let company = Company::of(dag);
-        let by_rules =
-            |task: &Task| self.agent.by_rules(&part_goal(goal, task), &company.of_part(&task.id), tenant, now);
-        dag.leaves().map(|task| (task.id.clone(), by_rules(task))).collect()
+        let mut company = Company::of(dag);
+        let mut found = HashMap::new();
+        let (last, first): (Vec<&Task>, Vec<&Task>) = dag.leaves().partition(|task| company.comes_last(&task.id));
+        for task in first.into_iter().chain(last) {
+            let answer = self.agent.by_rules(&part_goal(goal, task), &company.of_part(&task.id), tenant, now);
+            if let Some(template) = answer.as_ref().ok().and_then(|answer| answer.template.as_ref()) {
+                company.made(&task.id, template);
+            }
+            found.insert(task.id.clone(), answer);
+        }
+        found
     }
 
     /// Only where the rules can neither do the goal nor take it apart, and it is complex by its sender's word and by

@@ -130,11 +130,17 @@ impl Task<'_> {
         {
             from += 1;
         }
-        let acted = related < from || (at + 1..from).any(|i| lexicon::relates(&word(i).lower));
+        let acts = |i: usize| lexicon::relates(&word(i).lower) || lexicon::takes(&word(i).lower);
+        let acted = related < from || (at + 1..from).any(acts);
         let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|verb| word(at - 1).lower.starts_with(verb));
         // "an index to the orders table" names a thing, "a tool to resize images" does not.
         let thing = self.is(at, &["to"]) && self.is(at + 1, &["the", "our", "my"]);
-        (acted || heard || thing).then_some(from)
+        // "adds a column to orders": one word in the plural.
+        let added = self.is(at, &["to"])
+            && self.triggers.get(at.wrapping_sub(1)).is_some_and(|is_trigger| *is_trigger)
+            && word(from).lower.ends_with('s')
+            && self.phrase(from, |i| self.is_usable(i)).len() == 1;
+        (acted || heard || thing || added).then_some(from)
     }
 
     /// "an *order events* consumer", "table *orders*".
@@ -158,7 +164,12 @@ impl Task<'_> {
     fn object(&self) -> Option<Range<usize>> {
         let first = self.words.iter().position(|w| !w.is_filler())?;
         let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
-        let from = (first + 1..self.words.len()).find(|&i| !self.is(i, &["a", "an", "the", "our", "my"]))?;
+        // "stream and parse log entries": the last of the verbs takes it.
+        let passed = |i: usize| {
+            self.is(i, &["a", "an", "the", "our", "my", "and"])
+                || (self.taken[i] && lexicon::takes(&self.words[i].lower))
+        };
+        let from = (first + 1..self.words.len()).find(|&i| !passed(i))?;
         let phrase = self.phrase(from, |i| self.is_usable(i));
         (takes && self.is_named(&phrase)).then_some(phrase)
     }

@@ -18,6 +18,8 @@ pub struct Reading {
     /// One of the unknown words weighs more than its share: it turns the meaning of the whole ("without", "only"), or
     /// it names something in particular (Redis, 500, "a.b").
     pub limited: bool,
+    /// Words that are the template's triggers: the more of them, the more it is made for the task.
+    pub triggered: usize,
 }
 
 impl Reading {
@@ -94,7 +96,8 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     let of_field = |w: &Word| fields::is_detail(&w.lower) || (lists_fields && fields::is_type(&w.lower));
     let turns = |w: &Word| LIMITERS.contains(&w.lower.as_str()) || lexicon::is_foreign(&w.lower);
     let limited = !destroys.is_empty() || left.iter().any(|w| turns(w) || particular(w) || of_field(w));
-    Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited })
+    let triggered = words.iter().zip(&triggers).filter(|(word, is_trigger)| **is_trigger && !word.is_filler()).count();
+    Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited, triggered })
 }
 
 /// Verbs for code or data that exist, where they are the order itself ("remove the consumer"), and those that spare

@@ -1,5 +1,6 @@
 //! Which template answers a task, if any. Decides; renders nothing.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use rand::Rng;
@@ -127,12 +128,16 @@ pub fn select<'a>(
         });
         return declined(why.unwrap_or(Declined::NoTemplate), candidates);
     };
-    // The equals of the first: same node, as many words understood.
+    // The equals of the first: same node, as many words understood, as much made for them.
     let (node, unknown) = ((first.task_type, first.level), first.reading.unknown.len());
+    let triggered = first.reading.triggered;
     let equals: Vec<usize> = (0..candidates.len())
         .filter(|&i| {
             let c = &candidates[i];
-            fits(c) && (c.task_type, c.level) == node && c.reading.unknown.len() == unknown
+            fits(c)
+                && (c.task_type, c.level) == node
+                && c.reading.unknown.len() == unknown
+                && c.reading.triggered == triggered
         })
         .collect();
     let scores: Vec<Option<f64>> = equals.iter().map(|&i| candidates[i].score).collect();
@@ -140,7 +145,8 @@ pub fn select<'a>(
     Selected { task_type: node.0, types, chosen, others: candidates, declined: None }
 }
 
-/// Every template on the walk that reads the task, nearest node first, best understood first within a node.
+/// Every template on the walk that reads the task, nearest node first, best understood first within a node, then
+/// the one that more of the words trigger.
 fn read_all<'a>(
     words: &[Word],
     demands: &[Word],
@@ -164,7 +170,7 @@ fn read_all<'a>(
                 let score = knowledge.figures.get(&edge).map(|stats| graph::score(stats, knowledge.now));
                 found.push(Candidate { template, task_type: *task_type, level, reading, score });
             }
-            found[from..].sort_by_key(|c| c.reading.unknown.len());
+            found[from..].sort_by_key(|c| (c.reading.unknown.len(), Reverse(c.reading.triggered)));
         }
     }
     found

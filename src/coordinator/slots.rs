@@ -110,6 +110,11 @@ impl Filled {
         self.0.get(&key) == defaults.0.get(&key)
     }
 
+    /// Whether no task names the path: it is absent, or what follows from the name.
+    pub(super) fn is_derived_path(&self, name: &Noun) -> bool {
+        self.0.get("path").is_none_or(|path| *path == derived_path(name))
+    }
+
     pub(super) fn has(&self, slot: Slot) -> bool {
         self.0.contains_key(&slot.to_string())
     }
@@ -124,14 +129,14 @@ impl Filled {
                 continue;
             }
             let derived = self.name().and_then(|name| {
-                Some(match slot {
+                Some(Value::Text(match slot {
                     Slot::Subject => name.dotted().to_owned(),
                     Slot::Queue => format!("{}-workers", name.kebab()),
-                    Slot::Path => format!("/{}", name.many_kebab()),
+                    Slot::Path => return Some(derived_path(name)),
                     _ => return None,
-                })
+                }))
             });
-            self.set(&slot.to_string(), Value::Text(derived.ok_or(*slot)?));
+            self.set(&slot.to_string(), derived.ok_or(*slot)?);
         }
         Ok(())
     }
@@ -148,6 +153,11 @@ impl fmt::Display for Slot {
             Self::Fields => "fields",
         })
     }
+}
+
+/// The path of what has this name, where no task names one.
+pub(super) fn derived_path(name: &Noun) -> Value {
+    Value::Text(format!("/{}", name.many_kebab()))
 }
 
 /// What words are to a template.
@@ -192,7 +202,7 @@ pub(super) fn fill(
     filled
 }
 
-type Found = Option<(Value, Range<usize>)>;
+pub(super) type Found = Option<(Value, Range<usize>)>;
 
 /// "port 8080", "port=8080", "listening at 8080", "on :8080", "on 8080".
 fn port(words: &[Word]) -> Found {
@@ -244,7 +254,7 @@ fn queue(words: &[Word]) -> Found {
     })
 }
 
-fn path(words: &[Word]) -> Found {
+pub(super) fn path(words: &[Word]) -> Found {
     let at = words.iter().position(|w| w.form == Form::Path)?;
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'.');
     let trimmed = words[at].text.trim_end_matches('/');

@@ -136,6 +136,13 @@ impl Store {
 }
 
 impl Call {
+    /// What frees the id again that a request claimed; nothing where it claimed none. A submit's claim stays: its next
+    /// delivery takes it over.
+    pub(super) fn undoing(&self, outcome: &Outcome) -> Option<Self> {
+        let claimed = matches!(self.does, Does::Claim { delivery: None, .. }) && outcome.held;
+        claimed.then(|| Self::new(&self.tenant, &self.id, &self.holder, Does::Release))
+    }
+
     fn new(tenant: &Tenant, id: &RequestId, holder: &CorrelationId, does: Does) -> Self {
         Self { tenant: tenant.clone(), id: id.clone(), holder: holder.clone(), does }
     }

@@ -79,9 +79,14 @@ impl Store {
         });
         let failed = match self.write_once(&calls).await {
             Ok(outcomes) => {
+                let mut abandoned = vec![];
                 for (waiting, outcome) in calls.into_iter().zip(outcomes) {
-                    let _gone = waiting.done.send(Ok(outcome));
+                    let undoing = waiting.call.undoing(&outcome);
+                    if waiting.done.send(Ok(outcome)).is_err() {
+                        abandoned.extend(undoing);
+                    }
                 }
+                self.undo(abandoned).await;
                 return;
             }
             Err(error) => error,
@@ -98,6 +103,17 @@ impl Store {
         for waiting in calls {
             let error = Error::Shared { action: waiting.action, source: failed.clone() };
             let _gone = waiting.done.send(Err(error));
+        }
+    }
+
+    /// Who went away while his claim was written holds it without knowing; his own release may have come before it.
+    async fn undo(&self, abandoned: Vec<Call>) {
+        for call in abandoned {
+            let (done, _) = oneshot::channel();
+            let free = Waiting { action: "free an abandoned id", call, done };
+            if let Err(error) = self.write_once(std::slice::from_ref(&free)).await {
+                tracing::warn!(%error, "an abandoned id could not be freed; its lease will lapse");
+            }
         }
     }
 

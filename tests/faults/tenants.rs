@@ -112,7 +112,7 @@ async fn tenants_that_want_all_get_alike_whatever_their_manners() {
         }
     }));
     let stop = async {
-        tokio::time::sleep(Duration::from_secs(size(4, 60))).await;
+        tokio::time::sleep(Duration::from_secs(size(8, 60))).await;
         over.store(true, Ordering::Relaxed);
     };
     let (done, ()) = tokio::join!(floods, stop);

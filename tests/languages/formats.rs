@@ -16,6 +16,8 @@ pub fn check<'a>(rendered: impl IntoIterator<Item = &'a Rendered>, table: &mut T
             name if name.starts_with("Dockerfile") || name.ends_with("Dockerfile") => {
                 ("Dockerfile", dockerfile(&one.text))
             }
+            "Makefile" => ("Makefile", makefile(&one.text)),
+            name if name.ends_with(".service") => ("systemd's syntax", unit(&one.text)),
             // A query beside a program in another language.
             _ if !matches!(other_language(one), Language::Other(_)) => {
                 let error = first_error(&one.text, &one.language, one.file.as_deref());
@@ -47,6 +49,35 @@ fn yaml(text: &str) -> Result<(), String> {
 
 fn json(text: &str) -> Result<(), String> {
     serde_json::from_str::<serde_json::Value>(text).map(drop).map_err(|error| error.to_string())
+}
+
+/// A line is a comment, a setting, a target, or the recipe of one, which begins with a tab.
+fn makefile(text: &str) -> Result<(), String> {
+    let mut has_target = false;
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let known = match line.strip_prefix('\t') {
+            Some(recipe) => has_target && !recipe.trim().is_empty(),
+            None => !line.starts_with(' ') && line.contains([':', '=']),
+        };
+        if !known {
+            return Err(format!("neither a setting nor a target nor its recipe: {line:?}"));
+        }
+        has_target |= !line.starts_with('\t') && line.contains(':') && !line.contains('=');
+    }
+    if has_target { Ok(()) } else { Err("there is no target in it".to_owned()) }
+}
+
+/// Sections of `Key=value`, and a command to run.
+fn unit(text: &str) -> Result<(), String> {
+    let mut section = "";
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if section.is_empty() || !line.contains('=') || line.starts_with(char::is_lowercase) {
+            return Err(format!("no setting of a section: {line:?}"));
+        }
+    }
+    if text.contains("\nExecStart=/") && section == "Install" { Ok(()) } else { Err("it starts nothing".to_owned()) }
 }
 
 fn toml(text: &str) -> Result<(), String> {
@@ -103,8 +134,9 @@ fn dockerfile(text: &str) -> Result<(), String> {
         }
         match *instruction {
             "FROM" => {
-                let name = rest.iter().position(|word| *word == "AS").and_then(|at| rest.get(at + 1));
-                stages.push(name.map_or(String::new(), |name| (*name).to_owned()));
+                // "FROM --platform=… image AS name"
+                let named = rest.iter().position(|word| word.eq_ignore_ascii_case("as"));
+                stages.push(named.and_then(|at| rest.get(at + 1)).map_or(String::new(), |name| (*name).to_owned()));
                 user = None;
             }
             "USER" => user = Some(rest[0].to_owned()),

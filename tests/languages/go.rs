@@ -28,13 +28,11 @@ const MODULES: [(&str, &str); 4] = [
 /// One module with a folder for each rendering.
 fn written(rendered: &[Rendered]) -> PathBuf {
     let folder = tool::fresh("go");
-    let shapes = root().join("tests/languages/go/shapes");
     let mut module = "module example.com/app\n\ngo 1.25\n".to_owned();
-    for (path, shape) in MODULES {
-        let shape = shapes.join(shape);
+    for (path, _) in MODULES {
         module.push_str(&format!("\nrequire {path} v{}.0.0\n", if path.ends_with("/v5") { 5 } else { 0 }));
-        module.push_str(&format!("\nreplace {path} => {}\n", shape.display()));
     }
+    module.push_str(&replacements());
     tool::write(&folder, "go.mod", &module);
     for one in rendered {
         tool::write(&folder, &source(one), &one.text);
@@ -44,6 +42,12 @@ fn written(rendered: &[Rendered]) -> PathBuf {
         }
     }
     folder
+}
+
+/// What puts the shapes in place of the modules, for a `go.mod`.
+pub fn replacements() -> String {
+    let shapes = root().join("tests/languages/go/shapes");
+    MODULES.iter().map(|(path, shape)| format!("\nreplace {path} => {}\n", shapes.join(shape).display())).collect()
 }
 
 fn source(one: &Rendered) -> String {
@@ -117,7 +121,7 @@ fn tests(rendered: &[Rendered], folder: &Path, table: &mut Table) {
 }
 
 /// A program of Go's, which asks no proxy for anything.
-fn go(program: &str, folder: &Path) -> Command {
+pub fn go(program: &str, folder: &Path) -> Command {
     let scripts = installed("go").join("lib");
     let bin = std::fs::read_dir(&scripts)
         .into_iter()

@@ -14,6 +14,7 @@
     reason = "a test"
 )]
 
+mod compound;
 mod elixir;
 mod formats;
 mod go;

@@ -119,10 +119,10 @@ async fn one_deadline_is_over_all_attempts() {
     for format in FORMATS {
         let server = Server::start(Reply::Stalled).await;
         let begun = Instant::now();
-        let terms = by(begun + Duration::from_millis(400));
+        let terms = by(begun + Duration::from_millis(1_500));
         let failed = format.client_with(quick(format), server.url()).ask(&prompt(), &terms, NOW).await.unwrap_err();
         assert!(matches!(failed.error, Error::Timeout { .. }), "{:?}", failed.error);
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(begun.elapsed() < Duration::from_secs(5));
         assert!(failed.spent.unknown > NanoUsd::ZERO, "it was sent, and nobody knows what it cost");
     }
 }

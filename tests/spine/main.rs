@@ -27,6 +27,7 @@ mod lineage;
 mod meaning;
 mod model;
 mod operate;
+mod out;
 mod share;
 mod verdict;
 mod whole;

@@ -194,7 +194,13 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     let head = content.first().is_some_and(|w| !types_of(w).is_empty());
     // "a shop: orders table, products table"
     let ends_in_kind = content.len() <= 3 && content.last().is_some_and(|w| !types_of(w).is_empty());
-    let alongside = may_come_along && comes_along(task_type) && content.len() <= 4 && !joined.is_empty();
+    // "a Makefile with build, test and lint", "a pyproject.toml with ruff and pytest" speak of tests that exist.
+    let mentions = task_type == TaskType::Testing
+        && last.is_some_and(|l| {
+            matches!(l.task_type, TaskType::Devops | TaskType::Configuration)
+                && (joined == "with" || l.text.contains(" with "))
+        });
+    let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
     // "a consumer for order and table events" has no table; "a REST API and database for orders" has a database.
     let beside = head && last.is_some_and(|l| l.task_type != task_type && (l.name.is_none() || name.is_some()));
     let stands = alongside
