@@ -160,6 +160,7 @@ fn answer(text: &str) -> Answer {
         model: None,
         usage: Usage::default(),
         cost: NanoUsd::ZERO,
+        unknown: NanoUsd::ZERO,
         evaluation: None,
         success: true,
         reason: None,

@@ -288,8 +288,8 @@ impl Shared {
         };
         let served = match served {
             // Storing asks the server and waits: not on the loop.
-            Served::Now(Ok(Reply(body))) if back.must_store(&self.connection.client, &body) => {
-                Served::Later { work: Box::pin(std::future::ready(Ok(Reply(body)))), timeout: objects::LIMIT }
+            Served::Now(Ok(reply)) if back.must_store(&self.connection.client, &reply.body) => {
+                Served::Later { work: Box::pin(std::future::ready(Ok(reply))), timeout: objects::LIMIT }
             }
             served => served,
         };
@@ -336,10 +336,16 @@ impl Shared {
     async fn finish(&self, tally: &Tally, back: &Back, outcome: Result<Reply, Refusal>, received: Instant) {
         let client = &self.connection.client;
         let sent = match outcome {
-            Ok(Reply(body)) => match back.answer(client, body, self.provision).await {
-                Err(Unsent::TooLarge(refusal)) => self.refuse(tally, back, &refusal).await,
-                sent => sent,
-            },
+            Ok(Reply { body, shorter }) => {
+                let mut sent = back.answer(client, body, self.provision).await;
+                if let (Err(Unsent::TooLarge(_)), Some(shorter)) = (&sent, shorter) {
+                    sent = back.answer(client, shorter, self.provision).await;
+                }
+                match sent {
+                    Err(Unsent::TooLarge(refusal)) => self.refuse(tally, back, &refusal).await,
+                    sent => sent,
+                }
+            }
             Err(refusal) => self.refuse(tally, back, &refusal).await,
         };
         tally.took(received.elapsed());

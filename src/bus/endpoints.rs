@@ -174,12 +174,31 @@ impl Call {
 }
 
 /// An answer's bytes; never empty.
-pub struct Reply(pub(super) Vec<u8>);
+pub struct Reply {
+    pub(super) body: Vec<u8>,
+    /// What can go in its place where the server can't carry it.
+    pub(super) shorter: Option<Vec<u8>>,
+}
 
 impl Reply {
     pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
         let bytes = serde_json::to_vec(value);
-        bytes.map(Self).map_err(|error| Refusal::new(Code::Internal, format!("write the answer as JSON: {error}")))
+        let body = bytes.map_err(|error| Refusal::new(Code::Internal, format!("write the answer as JSON: {error}")))?;
+        Ok(Self { body, shorter: None })
+    }
+
+    /// Where it has more bytes than `most`, with the shortened one at hand.
+    pub(super) fn json_or_shorter<T: Serialize>(
+        mut value: T,
+        most: usize,
+        shorten: impl FnOnce(&mut T),
+    ) -> Result<Self, Refusal> {
+        let reply = Self::json(&value)?;
+        if reply.body.len() <= most {
+            return Ok(reply);
+        }
+        shorten(&mut value);
+        Ok(Self { shorter: Some(Self::json(&value)?.body), ..reply })
     }
 }
 

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Subject};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::endpoints::{Call, Endpoint, Reply, Served};
 use super::job::progress_subject;
+use super::reply::most;
 use super::wire::{self, Code, Progress, Refusal, State};
 use crate::domain::{RequestId, Timestamp};
 use crate::llm::{Answered, Listener, Schema, Terms};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{ModelAnswer, ModelAnswers, ModelSteps, Pipeline};
 
 /// So much text goes into one message, in bytes; a model writes less between two.
 const MOST_TEXT: usize = 32 << 10;
@@ -25,12 +27,13 @@ pub(super) fn query(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> En
             let timeout = asked.query.timeout.unwrap_or(pipeline.query_timeout()).min(pipeline.query_timeout());
             let (pipeline, client) = (pipeline.clone(), client.clone());
             within(call, timeout, asked.schemas(), move |call, terms| async move {
+                let most = most(&client);
                 let (teller, telling) = Teller::new(client, asked.stream.as_ref(), &call);
                 let listener = asked.stream.is_some().then(|| teller.listener());
                 drop(teller);
                 let terms = Terms { listener, ..terms };
                 let (answer, ()) = tokio::join!(pipeline.query_model(asked.query, terms, call.now), telling);
-                Reply::json(&answer)
+                Reply::json_or_shorter(answer, most, ModelAnswer::shorten)
             })
         }
     })
@@ -38,30 +41,38 @@ pub(super) fn query(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> En
 
 /// Questions beside each other.
 pub(super) fn parallel(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> Endpoint {
-    several(row, pipeline, client, wire::batch, |pipeline, batch, terms, now, teller| async move {
-        let told = |index, answer: &Answered| teller.ended(index, answer);
-        Reply::json(&pipeline.query_models(batch.queries, batch.max_concurrent, &terms, now, told).await)
-    })
+    several(
+        row,
+        pipeline,
+        client,
+        wire::batch,
+        ModelAnswers::shorten,
+        |pipeline, batch, terms, now, teller| async move {
+            let told = |index, answer: &Answered| teller.ended(index, answer);
+            pipeline.query_models(batch.queries, batch.max_concurrent, &terms, now, told).await
+        },
+    )
 }
 
 /// Questions after each other.
 pub(super) fn steps(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> Endpoint {
-    several(row, pipeline, client, wire::steps, |pipeline, batch, terms, now, teller| async move {
+    several(row, pipeline, client, wire::steps, ModelSteps::shorten, |pipeline, batch, terms, now, teller| async move {
         let told = |index, answer: &Answered| teller.ended(index, answer);
-        let steps = pipeline.query_steps(batch.queries, batch.use_context, batch.done, &terms, now, told);
-        Reply::json(&steps.await)
+        pipeline.query_steps(batch.queries, batch.use_context, batch.done, &terms, now, told).await
     })
 }
 
-fn several<F>(
+fn several<T, F>(
     row: Endpoint<()>,
     pipeline: Pipeline,
     client: Client,
     read: fn(&[u8]) -> Result<wire::Batch, Refusal>,
+    shorten: fn(&mut T),
     answer: fn(Pipeline, wire::Batch, Terms, Timestamp, Teller) -> F,
 ) -> Endpoint
 where
-    F: Future<Output = Result<Reply, Refusal>> + Send + 'static,
+    T: Serialize + Send + 'static,
+    F: Future<Output = T> + Send + 'static,
 {
     row.served(move |call| match read(call.body()) {
         Err(refusal) => refusal.into(),
@@ -69,9 +80,10 @@ where
             let timeout = batch.timeout.unwrap_or(pipeline.batch_timeout());
             let (pipeline, client) = (pipeline.clone(), client.clone());
             within(call, timeout, batch.schemas(), move |call, terms| async move {
+                let most = most(&client);
                 let (teller, telling) = Teller::new(client, batch.progress.as_ref(), &call);
-                let (reply, ()) = tokio::join!(answer(pipeline, batch, terms, call.now, teller), telling);
-                reply
+                let (answers, ()) = tokio::join!(answer(pipeline, batch, terms, call.now, teller), telling);
+                Reply::json_or_shorter(answers, most, shorten)
             })
         }
     })

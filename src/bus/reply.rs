@@ -157,7 +157,7 @@ impl Back {
 }
 
 /// The largest body that the server carries with our headers.
-fn most(client: &Client) -> usize {
+pub(super) fn most(client: &Client) -> usize {
     client.max_payload().saturating_sub(HEADER_ROOM)
 }
 

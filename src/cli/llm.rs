@@ -144,6 +144,8 @@ async fn query(arguments: QueryArguments, variables: &Variables) -> Result<Ended
     let mut asked = options.query(prompt)?;
     let client = connect(variables).await?;
     let streams = stream && !common.json;
+    // Of the last attempt.
+    let mut printed = String::new();
     let said = if streams {
         let id = RequestId::generate();
         asked.options = Some(ModelOptions {
@@ -156,9 +158,11 @@ async fn query(arguments: QueryArguments, variables: &Variables) -> Result<Ended
             if let (State::Writing, Some(text)) = (progress.state, &progress.text) {
                 if progress.attempt != Some(attempt) {
                     attempt = progress.attempt.unwrap_or(attempt);
+                    printed.clear();
                     eprintln!("\nthe answer broke off and begins anew:");
                 }
                 print!("{text}");
+                printed.push_str(text);
                 // A pipe that is closed is seen by the next print.
                 let _ = std::io::stdout().flush();
             }
@@ -175,13 +179,22 @@ async fn query(arguments: QueryArguments, variables: &Variables) -> Result<Ended
     let Answered::Ok(answer) = answered else { return Ok(Ended::Refused) };
     if !common.json {
         if streams {
-            println!();
+            println!("{}", missed(&printed, answer.text.as_deref()));
         } else if let Some(text) = &answer.text {
             println!("{}", text.trim_end_matches('\n'));
         }
         eprintln!("\n{}", line(&answer));
     }
     Ok(if answer.success { Ended::Well } else { Ended::Undone })
+}
+
+/// What is still to be printed of an answer. What comes as it is written is sent once: it may lack a piece, or its end.
+fn missed(printed: &str, text: Option<&str>) -> String {
+    let Some(text) = text else { return String::new() };
+    match text.strip_prefix(printed) {
+        Some(rest) => rest.to_owned(),
+        None => format!("\n\nThat lacks something. The answer is:\n\n{text}"),
+    }
 }
 
 async fn parallel(arguments: ParallelArguments, variables: &Variables) -> Result<Ended, Error> {
@@ -296,7 +309,7 @@ fn bar(length: usize) -> ProgressBar {
 }
 
 fn print(index: usize, answer: &ModelAnswer) {
-    println!("## {}. {}\n", index + 1, answer.prompt);
+    println!("## {}. {}\n", index + 1, answer.prompt.as_deref().unwrap_or("(a long question)"));
     if let Some(text) = &answer.text {
         println!("{}\n", text.trim_end_matches('\n'));
     }
@@ -311,5 +324,18 @@ fn line(answer: &ModelAnswer) -> String {
     match &answer.error {
         None => format!("{by}{time}, {cost}{attempts} ({})", answer.session_id),
         Some(error) => format!("failed: {} ({}), {cost}{attempts} ({})", error.message, error.code, answer.session_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missed;
+
+    #[test]
+    fn what_was_not_printed_is_printed_at_the_end() {
+        assert_eq!(missed("The sky", Some("The sky")), "");
+        assert_eq!(missed("The ", Some("The sky")), "sky");
+        assert!(missed("The blue", Some("The sky is blue")).ends_with("\nThe sky is blue"));
+        assert_eq!(missed("The", None), "");
     }
 }

@@ -1,4 +1,4 @@
-//! One attempt at asking a model, as the ledger keeps it.
+//! One attempt at asking a model. It is logged and counted.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ use crate::retry::{self, Next};
 #[derive(Debug, Clone)]
 pub struct Terms {
     pub tenant: Tenant,
-    /// Names the call in the log and in the ledger.
+    /// Names the call in the log.
     pub correlation_id: CorrelationId,
     /// Of all attempts and pauses together; the configured timeout can only shorten it.
     pub deadline: Instant,

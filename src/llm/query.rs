@@ -35,7 +35,7 @@ pub struct Answered {
     /// The conversation that was had, the answer at its end where there is one.
     pub messages: Vec<Message>,
     pub outcome: Result<Completion, Failed>,
-    /// Names the query in the log and in the ledger.
+    /// Names the query in the log.
     pub session_id: CorrelationId,
 }
 

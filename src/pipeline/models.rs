@@ -11,15 +11,15 @@ use crate::llm::{Answered, Finish, Query, Spent, Terms};
 /// What came of one query.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ModelAnswer {
-    /// As it was asked.
-    pub prompt: String,
+    /// As it was asked. Null where the answer would be too large to be sent with it.
+    pub prompt: Option<String>,
     /// True where the model ended by itself and said something, and it fits the schema if there is one.
     pub success: bool,
     /// What the model said; it may be cut where `success` is false. Null where there is no answer.
     pub text: Option<String>,
-    /// The conversation, the answer at its end.
-    pub messages: Vec<Message>,
-    /// Names the query in the worker's log and in the ledger.
+    /// The conversation, the answer at its end. Null where `prompt` is.
+    pub messages: Option<Vec<Message>>,
+    /// Names the query in the worker's log. Nothing else keeps it: there is no ledger of these queries yet.
     pub session_id: String,
     /// As the provider names it.
     pub model: Option<String>,
@@ -143,6 +143,25 @@ impl Pipeline {
     }
 }
 
+impl ModelAnswer {
+    /// Leaves out what the sender knows: what a model said is paid for, and must not be lost because its question was long.
+    pub fn shorten(&mut self) {
+        (self.prompt, self.messages) = (None, None);
+    }
+}
+
+impl ModelAnswers {
+    pub fn shorten(&mut self) {
+        self.results.iter_mut().for_each(ModelAnswer::shorten);
+    }
+}
+
+impl ModelSteps {
+    pub fn shorten(&mut self) {
+        self.results.iter_mut().for_each(ModelAnswer::shorten);
+    }
+}
+
 impl From<Answered> for ModelAnswer {
     fn from(answered: Answered) -> Self {
         let success = answered.is_success();
@@ -151,10 +170,10 @@ impl From<Answered> for ModelAnswer {
         let Spent { cost, unknown, attempts, .. } = spent;
         let known = (unknown == NanoUsd::ZERO).then_some(cost);
         let unanswered = Self {
-            prompt,
+            prompt: Some(prompt),
             success,
             text: None,
-            messages,
+            messages: Some(messages),
             session_id: session_id.to_string(),
             model: None,
             provider: None,

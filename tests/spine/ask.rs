@@ -43,7 +43,10 @@ fn fails(status: u16) -> Reply {
 
 /// A worker that asks a scripted provider: 3 dollars for a million tokens in, 15 out.
 async fn asking(nats: &Nats, place: &Place, provider: &Server) -> Running {
-    let mut config = place.config(nats);
+    Box::pin(asking_with(place.config(nats), place, provider)).await
+}
+
+async fn asking_with(mut config: Config, place: &Place, provider: &Server) -> Running {
     let price = PriceOverride { input_usd_per_mtok: 3.0, output_usd_per_mtok: 15.0 };
     config.llm.prices = [(MODEL.to_owned(), price)].into();
     config.llm.route = vec![MODEL.to_owned()];
@@ -90,6 +93,41 @@ async fn a_question_is_answered_with_its_text_tokens_and_exact_cost() {
     assert_eq!(asker.ask("llm.query.acme", &json!({"prompt": "why?"})).await["success"], true);
     let (status, error) = asker.refused("llm.query", &json!({"prompt": "why?", "options": {"max_token": 5}})).await;
     assert_eq!((status.as_str(), &error["field"]), ("400", &json!("options.max_token")));
+}
+
+#[tokio::test]
+async fn a_paid_answer_is_not_lost_to_a_question_that_makes_it_too_large() {
+    let provider = Server::start(says("because")).await;
+    let (nats, place) = (Nats::start().await, Place::new());
+    let mut config = place.config(&nats);
+    config.nats.max_body_bytes = 6 << 20;
+    let _worker = Box::pin(asking_with(config, &place, &provider)).await;
+    let asker = Asker::of(&nats).await;
+    // Twice in the answer, it is more than the 8 MiB that the server carries.
+    let long = "why? ".repeat(1 << 20);
+    let answer = asker.ask("llm.query", &json!({ "prompt": long })).await;
+    assert_eq!((&answer["text"], &answer["cost_nanodollars"]), (&json!("because"), &json!(6_000_000)));
+    assert_eq!((&answer["prompt"], &answer["messages"]), (&Value::Null, &Value::Null));
+    let answer = asker.ask("llm.pipeline", &json!({ "steps": [{"prompt": long}] })).await;
+    assert_eq!((&answer["done"], &answer["results"][0]["prompt"]), (&json!(["because"]), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_schema_that_is_wrong_is_refused_where_it_stands() {
+    let provider = Server::start(says("{}")).await;
+    let (nats, place) = (Nats::start().await, Place::new());
+    let _worker = asking(&nats, &place, &provider).await;
+    let asker = Asker::of(&nats).await;
+    let query = |schema: Value| json!({"prompt": "why?", "options": {"schema": schema}});
+    assert_eq!(asker.ask("llm.query", &query(json!({"type": "object"}))).await["success"], true);
+    for schema in [json!({"type": 5}), json!({"allOf": [{"$ref": "#"}]})] {
+        let (status, error) = asker.refused("llm.query", &query(schema.clone())).await;
+        assert_eq!((status.as_str(), &error["field"]), ("400", &json!("options.schema")));
+        let steps = json!({"steps": [{"prompt": "why?"}, query(schema)]});
+        let (status, error) = asker.refused("llm.pipeline", &steps).await;
+        assert_eq!((status.as_str(), &error["field"]), ("400", &json!("steps[1].options.schema")));
+    }
+    assert_eq!(provider.received().len(), 1);
 }
 
 #[tokio::test]
