@@ -166,7 +166,6 @@ fn answer(text: &str) -> Answer {
         reason: None,
         parts: Vec::new(),
         project: vec![],
-        unknown: NanoUsd::ZERO,
         notes: vec!["read as Rust".to_owned()],
         hit: None,
         time: Duration::ZERO,
