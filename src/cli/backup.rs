@@ -24,6 +24,6 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<Ended, Error> {
     let config = Config::load(variables)?;
     let bytes = Store::back_up(&config.database, &arguments.file).await?;
-    println!("{}: {bytes} bytes", arguments.file.display());
+    say!("{}: {bytes} bytes", arguments.file.display());
     Ok(Ended::Well)
 }

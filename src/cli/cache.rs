@@ -29,10 +29,10 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
             let answered: Answered<Value> = common.ask(variables, "cache.stats", &json!({})).await?;
             if let (Answered::Ok(stats), false) = (&answered, common.json) {
                 for key in ["entries", "exact_hits", "semantic_hits", "misses"] {
-                    println!("{key:<14} {}", stats[key]);
+                    say!("{key:<14} {}", stats[key]);
                 }
-                println!("{:<14} {}", "hit_rate", figure(stats["hit_rate"].as_f64(), 3));
-                println!("{:<14} {}", "refused", stats["refused"]);
+                say!("{:<14} {}", "hit_rate", figure(stats["hit_rate"].as_f64(), 3));
+                say!("{:<14} {}", "refused", stats["refused"]);
             }
             Ok(ended(&answered))
         }
@@ -55,7 +55,7 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
 fn print(explained: &Value) {
     let neighbours = explained["neighbours"].as_array().cloned().unwrap_or_default();
     if neighbours.is_empty() {
-        println!("nothing is stored in this scope (tenant, language, complexity, criteria, context)");
+        say!("nothing is stored in this scope (tenant, language, complexity, criteria, context)");
         return;
     }
     let row = |n: &Value| {

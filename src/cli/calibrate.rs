@@ -61,11 +61,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Ended, Error> {
         if arguments.verbose {
             printed["differing"] = json!(differing);
         }
-        println!("{}", serde_json::to_string_pretty(&printed)?);
+        say!("{}", serde_json::to_string_pretty(&printed)?);
         return Ok(Ended::Well);
     }
 
-    println!(
+    say!(
         "{} tasks, {} templates; * marks the shipped threshold; in brackets 95 % bounds",
         labelled.len(),
         library.len()
@@ -85,16 +85,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<Ended, Error> {
     };
     table(&head, &rows.iter().map(row).collect::<Vec<Vec<String>>>());
     if !pairs.is_empty() {
-        println!();
+        say!("");
         let row = |(wanted, got, n): &(_, _, usize)| vec![format!("{wanted}"), format!("{got}"), n.to_string()];
         table(&["wanted", "taken for", "times"], &pairs.iter().map(row).collect::<Vec<_>>());
     }
     if arguments.verbose {
-        println!();
+        say!("");
         for m in differing {
             let verdict = json!(m.verdict);
-            println!("{}: {}", verdict.as_str().unwrap_or_default(), m.task);
-            println!("    {} {}", m.templates.join(" + "), m.why);
+            say!("{}: {}", verdict.as_str().unwrap_or_default(), m.task);
+            say!("    {} {}", m.templates.join(" + "), m.why);
         }
     }
     Ok(Ended::Well)

@@ -90,7 +90,7 @@ pub(super) async fn config(variables: &Variables) -> Result<Config, Error> {
 pub(super) fn show<T: DeserializeOwned>(said: &Said, json: bool) -> Result<Answered<T>, Error> {
     if json {
         let value: serde_json::Value = serde_json::from_slice(&said.body)?;
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        say!("{}", serde_json::to_string_pretty(&value)?);
     }
     if said.is_error {
         if !json {
@@ -145,7 +145,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     };
     let line = |cells: &[String]| {
         let padded = cells.iter().enumerate().map(|(i, cell)| format!("{cell:<width$}", width = width(i)));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     line(&heading.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>());
     rows.iter().for_each(|row| line(row));

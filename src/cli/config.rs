@@ -25,10 +25,10 @@ pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Err
         Command::Show { json } => {
             let config = Config::load(variables)?;
             if *json {
-                println!("{}", serde_json::to_string_pretty(&config)?);
+                say!("{}", serde_json::to_string_pretty(&config)?);
             } else {
                 let text = toml::to_string_pretty(&config).map_err(|e| Error::Usage(e.to_string()))?;
-                print!("{text}");
+                say!("{}", text.trim_end_matches('\n'));
             }
             Ok(Ended::Well)
         }
@@ -38,10 +38,10 @@ pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Err
                 crate::llm::Client::new(config.llm, credentials(variables)).map_err(|e| Error::Usage(e.to_string()))
             });
             match (checked, json) {
-                (Ok(_), true) => println!("{}", serde_json::json!({ "ok": true })),
-                (Ok(_), false) => println!("the configuration is good"),
+                (Ok(_), true) => say!("{}", serde_json::json!({ "ok": true })),
+                (Ok(_), false) => say!("the configuration is good"),
                 (Err(error), true) => {
-                    println!("{}", serde_json::json!({ "ok": false, "message": super::chain(&error) }));
+                    say!("{}", serde_json::json!({ "ok": false, "message": super::chain(&error) }));
                     return Ok(Ended::Refused);
                 }
                 (Err(error), false) => return Err(error),

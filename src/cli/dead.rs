@@ -54,7 +54,7 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
         Command::List(list) => {
             let letters = client.dead_letters(list.tenant.as_ref(), list.limit).await?;
             if list.json {
-                println!("{}", serde_json::to_string_pretty(&letters)?);
+                say!("{}", serde_json::to_string_pretty(&letters)?);
             } else {
                 let rows: Vec<_> = letters.iter().map(row).collect();
                 table(&["number", "tenant", "id", "reason", "attempts", "message"], &rows);
@@ -64,7 +64,7 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
         Command::Show { number, json } => {
             let Some(letter) = find(&client, number).await? else { return Ok(Ended::Refused) };
             if json {
-                println!("{}", serde_json::to_string_pretty(&letter)?);
+                say!("{}", serde_json::to_string_pretty(&letter)?);
             } else {
                 show(&letter);
             }
@@ -105,7 +105,7 @@ fn show(letter: &DeadLetter) {
         number(letter.attempts.map(i64::from)),
         number(letter.at_ms),
     );
-    println!("{}", letter.body.as_deref().unwrap_or("(the body was left out or is no text)"));
+    say!("{}", letter.body.as_deref().unwrap_or("(the body was left out or is no text)"));
 }
 
 async fn requeue(client: &Client, numbers: &[u64], json: bool) -> Result<Ended, Error> {
@@ -126,14 +126,14 @@ async fn requeue(client: &Client, numbers: &[u64], json: bool) -> Result<Ended, 
             eprintln!("tandem: {number} was submitted again, but still lies there: {}", super::chain(error));
         }
         if !json {
-            println!("{}", letter.id);
+            say!("{}", letter.id);
             eprintln!("submitted again as number {}; its result: tandem result {}", submitted.sequence, letter.id);
         }
         done.push(json!({"number": number, "id": letter.id, "tenant": letter.tenant, "sequence": submitted.sequence,
             "removed": left.is_none()}));
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&done)?);
+        say!("{}", serde_json::to_string_pretty(&done)?);
     }
     Ok(ended)
 }

@@ -38,9 +38,11 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
     }
     let answered: Answered<Value> = arguments.common.ask(variables, "execution.feedback", &body).await?;
     if let (Answered::Ok(judged), false) = (&answered, arguments.common.json) {
-        println!(
+        say!(
             "{}: {} answers withdrawn, templates blocked for this task: {}",
-            verdict, judged["withdrawn"], judged["blocked"]
+            verdict,
+            judged["withdrawn"],
+            judged["blocked"]
         );
     }
     Ok(ended(&answered))

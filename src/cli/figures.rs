@@ -9,7 +9,7 @@ use crate::config::Variables;
 pub(super) async fn stats(common: &Common, variables: &Variables) -> Result<Ended, Error> {
     let answered: Answered<Value> = common.ask(variables, "execution.stats", &json!({})).await?;
     if let (Answered::Ok(stats), false) = (&answered, common.json) {
-        println!(
+        say!(
             "{} executions, success {}, quality {}, mean {} ms",
             stats["total_executions"],
             figure(stats["success_rate"].as_f64(), 3),
@@ -18,9 +18,9 @@ pub(super) async fn stats(common: &Common, variables: &Variables) -> Result<Ende
         );
         let latency = &stats["latency_ms"];
         let at = |key: &str| figure(latency[key].as_f64(), 2);
-        println!("latency p50 {} ms, p95 {} ms, p99 {} ms", at("p50"), at("p95"), at("p99"));
+        say!("latency p50 {} ms, p95 {} ms, p99 {} ms", at("p50"), at("p95"), at("p99"));
         let cost = &stats["cost"];
-        println!(
+        say!(
             "spent ${}, all-model estimate ${}, times cheaper {}",
             figure(cost["spent_usd"].as_f64(), 6),
             figure(cost["all_model_usd"].as_f64(), 6),
@@ -39,7 +39,7 @@ pub(super) async fn stats(common: &Common, variables: &Variables) -> Result<Ende
 pub(super) async fn health(common: &Common, variables: &Variables) -> Result<Ended, Error> {
     let answered: Answered<Value> = common.ask(variables, "execution.health", &json!({})).await?;
     if let (Answered::Ok(health), false) = (&answered, common.json) {
-        println!("{} (tandem {})", health["status"].as_str().unwrap_or("?"), health["version"].as_str().unwrap_or("?"));
+        say!("{} (tandem {})", health["status"].as_str().unwrap_or("?"), health["version"].as_str().unwrap_or("?"));
         if let Some(components) = health["components"].as_object() {
             let text = |c: &Value, key: &str| c[key].as_str().unwrap_or_default().to_owned();
             let row = |(name, c): (&String, &Value)| vec![name.clone(), text(c, "status"), text(c, "message")];

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client::{Answered, connect, parse_tenant, show, spinner};
-use super::{Ended, Error};
+use super::{Ended, Error, PIPE_CLOSED};
 use crate::bus::wire::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery, Progress, State};
 use crate::config::Variables;
 use crate::domain::{RequestId, Tenant};
@@ -161,10 +161,11 @@ async fn query(arguments: QueryArguments, variables: &Variables) -> Result<Ended
                     printed.clear();
                     eprintln!("\nthe answer broke off and begins anew:");
                 }
-                print!("{text}");
+                let mut out = std::io::stdout();
+                if write!(out, "{text}").and_then(|()| out.flush()).is_err() {
+                    std::process::exit(PIPE_CLOSED);
+                }
                 printed.push_str(text);
-                // A pipe that is closed is seen by the next print.
-                let _ = std::io::stdout().flush();
             }
         };
         client.ask_told("llm.query", &common.tenant, &asked, common.wait(), &id, print).await?
@@ -179,9 +180,9 @@ async fn query(arguments: QueryArguments, variables: &Variables) -> Result<Ended
     let Answered::Ok(answer) = answered else { return Ok(Ended::Refused) };
     if !common.json {
         if streams {
-            println!("{}", missed(&printed, answer.text.as_deref()));
+            say!("{}", missed(&printed, answer.text.as_deref()));
         } else if let Some(text) = &answer.text {
-            println!("{}", text.trim_end_matches('\n'));
+            say!("{}", text.trim_end_matches('\n'));
         }
         eprintln!("\n{}", line(&answer));
     }
@@ -309,9 +310,9 @@ fn bar(length: usize) -> ProgressBar {
 }
 
 fn print(index: usize, answer: &ModelAnswer) {
-    println!("## {}. {}\n", index + 1, answer.prompt.as_deref().unwrap_or("(a long question)"));
+    say!("## {}. {}\n", index + 1, answer.prompt.as_deref().unwrap_or("(a long question)"));
     if let Some(text) = &answer.text {
-        println!("{}\n", text.trim_end_matches('\n'));
+        say!("{}\n", text.trim_end_matches('\n'));
     }
     eprintln!("{}", line(answer));
 }

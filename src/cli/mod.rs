@@ -1,7 +1,10 @@
 //! The command line: one file per command. Every command but `serve`, `config`, `backup` and `completions` is a
 //! client that talks NATS like any other.
 
-#![allow(clippy::print_stdout)]
+/// Prints a line to standard output. Where nobody reads any more (`… | head`), the command ends, as others do then.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::cli::say_line(format_args!($($words)*)) };
+}
 
 mod backup;
 mod cache;
@@ -127,6 +130,16 @@ enum Command {
     Config(config::Command),
     /// Print completions for a shell: tandem completions bash > ~/.local/share/bash-completion/completions/tandem
     Completions { shell: clap_complete::Shell },
+}
+
+/// As a shell reports a program that a closed pipe has ended.
+const PIPE_CLOSED: i32 = 141;
+
+fn say_line(words: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    if writeln!(std::io::stdout(), "{words}").is_err() {
+        std::process::exit(PIPE_CLOSED);
+    }
 }
 
 /// Runs the command that the process was started with.

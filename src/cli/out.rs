@@ -74,7 +74,7 @@ impl Out {
             if json {
                 eprintln!("{}", path.display());
             } else {
-                println!("{}", path.display());
+                say!("{}", path.display());
             }
         }
         Ok(())

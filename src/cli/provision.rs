@@ -49,7 +49,7 @@ pub(super) async fn run(arguments: &Arguments, variables: &Variables) -> Result<
     let rows: Vec<Row> = done.into_iter().map(|(name, made)| Row { name, made }).collect();
     if arguments.json {
         let all = serde_json::json!({ "dry_run": arguments.dry_run, "done": rows });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         let said = |made| match (made, arguments.dry_run) {
             (Made::Created, false) => "created",

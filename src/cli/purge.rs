@@ -60,11 +60,11 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
             continue;
         }
         if !common.json {
-            println!("{} of tenant {tenant}:", if dry_run { "would be deleted" } else { "deleted" });
+            say!("{} of tenant {tenant}:", if dry_run { "would be deleted" } else { "deleted" });
             let row = |(name, count): (&str, u64)| vec![name.replace('_', " "), count.to_string()];
             table(&["what", "rows"], &rows.named().map(row));
             if purged.unconfirmed_workers > 0 {
-                println!(
+                say!(
                     "{} workers did not confirm in time; they follow the database within seconds",
                     purged.unconfirmed_workers
                 );

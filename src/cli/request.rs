@@ -81,7 +81,7 @@ pub(super) fn ended(answered: &Answered<wire::Response>, out: &Out, json: bool) 
     let Answered::Ok(response) = answered else { return Ok(Ended::Refused) };
     if !json {
         if !out.is_wanted() {
-            println!("{}", response.result.get().trim_end_matches('\n'));
+            say!("{}", response.result.get().trim_end_matches('\n'));
         }
         print_about(response);
     }

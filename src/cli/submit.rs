@@ -65,9 +65,9 @@ pub(super) async fn run(arguments: Arguments, variables: &Variables) -> Result<E
         let submitted = client.submit(&arguments.tenant, &id, body).await?;
         if arguments.json {
             let (sequence, duplicate) = (submitted.sequence, submitted.duplicate);
-            println!("{}", json!({"id": id.as_str(), "sequence": sequence, "duplicate": duplicate}));
+            say!("{}", json!({"id": id.as_str(), "sequence": sequence, "duplicate": duplicate}));
         } else {
-            println!("{id}");
+            say!("{id}");
             let before = if submitted.duplicate { "was submitted before, " } else { "" };
             eprintln!("{before}number {} in the stream; its result: tandem result {id}", submitted.sequence);
         }

@@ -74,7 +74,7 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
         Command::Show { id, common } => {
             let answered: Answered<Value> = common.ask(variables, "template.show", &json!({ "id": id })).await?;
             if let (Answered::Ok(shown), false) = (&answered, common.json) {
-                println!("{}", shown["source"].as_str().unwrap_or_default());
+                say!("{}", shown["source"].as_str().unwrap_or_default());
                 for edge in items(&shown["edges"]) {
                     eprintln!(
                         "{} in {}: score {}, success {}, {} uses",
@@ -122,7 +122,7 @@ async fn run_check(arguments: Check, variables: &Variables) -> Result<Ended, Err
             });
             let checks: Vec<TemplateCheck> = broken.chain(check(&library)).collect();
             if common.json {
-                println!("{}", serde_json::to_string_pretty(&json!({ "templates": checks }))?);
+                say!("{}", serde_json::to_string_pretty(&json!({ "templates": checks }))?);
             }
             checks
         }
@@ -150,12 +150,12 @@ async fn run_check(arguments: Check, variables: &Variables) -> Result<Ended, Err
 
 fn print_selection(selection: &Value) {
     match selection["id"].as_str() {
-        Some(id) => println!(
+        Some(id) => say!(
             "{id} ({}, {})",
             selection["task_type"].as_str().unwrap_or_default(),
             selection["language"].as_str().unwrap_or_default()
         ),
-        None => println!("the rules decline: {}", selection["declined"]),
+        None => say!("the rules decline: {}", selection["declined"]),
     }
     let row = |c: &Value| {
         let unknown: Vec<&str> = items(&c["unknown"]).filter_map(Value::as_str).collect();
@@ -175,9 +175,11 @@ fn print_selection(selection: &Value) {
 }
 
 fn print_analysis(analysis: &Value) {
-    println!(
+    say!(
         "{} templates, {} of them used, {} uses",
-        analysis["total_templates"], analysis["used_templates"], analysis["total_uses"]
+        analysis["total_templates"],
+        analysis["used_templates"],
+        analysis["total_uses"]
     );
     let row = |p: &Value| {
         let text = |key: &str| p[key].as_str().unwrap_or_default().to_owned();
@@ -197,13 +199,13 @@ fn print_analysis(analysis: &Value) {
         table(&["template", "task type", "language", "score", "success", "quality", "ms", "uses"], &rows);
     }
     let trends = &analysis["quality_trends"];
-    println!(
+    say!(
         "quality {} over {} executions, trend {}",
         figure(trends["average_quality"].as_f64(), 3),
         trends["executions"],
         trends["trend"].as_str().unwrap_or("unknown: fewer than 20 executions")
     );
-    items(&analysis["recommendations"]).filter_map(Value::as_str).for_each(|r| println!("- {r}"));
+    items(&analysis["recommendations"]).filter_map(Value::as_str).for_each(|r| say!("- {r}"));
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {
