@@ -141,7 +141,7 @@ impl Drop for Alive {
 
 impl Signs {
     /// How many messages the library dropped because it had no room for them: at least, for in a flood it also drops some
-    /// of the events that are counted here. Zero only where none was dropped: see [`Self::overrun`]. Above is an alarm:
+    /// of the events that are counted here. Zero only where none was dropped: see `overrun`. Above is an alarm:
     /// the door did not shed fast enough.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
