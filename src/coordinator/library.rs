@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
@@ -90,7 +90,7 @@ pub struct Template {
     pub(super) details: Vec<Detail>,
     pub(super) defaults: Filled,
     pub format: Format,
-    /// What its outputs were graded. A template that is read anew begins without.
+    /// What its outputs were graded. A template of the folder that is read anew begins without.
     pub(super) grades: Arc<Memory>,
     has_file: bool,
     /// What the output needs from the language's package registry: always, and for its tests.
@@ -110,8 +110,19 @@ pub struct TemplateError {
     pub message: String,
 }
 
+/// The templates in the binary: compiled once, not whenever a folder has changed or a worker begins anew.
+static COMPILED: LazyLock<Library> = LazyLock::new(|| {
+    let mut library = Library { templates: BTreeMap::new(), environment: environment(), left_out: vec![] };
+    let mut errors = vec![];
+    for (path, source) in built_in() {
+        library.add(&path, None, &source, &mut errors);
+    }
+    library.left_out = errors;
+    library
+});
+
 /// All templates of this worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Library {
     templates: BTreeMap<TemplateId, Template>,
     environment: Environment<'static>,
@@ -123,11 +134,8 @@ impl Library {
     /// The templates in the binary, and those in `folder`, of which one with the same id replaces a built-in.
     /// A broken file is reported and left out; the rest serves.
     pub fn load(folder: Option<&Path>) -> (Self, Vec<TemplateError>) {
-        let mut library = Self { templates: BTreeMap::new(), environment: environment(), left_out: vec![] };
-        let mut errors = vec![];
-        for (path, source) in built_in() {
-            library.add(&path, None, &source, &mut errors);
-        }
+        let mut library = COMPILED.clone();
+        let mut errors = library.left_out.clone();
         for path in folder.map(files_under).unwrap_or_default() {
             let shown = path.display().to_string();
             match std::fs::read_to_string(&path) {
