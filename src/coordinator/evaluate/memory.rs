@@ -551,10 +551,14 @@ mod tests {
     }
 
     #[test]
-    fn a_template_read_anew_begins_without_grades() {
-        let (library, anew) = (Library::load(None).0, Library::load(None).0);
+    fn a_template_of_the_folder_that_is_read_anew_begins_without_grades() {
+        let folder = tempfile::tempdir().unwrap();
+        let (built_in, _) = Library::load(None);
+        let source = &built_in.iter().next().unwrap().source;
+        std::fs::write(folder.path().join("own.jinja"), source).unwrap();
+        let (library, anew) = (Library::load(Some(folder.path())).0, Library::load(Some(folder.path())).0);
         let (one, other) = (library.iter().next().unwrap(), anew.iter().next().unwrap());
-        assert!(!Arc::ptr_eq(&one.grades, &other.grades));
+        assert!(one.path.is_some() && !Arc::ptr_eq(&one.grades, &other.grades));
     }
 
     #[test]
