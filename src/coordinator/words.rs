@@ -61,6 +61,11 @@ impl Word {
         self.form == Form::Plain && lexicon::is_filler(&self.lower)
     }
 
+    /// A verb that orders code: "write", "build".
+    pub fn orders(&self) -> bool {
+        ORDERS.contains(&self.lower.as_str())
+    }
+
     /// Begins with a capital: in the middle of a sentence, most likely a proper name.
     pub fn is_capitalised(&self) -> bool {
         self.text.starts_with(char::is_uppercase)
@@ -186,7 +191,7 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
     let [first, rest @ ..] = words.as_slice() else { return false };
     let kindly = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
         && rest.first().is_some_and(|w| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone"))
-        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| ORDERS.contains(&w.lower.as_str()));
+        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
     // In capitals it is SQL.
     let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
     !kindly && (asks || task.trim_end().ends_with('?'))

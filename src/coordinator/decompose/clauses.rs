@@ -2,6 +2,7 @@
 
 use super::super::classify::{classify, types_of};
 use super::super::words::{Form, LIMITERS, MOST, Word, words};
+use super::super::{fields, lexicon};
 use crate::domain::TaskType;
 
 /// A part that the text names.
@@ -216,7 +217,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         && matches!(first.lower.as_str(), "the" | "its" | "their");
     // "index integer" is a column, not a part, and so is all of "user, order and table fields".
     let is_field = content.last().is_some_and(|w| {
-        (content.len() == 2 && w.form == Form::Plain && TYPES.contains(&w.lower.as_str()))
+        (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
     if !stands || is_field || object {
@@ -234,9 +235,6 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
 fn comes_along(task_type: TaskType) -> bool {
     matches!(task_type, TaskType::Testing | TaskType::Documentation | TaskType::Devops)
 }
-
-const TYPES: [&str; 12] =
-    ["integer", "int", "text", "string", "decimal", "numeric", "boolean", "bool", "timestamp", "date", "uuid", "jsonb"];
 
 /// "a schema and migration for orders" is one part: of one type, and only one of the two has a name. Two things to
 /// deploy with are two files.
@@ -263,9 +261,8 @@ const STANDS_ON: [&str; 8] = ["uses", "use", "calls", "call", "needs", "reads", 
 /// What a clause is about: the phrase after "for", "of" or "about", what its relative clause is about ("that lists
 /// products"), or what stands before its kind ("the orders table").
 pub(in crate::coordinator) fn name_of(words: &[Word]) -> Option<String> {
-    const RELATIONS: [&str; 6] = ["processing", "handling", "consuming", "managing", "receiving", "each"];
     let phrase = |from: usize| {
-        let skipped = |w: &&Word| w.is_filler() || RELATIONS.contains(&w.lower.as_str());
+        let skipped = |w: &&Word| w.is_filler() || lexicon::relates(&w.lower);
         let from = from + words.get(from..)?.iter().take_while(skipped).count();
         let named: Vec<&str> = words[from..]
             .iter()
@@ -355,24 +352,7 @@ pub(super) fn named(clause: &Clause, name: Option<&str>) -> String {
 
 /// Whether a clause begins with its verb.
 pub(super) fn orders(word: &Word) -> bool {
-    const VERBS: [&str; 15] = [
-        "create",
-        "write",
-        "build",
-        "implement",
-        "make",
-        "add",
-        "generate",
-        "develop",
-        "provide",
-        "define",
-        "document",
-        "deploy",
-        "test",
-        "set",
-        "scaffold",
-    ];
-    VERBS.contains(&word.lower.as_str())
+    word.orders() || matches!(word.lower.as_str(), "define" | "document" | "deploy" | "test")
 }
 
 pub(super) fn length_in(text: &str, word: &Word) -> usize {

@@ -160,12 +160,11 @@ fn arrange(tasks: &mut Vec<Task>, under: &TaskId, clauses: &[Clause], name: Opti
     for (i, clause) in clauses.iter().enumerate() {
         let before = |j: usize| rank(clauses[j].task_type) < rank(clause.task_type);
         let nearest = (0..clauses.len()).filter(|&j| before(j)).map(|j| rank(clauses[j].task_type)).max();
-        let mut depends_on: Vec<TaskId> = (0..clauses.len())
-            .filter(|&j| before(j) && Some(rank(clauses[j].task_type)) == nearest)
-            .map(|j| if clause.extra && is_inside(&clauses[j]) { group.clone() } else { ids[j].clone() })
-            .collect();
+        let id = |j: usize| if clause.extra && is_inside(&clauses[j]) { group.clone() } else { ids[j].clone() };
+        let mut depends_on: Vec<TaskId> =
+            (0..clauses.len()).filter(|&j| before(j) && Some(rank(clauses[j].task_type)) == nearest).map(id).collect();
         if clause.after_previous && i > 0 && rank(clauses[i - 1].task_type) <= rank(clause.task_type) {
-            depends_on.push(ids[i - 1].clone());
+            depends_on.push(id(i - 1));
         }
         depends_on.sort();
         depends_on.dedup();
