@@ -451,7 +451,10 @@ mod configuration {
             ("database.url", _) => "sqlite:/tmp/other.db".to_owned(),
             ("nats.reply_prefixes", _) => "_INBOX.,answers.".to_owned(),
             ("llm.prices", _) => r#"{"openai/x":{"input_usd_per_mtok":1.0,"output_usd_per_mtok":2.5}}"#.to_owned(),
+            ("llm.limits", _) => r#"{"openai/x":{"requests_per_minute":5,"tokens_per_minute":1000}}"#.to_owned(),
             ("nats.streams.replicas", _) => "3".to_owned(),
+            ("llm.budget.tenants", _) => r#"{"acme":{"per_day_usd":2.5,"total_usd":1.0}}"#.to_owned(),
+            (path, Value::Null) if path.starts_with("llm.budget.") => "0.25".to_owned(),
             ("llm.temperature", Value::Null) => "0.5".to_owned(),
             (_, Value::Bool(on)) => (!on).to_string(),
             (_, Value::Number(n)) if n.is_f64() => "0.25".to_owned(),
@@ -572,6 +575,7 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
             }
             "feedback" => json!({"correlation_id": id, "verdict": "good"}),
             "purge" => json!({"dry_run": true}),
+            "cache-invalidate" => json!({"task_type": "testing"}),
             // Without a key no model can be asked: that is an answer, too.
             "llm-query" => json!({"prompt": "Why is the sky blue?"}),
             "llm-parallel" => json!({"queries": [{"prompt": "Why is the sky blue?"}]}),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem::cache::{Cache, Guard};
+use tandem::cache::fit::{Read, measure, read_pairs};
+use tandem::cache::{Cache, Guard, Verifier};
 use tandem::domain::record::EntryKind;
 use tandem::domain::{
     Answer, Complexity, Context, CorrelationId, Goal, Language, Method, NanoUsd, TaskType, Tenant, Tier, Timestamp,
@@ -88,6 +89,23 @@ async fn a_paraphrase_shares_the_answer_and_near_misses_do_not() {
         let explained = cache.explain(&key(near), NOW, 1).await.unwrap();
         assert_eq!(explained[0].refusal.as_ref().map(|refusal| refusal.guard), Some(guard), "{near:?}");
     }
+}
+
+/// Nothing was fitted to these pairs.
+#[tokio::test]
+async fn of_the_held_out_pairs_half_of_the_paraphrases_are_served_and_hardly_a_trap() {
+    let embedder = embedder();
+    let pairs = read_pairs(include_str!("../config/pairs/held-out.txt")).unwrap();
+    let verifier = Verifier::shipped();
+    let (mut reads, mut sure) = (vec![], vec![]);
+    for pair in &pairs {
+        let (a, b) = (embedder.embed(&pair.a), embedder.embed(&pair.b));
+        let read = Read::of(pair, f64::from(cosine(&a.await.unwrap(), &b.await.unwrap())));
+        sure.push(read.sure(verifier));
+        reads.push(read);
+    }
+    let found = measure(&reads, &sure, verifier.needed(tandem::cache::Options::default().max_false_hit_rate));
+    assert!(found.false_hits.share.unwrap() <= 0.01 && found.recall.share.unwrap() >= 0.5, "{found:?}");
 }
 
 #[test]

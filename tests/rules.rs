@@ -63,17 +63,41 @@ fn an_output_is_parsed_as_what_its_template_says_it_is() {
     write("compose-broken", "yaml", "services:\n  app: {image: app");
     write("readme", "prose", "An image of the service.");
     write("code-broken", "code", "An image of the service.");
-    write("unknown", "toml", "a = 1");
+    write("manifest", "toml", "[app]\nimage = 1");
+    write("manifest-broken", "toml", "[app]\nimage = 1\nimage = 2");
+    write("settings", "json", "{\"image\": [1]}");
+    write("settings-broken", "json", "{\n  \"image\": [1,]\n}");
+    write("makefile", "text", "image: build\n\tdocker build [");
+    write("unknown", "xml", "<image/>");
     let (library, broken) = Library::load(Some(folder.path()));
-    assert!(broken.len() == 1 && broken[0].message.contains("unknown variant `toml`"), "{broken:?}");
-    let own = ["code-broken", "compose", "compose-broken", "image", "image-broken", "readme"];
-    let problems: Vec<_> = check(&library)
-        .into_iter()
-        .filter(|c| own.contains(&c.template.as_str()))
-        .map(|c| (c.template, c.problem.map(|problem| problem.contains("does not parse"))))
+    assert!(broken.len() == 1 && broken[0].message.contains("unknown variant `xml`"), "{broken:?}");
+    let own = [
+        "code-broken",
+        "compose",
+        "compose-broken",
+        "image",
+        "image-broken",
+        "makefile",
+        "manifest",
+        "manifest-broken",
+        "readme",
+        "settings",
+        "settings-broken",
+    ];
+    let checked: Vec<_> = check(&library).into_iter().filter(|c| own.contains(&c.template.as_str())).collect();
+    let problems: Vec<_> = checked
+        .iter()
+        .map(|c| (c.template.as_str(), c.problem.as_ref().map(|problem| problem.contains("does not parse"))))
         .collect();
-    let expected = own.map(|id| (id.to_owned(), id.ends_with("-broken").then_some(true)));
+    let expected = own.map(|id| (id, id.ends_with("-broken").then_some(true)));
     assert_eq!(problems, expected);
+    for (id, place) in [
+        ("manifest-broken", "line 3, column 1: duplicate key"),
+        ("settings-broken", "line 2, column 15: expected value"),
+    ] {
+        let problem = checked.iter().find(|c| c.template == id).and_then(|c| c.problem.as_deref()).unwrap_or_default();
+        assert!(problem.contains(place), "{problem}");
+    }
 }
 
 #[test]
@@ -96,15 +120,18 @@ fn there_are_enough_templates_and_every_language_has_four_kinds() {
 fn what_the_rules_answer_of_labelled_tasks_is_right_and_the_rest_is_declined() {
     let (library, _) = Library::load(None);
     let shipped = Options::default().max_unknown_share;
-    for (labels, least_answered) in
-        [(include_str!("data/tasks-calibration.tsv"), 0.88), (include_str!("data/tasks-held-out.tsv"), 0.72)]
-    {
+    for (labels, least_answered, least_declines) in [
+        (include_str!("data/tasks-calibration.tsv"), 0.93, 300),
+        (include_str!("data/tasks-development.tsv"), 0.90, 90),
+        (include_str!("data/tasks-held-out.tsv"), 0.84, 60),
+        (include_str!("data/tasks-held-out-2.tsv"), 0.75, 45),
+    ] {
         let labelled = read_labels(labels).unwrap();
         let measured = measure(&library, &labelled, &Language::Elixir, shipped);
         let at = summarize(&measured, shipped);
         let wrong = |verdict| measured.iter().filter(move |m| m.verdict == verdict).map(|m| m.task.as_str());
         let said: Vec<&str> = wrong(Verdict::Overreached).chain(wrong(Verdict::Confused)).collect();
-        assert!(at.overreached.of >= 60 && at.overreached.count * 50 <= at.overreached.of, "{said:?}");
+        assert!(at.overreached.of >= least_declines && at.overreached.count * 60 <= at.overreached.of, "{said:?}");
         assert!(at.precision.share.unwrap() >= 0.96, "{said:?}");
         assert!(at.recall_of_existing.share.unwrap() >= least_answered, "{:?}", at.recall_of_existing);
         assert!(at.recall.count - at.complete.count <= at.recall.count / 20, "names and options are honoured: {at:?}");
@@ -137,6 +164,9 @@ fn what_a_task_says_is_filled_into_the_slots() {
         ("javascript", "REST endpoint for orders on :3000", "port", json!(3000)),
         ("javascript", "REST endpoint for orders, port=4000", "port", json!(4000)),
         ("python", "FastAPI endpoint for orders at /api/orders", "path", json!("/api/orders")),
+        ("go", "NATS consumer for orders with queue mailers", "queue", json!("mailers")),
+        ("go", "Dockerfile for Go 1.26", "version", json!("1.26")),
+        ("go", "docker compose with postgres and redis", "options", json!(["postgres", "redis"])),
     ] {
         let filled = slots_of(&library, language, task).unwrap_or_else(|why| panic!("{task}: {why}"));
         assert_eq!(filled[slot], expected, "{task}");

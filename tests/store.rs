@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tandem::domain::record::{CacheEntry, EdgeStats, EntryId, EntryKind, Execution, Verdict};
+use tandem::domain::record::{CacheEntry, EdgeStats, EntryId, EntryKind, Execution, Sweep, Verdict};
 use tandem::domain::{
     Answer, CorrelationId, Language, Method, NanoUsd, RequestId, TaskType, TemplateId, Tenant, Tier, Timestamp, Usage,
 };
 use tandem::store::{
-    Backend, Changes, Claim, Durability, Error, Options, Recorder, RecorderOptions, Sequence, Store, Write,
+    Amount, Backend, Changes, Claim, Durability, Error, Lead, Options, Recorder, RecorderOptions, Report, Sequence,
+    Store, Use, Want, Write,
 };
 
 /// A new, empty database.
@@ -82,6 +83,8 @@ on_both!(
     a_copy_of_the_cache_follows_by_sequence,
     no_change_is_missed_while_workers_write_at_once,
     what_expired_is_purged_and_a_withdrawal_is_not_forgotten_before,
+    of_many_who_want_the_lead_one_gets_it_until_its_beat_stands_still,
+    a_sweep_takes_what_fits_and_goes_on_where_it_stopped,
     of_twenty_claims_one_wins,
     a_claim_is_answered_taken_over_or_refused,
     of_claims_that_share_a_commit_one_of_each_id_wins,
@@ -93,6 +96,8 @@ on_both!(
     a_full_queue_drops_and_counts_without_waiting,
     one_refused_record_does_not_stop_the_others,
     an_older_tandem_works_on_a_database_that_a_newer_one_migrated,
+    of_a_limit_no_more_is_leased_than_there_is_however_many_ask,
+    what_was_used_of_a_limit_is_free_after_a_window_and_a_report_may_come_twice,
 );
 
 fn tenant(name: &str) -> Tenant {
@@ -668,6 +673,70 @@ async fn what_expired_is_purged_and_a_withdrawal_is_not_forgotten_before(place: 
     assert_eq!(store.purge_expired(Timestamp(150).plus(week)).await.unwrap(), (2, 1));
 }
 
+async fn of_many_who_want_the_lead_one_gets_it_until_its_beat_stands_still(place: Place) {
+    let stores = [place.open().await, place.open().await];
+    let (exact, now) = ([7; 32], Timestamp(1_000));
+    let wanted = (0..20_usize).map(|n| {
+        let store = stores[n % 2].clone();
+        tokio::spawn(async move { store.lead(&exact, &correlation(&format!("exec_{n}")), None, now).await.unwrap() })
+    });
+    let got: Vec<Lead> = futures::future::join_all(wanted).await.into_iter().map(Result::unwrap).collect();
+    let winner = got.iter().position(|lead| *lead == Lead::Won).unwrap();
+    assert_eq!(got.iter().filter(|lead| **lead == Lead::Held { beat: 0 }).count(), 19, "{got:?}");
+
+    let (store, holder, other) = (&stores[0], correlation(&format!("exec_{winner}")), correlation("exec_other"));
+    assert!(store.beat(&exact, &holder, now).await.unwrap());
+    assert_eq!(store.lead_of(&exact).await.unwrap(), Some(1));
+    assert_eq!(store.lead(&exact, &other, Some(0), now).await.unwrap(), Lead::Held { beat: 1 }, "it is not silent");
+    assert_eq!(store.lead(&exact, &other, Some(1), now).await.unwrap(), Lead::Won);
+    assert!(!store.beat(&exact, &holder, now).await.unwrap(), "another has taken over");
+    store.land(&exact, &holder).await.unwrap();
+    assert_eq!(store.lead_of(&exact).await.unwrap(), Some(2), "who lost the lead can't end it");
+    store.land(&exact, &other).await.unwrap();
+    assert_eq!(store.lead_of(&exact).await.unwrap(), None);
+    assert_eq!(store.lead(&exact, &holder, None, now).await.unwrap(), Lead::Won);
+    store.purge_expired(Timestamp(61_001)).await.unwrap();
+    assert_eq!(store.lead_of(&exact).await.unwrap(), None, "what a dead worker left behind goes");
+
+    let stored = entry("a task", 1_000);
+    store.put_entries(std::slice::from_ref(&stored)).await.unwrap();
+    let of =
+        async |tenant: &Tenant| store.entry_of(tenant, stored.kind, &stored.exact, Timestamp(1_000)).await.unwrap();
+    assert_eq!(of(&stored.tenant).await.unwrap().id, stored.id);
+    assert!(of(&tenant("another")).await.is_none());
+    store.withdraw(&[stored.id], now).await.unwrap();
+    assert!(of(&stored.tenant).await.is_none());
+}
+
+async fn a_sweep_takes_what_fits_and_goes_on_where_it_stopped(place: Place) {
+    let store = place.open().await;
+    let made = |n: usize, template_name: &str, created| {
+        let entry = entry(&format!("task {n}"), created);
+        let answer = Answer { template: Some(template(template_name)), ..Answer::clone(&entry.answer) };
+        CacheEntry { answer: Arc::new(answer), ..entry }
+    };
+    let entries: Vec<CacheEntry> =
+        (0..10).map(|n| made(n, if n % 2 == 0 { "even" } else { "odd" }, if n < 8 { 1_000 } else { 3_000 })).collect();
+    store.put_entries(&entries).await.unwrap();
+    let owner = &entries[0].tenant;
+    let what = Sweep { template: Some(template("even")), task_type: None };
+    let (until, now) = (Timestamp(2_000), Timestamp(2_500));
+    let (mut from, mut taken, mut pages) = (Some(Sequence::default()), vec![], 0);
+    while let Some(seen) = from {
+        let (ids, next) = store.sweep(owner, until, &what, seen, now, 3).await.unwrap();
+        taken.extend(ids);
+        (from, pages) = (next, pages + 1);
+    }
+    assert_eq!(taken, [0, 2, 4, 6].map(|n: usize| entries[n].id), "the later ones and those of others stay");
+    assert!(pages > 2);
+    let foreign =
+        store.sweep(&tenant("another"), Timestamp(9_000), &Sweep::default(), Sequence::default(), now, 100).await;
+    assert!(foreign.unwrap().0.is_empty());
+    let (rest, _) =
+        store.sweep(owner, Timestamp(9_000), &Sweep::default(), Sequence::default(), now, 100).await.unwrap();
+    assert_eq!(rest.len(), 6, "without a field it takes everything");
+}
+
 async fn of_twenty_claims_one_wins(place: Place) {
     let stores = [place.open().await, place.open().await];
     let id = RequestId::parse("order-1").unwrap();
@@ -1161,4 +1230,73 @@ fn migrations_only_add_and_columns_are_named() {
             assert!(!text.contains(star), "{file}: {star}: name the columns");
         }
     }
+}
+
+fn requests(requests: u64) -> Amount {
+    Amount { requests, tokens: 0 }
+}
+
+/// Of a limit of 100, for a window.
+fn report(window: Duration, uses: &[(i64, u64)], wants: u64) -> Report {
+    let uses = uses.iter().map(|(slot, count)| Use { slot: *slot, ago: Duration::ZERO, amount: requests(*count) });
+    Report {
+        limit: requests(100),
+        window,
+        lease: Duration::from_secs(5),
+        uses: uses.collect(),
+        held: Amount::NONE,
+        want: Want { head: requests(wants.min(1)), all: requests(wants), spare: Amount::NONE },
+    }
+}
+
+async fn of_a_limit_no_more_is_leased_than_there_is_however_many_ask(place: Place) {
+    let (one, other) = (place.open().await, place.open().await);
+    let minute = Duration::from_secs(60);
+    let asking = (0..16).map(|n| {
+        let store = if n % 2 == 0 { one.clone() } else { other.clone() };
+        tokio::spawn(async move {
+            let (worker, mut held) = (format!("worker{n}"), 0);
+            for _ in 0..10 {
+                let mut report = report(minute, &[], 7);
+                report.held = requests(held);
+                held += store.limit("openai/x", &worker, &report).await.unwrap().granted.requests;
+            }
+            held
+        })
+    });
+    let held: Vec<u64> = futures::future::join_all(asking).await.into_iter().map(|held| held.unwrap()).collect();
+    assert_eq!(held.iter().sum::<u64>(), 100, "{held:?}");
+    // Another model's limit is another one.
+    assert_eq!(one.limit("openai/y", "worker0", &report(minute, &[], 100)).await.unwrap().granted, requests(100));
+}
+
+async fn what_was_used_of_a_limit_is_free_after_a_window_and_a_report_may_come_twice(place: Place) {
+    let store = place.open().await;
+    let window = Duration::from_secs(3);
+    let turn = async |worker: &str, report: &Report| store.limit("openai/x", worker, report).await.unwrap();
+    assert_eq!(turn("a", &report(window, &[], 60)).await.granted, requests(60));
+    // What it used is said in place of what it leased; and again, for it heard no answer.
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let said = turn("a", &report(window, &[(1, 60)], 0)).await;
+        assert_eq!((said.granted, said.soon), (Amount::NONE, requests(40)));
+        let [(after, all)] = said.releases[..] else { panic!("{said:?}") };
+        assert!(all == requests(60) && after <= window, "{said:?}");
+    }
+    let said = turn("b", &report(window, &[], 100)).await;
+    assert_eq!((said.granted, said.scarce), (requests(40), true));
+    // It took 10 tokens fewer than were set aside: the same moment, said anew.
+    turn("a", &report(window, &[(1, 50)], 0)).await;
+    let mut again = report(window, &[], 60);
+    again.held = requests(40);
+    assert_eq!(turn("b", &again).await.granted, requests(10));
+    again.held = requests(50);
+    let mut got = 0;
+    while got == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never came free");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        got = turn("b", &again).await.granted.requests;
+    }
+    assert_eq!(got, 50);
+    assert!(begun.elapsed() >= window, "{:?}", begun.elapsed());
 }

@@ -8,7 +8,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,14 +16,14 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::bus::{self, Change, Connection, Door, Instance, Repeats, Submits, Sync, endpoints};
-use crate::cache::Cache;
+use crate::cache::{self, Cache, Verifier};
 use crate::config::{Config, Paths};
 use crate::coordinator::library::{Library, files_under};
 use crate::coordinator::{Agent, Coordinator};
 use crate::domain::Timestamp;
 use crate::embed::Embedder;
 use crate::http::{self, Page};
-use crate::llm::{self, Client, Credentials};
+use crate::llm::{self, Books, Client, Credentials};
 use crate::pipeline::{self, Pipeline};
 use crate::store::{self, Recorder, Store};
 use crate::telemetry::meters;
@@ -54,6 +54,8 @@ pub enum Error {
     },
     #[error("listen for signals")]
     Signals(#[source] std::io::Error),
+    #[error("`cache.verifier`")]
+    Verifier(#[from] cache::VerifierError),
     #[error("load the embedding model")]
     Join(#[from] tokio::task::JoinError),
     #[error("the own nats-server ended ({status}); its log is {}", log.display())]
@@ -99,7 +101,7 @@ pub async fn serve(mut config: Config, paths: Paths, credentials: Credentials, o
     } else {
         None
     };
-    let start = || Worker::start_with(config.clone(), &paths, credentials.clone(), options.workshop.clone());
+    let start = || Box::pin(Worker::start_with(config.clone(), &paths, credentials.clone(), options.workshop.clone()));
     let mut worker = start().await?;
     if let Some(server) = &server {
         write_address(&paths, server.url())?;
@@ -160,6 +162,14 @@ pub enum Ended {
     Task { why: String },
 }
 
+/// The verifier that ships, or the user's own.
+fn verifier(options: &cache::Options) -> Result<Verifier, Error> {
+    if options.verifier.is_empty() {
+        return Ok(Verifier::shipped().clone());
+    }
+    Ok(Verifier::read(Path::new(&options.verifier))?)
+}
+
 /// A worker at work, without signals and servers: what tests start, and [`serve`].
 pub struct Worker {
     pub pipeline: Pipeline,
@@ -169,7 +179,9 @@ pub struct Worker {
     door: Door,
     submits: Submits,
     sync: Sync,
+    follower: Follower,
     recorder: Recorder,
+    llm: Client,
     store: Store,
     tasks: JoinSet<()>,
     watch: Watch,
@@ -180,7 +192,7 @@ pub struct Worker {
 impl Worker {
     /// When this returns, the door is open.
     pub async fn start(config: Config, paths: &Paths, credentials: Credentials) -> Result<Self, Error> {
-        Self::start_with(config, paths, credentials, Handle::current()).await
+        Box::pin(Self::start_with(config, paths, credentials, Handle::current())).await
     }
 
     /// [`Self::start`], with the requests done on the runtime `workshop`.
@@ -196,11 +208,13 @@ impl Worker {
         if let Some(page) = &page {
             info!(http.address = %page.address(), "health, readiness and metrics are at http://{}", page.address());
         }
-        let llm = Client::new(config.llm.clone(), credentials)?;
         // The model takes a few hundred milliseconds to load: the database opens meanwhile.
         let (assets, options) = (paths.assets.clone(), config.embedding.clone());
         let embedder = tokio::task::spawn_blocking(move || Embedder::load(&assets, options));
         let store = Store::open(&config.database).await?;
+        let recorder = Recorder::start(store.clone(), &config.recording);
+        let books = Books { store: store.clone(), recorder: recorder.clone() };
+        let llm = Client::new(config.llm.clone(), credentials, Some(books))?;
         let connection = bus::connect(&config.nats).await?;
         check_server(&connection);
         let embedder = embedder.await?.map_err(|problem| {
@@ -208,10 +222,9 @@ impl Worker {
             problem.to_string()
         });
 
-        let recorder = Recorder::start(store.clone(), &config.recording);
         let keeper = recorder.clone();
         let keep = move |change| follower::keep(&keeper, change);
-        let cache = Cache::new(config.cache.clone(), embedder.clone().ok(), keep);
+        let cache = Cache::with_verifier(config.cache.clone(), embedder.clone().ok(), verifier(&config.cache)?, keep);
         // Before they are read: what changes meanwhile is read again.
         let seen = config.templates.folder().map(look);
         let (library, broken) = Library::load(config.templates.folder());
@@ -221,14 +234,18 @@ impl Worker {
 
         let (instance, repeats) = (Instance::generate(), Repeats::new());
         let (sync, heard) = Sync::open(&connection, instance.clone(), &config.nats).await?;
+        let (others, begun) = (sync.clone(), Instant::now());
+        // At first they may not have been heard yet.
+        pipeline.has_company(move || begun.elapsed() < bus::LEASE || !others.live().is_empty());
         let follower = Follower::new(pipeline.clone(), store.clone(), sync.clone(), repeats.clone());
-        follower.catch_up().await.map_err(Error::Load)?;
+        follower.begin().await.map_err(Error::Load)?;
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(follower.run(heard, recorder.commits()));
+        tasks.spawn(follower.clone().run(heard, recorder.commits()));
         tasks.spawn(expire(cache.clone(), store.clone()));
         tasks.spawn(retention::run(store.clone(), config.retention.clone()));
         tasks.spawn(upkeep());
+        tasks.spawn(budgets(llm.clone()));
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
             tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
@@ -246,15 +263,20 @@ impl Worker {
             desk: submits.desk(),
             cache,
             recorder: recorder.clone(),
-            llm,
+            llm: llm.clone(),
         });
         trim();
-        Ok(Self { pipeline, urls, connection, door, submits, sync, recorder, store, tasks, watch, page })
+        Ok(Self { llm, pipeline, urls, connection, door, submits, sync, follower, recorder, store, tasks, watch, page })
     }
 
     /// Its name in `$SRV` and among the workers.
     pub fn instance(&self) -> &Instance {
         self.door.instance()
+    }
+
+    /// Rows of the cache that it has read from the database since its start.
+    pub fn rows_read(&self) -> u64 {
+        self.follower.rows_read()
     }
 
     /// Where health, readiness and metrics are; `None` where the configuration says that they are nowhere.
@@ -283,6 +305,7 @@ impl Worker {
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
         }
+        let _late = tokio::time::timeout(grace, self.llm.let_go()).await;
         let lost = self.recorder.stop(grace).await;
         if lost > 0 {
             error!(lost, "records could not be written before the end");
@@ -345,6 +368,18 @@ async fn upkeep() {
     loop {
         tick.tick().await;
         meters().upkeep();
+    }
+}
+
+/// How often what is leased of the budgets is made to follow what is needed.
+const BUDGETS: Duration = Duration::from_millis(250);
+
+async fn budgets(llm: Client) {
+    let mut tick = tokio::time::interval(BUDGETS);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        llm.keep_budget(Timestamp::now()).await;
     }
 }
 

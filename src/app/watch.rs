@@ -97,6 +97,9 @@ impl Watch {
                     Circuit::HalfOpen => 2,
                 };
                 meters().circuit(&model.model, state);
+                if let Some(limit) = model.limit {
+                    meters().limit(&model.model, limit.waiting, limit.leased);
+                }
             }
         }
         figures

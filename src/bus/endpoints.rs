@@ -14,6 +14,7 @@ use super::models;
 use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
 use super::{Connection, Desk, Error, Options, Sync};
+use crate::domain::record::Sweep;
 use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, ComponentHealth, Pipeline, Status};
 use crate::store::Reach;
@@ -46,7 +47,7 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 15] = [
+pub const TABLE: [Endpoint<()>; 19] = [
     REQUEST,
     FEEDBACK,
     PURGE,
@@ -59,9 +60,13 @@ pub const TABLE: [Endpoint<()>; 15] = [
     TEMPLATE_CHECK,
     CACHE_STATS,
     CACHE_EXPLAIN,
+    CACHE_INVALIDATE,
     LLM_QUERY,
     LLM_PARALLEL,
     LLM_PIPELINE,
+    LLM_STATS,
+    LLM_RESET,
+    LLM_BUDGET,
 ];
 
 const REQUEST: Endpoint<()> = Endpoint {
@@ -111,6 +116,11 @@ const CACHE_EXPLAIN: Endpoint<()> = row::<wire::Request, wire::CacheExplanation>
     "cache.explain",
     "The cached answers nearest to a request, and why each would be given or not.",
 );
+const CACHE_INVALIDATE: Endpoint<()> = row::<wire::Invalidate, wire::InvalidateAnswer>(
+    "cache-invalidate",
+    "cache.invalidate",
+    "Take cached answers back, on all workers: by template, by task type, or all.",
+);
 const LLM_QUERY: Endpoint<()> = Endpoint {
     lane: Lane::Work,
     ..row::<wire::ModelQuery, pipeline::ModelAnswer>("llm-query", "llm.query", "Ask a model.")
@@ -131,6 +141,19 @@ const LLM_PIPELINE: Endpoint<()> = Endpoint {
         "Ask models questions after each other, each with the answer before it; the first failure ends it.",
     )
 };
+
+const LLM_STATS: Endpoint<()> = row::<wire::Nothing, pipeline::ModelStats>(
+    "llm-stats",
+    "llm.stats",
+    "What a tenant's model calls came to: successes, failures, cost, time, tokens; by provider and model.",
+);
+const LLM_RESET: Endpoint<()> = row::<wire::Nothing, pipeline::ModelStats>(
+    "llm-reset",
+    "llm.reset",
+    "Begin a tenant's statistics of model calls anew; what they were is the answer.",
+);
+const LLM_BUDGET: Endpoint<()> =
+    row::<wire::Nothing, pipeline::Budgets>("llm-budget", "llm.budget", "How the budgets stand that bound a tenant.");
 
 const fn row<T: JsonSchema, G: JsonSchema>(
     name: &'static str,
@@ -279,9 +302,21 @@ pub fn all(
             Reply::json(&p.cache_stats(&call.envelope.tenant))
         }),
         explain(p(), options),
+        query((p(), sync.clone()), CACHE_INVALIDATE, wire::invalidate, |(p, sync), what, call| async move {
+            take_back(&p, &sync, &what, &call).await
+        }),
         models::query(LLM_QUERY, p(), connection.client.clone()),
         models::parallel(LLM_PARALLEL, p(), connection.client.clone()),
         models::steps(LLM_PIPELINE, p(), connection.client.clone()),
+        query(p(), LLM_STATS, wire::nothing, |p, (), call| async move {
+            Reply::json(&p.model_stats(&call.envelope.tenant, call.now).await?)
+        }),
+        query(p(), LLM_RESET, wire::nothing, |p, (), call| async move {
+            Reply::json(&p.reset_model_stats(&call.envelope.tenant, call.now).await?)
+        }),
+        query(p(), LLM_BUDGET, wire::nothing, |p, (), call| async move {
+            Reply::json(&p.model_budgets(&call.envelope.tenant, call.now).await?)
+        }),
     ]
 }
 
@@ -370,6 +405,27 @@ async fn erase(
     }
     info!(rows = purged.rows.named().iter().map(|(_, n)| n).sum::<u64>(), complete = purged.complete, "purged");
     answer(purged.rows, purged.complete, missing)
+}
+
+/// Memory first, on every worker, so that nothing of it is served or written afterwards; then the database.
+async fn take_back(pipeline: &Pipeline, sync: &Sync, what: &Sweep, call: &Call) -> Result<Reply, Refusal> {
+    let tenant = &call.envelope.tenant;
+    pipeline.sweep_memory(tenant, call.now, what).await?;
+    let missing = match sync.sweep(tenant, call.now, what).await {
+        Ok(confirmed) => confirmed.missing.len(),
+        Err(error) => {
+            warn!(%error, "the other workers were not told that cached answers are taken back");
+            sync.live().len()
+        }
+    };
+    let swept = pipeline.sweep(tenant, call.now, what, Timestamp::now(), PURGE_TIME).await?;
+    info!(withdrawn = swept.withdrawn, complete = swept.complete, "took cached answers back");
+    Reply::json(&wire::InvalidateAnswer {
+        tenant: tenant.to_string(),
+        withdrawn: swept.withdrawn,
+        complete: swept.complete,
+        unconfirmed_workers: missing,
+    })
 }
 
 fn explain(pipeline: Pipeline, options: &Options) -> Endpoint {

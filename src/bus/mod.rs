@@ -38,7 +38,7 @@ pub use repeats::Repeats;
 pub use streams::Provision;
 pub use submit::{Desk, Submits};
 pub use submitting::{DeadLetter, Followed, Submitted};
-pub use sync::{Change, Confirmed, Heard, Sync};
+pub use sync::{Change, Confirmed, Heard, LEASE, Sync};
 
 /// The service's name and its queue group: workers in it share the requests.
 pub const NAME: &str = "tandem";

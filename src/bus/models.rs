@@ -14,10 +14,13 @@ use super::reply::most;
 use super::wire::{self, Code, Progress, Refusal, State};
 use crate::domain::{RequestId, Timestamp};
 use crate::llm::{Answered, Listener, Schema, Terms};
-use crate::pipeline::{ModelAnswer, ModelAnswers, ModelSteps, Pipeline};
+use crate::pipeline::{self, ModelAnswer, ModelAnswers, ModelSteps, Pipeline};
 
 /// So much text goes into one message, in bytes; a model writes less between two.
 const MOST_TEXT: usize = 32 << 10;
+
+/// Beyond the time that was given: what was paid is written down before the answer leaves.
+const WRITING: Duration = Duration::from_secs(2);
 
 /// One question; with `options.stream` its text is told as it comes.
 pub(super) fn query(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> Endpoint {
@@ -33,7 +36,7 @@ pub(super) fn query(row: Endpoint<()>, pipeline: Pipeline, client: Client) -> En
                 drop(teller);
                 let terms = Terms { listener, ..terms };
                 let (answer, ()) = tokio::join!(pipeline.query_model(asked.query, terms, call.now), telling);
-                Reply::json_or_shorter(answer, most, ModelAnswer::shorten)
+                Reply::json_or_shorter(answer?, most, ModelAnswer::shorten)
             })
         }
     })
@@ -72,7 +75,7 @@ fn several<T, F>(
 ) -> Endpoint
 where
     T: Serialize + Send + 'static,
-    F: Future<Output = T> + Send + 'static,
+    F: Future<Output = Result<T, pipeline::Error>> + Send + 'static,
 {
     row.served(move |call| match read(call.body()) {
         Err(refusal) => refusal.into(),
@@ -83,7 +86,7 @@ where
                 let most = most(&client);
                 let (teller, telling) = Teller::new(client, batch.progress.as_ref(), &call);
                 let (answers, ()) = tokio::join!(answer(pipeline, batch, terms, call.now, teller), telling);
-                Reply::json_or_shorter(answers, most, shorten)
+                Reply::json_or_shorter(answers?, most, shorten)
             })
         }
     })
@@ -109,7 +112,7 @@ where
         }
         work(Arc::new(call), terms).await
     };
-    Served::Later { work: Box::pin(work), timeout }
+    Served::Later { work: Box::pin(work), timeout: timeout + WRITING }
 }
 
 /// Tells whoever listens on the progress subject what happens. What it was told is published in its order, all of it before

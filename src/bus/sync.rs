@@ -5,11 +5,12 @@
 //!
 //! A withdrawal is acknowledged: [`Sync::withdraw`] comes back when every worker that gave a sign of life within
 //! [`LEASE`] has confirmed that it no longer serves these answers, or names those that did not in time. A worker that is
-//! cut off from NATS cannot be heard here; making it stop serving when its lease lapses is the cache's part.
+//! cut off cannot be heard here. It finds that out by itself: [`Sync::in_touch`] says up to when it has heard everybody, and
+//! its cache serves no longer than a lease after that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subject};
@@ -21,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Connection, Error, Instance, Options, WIRE};
-use crate::domain::record::EntryId;
-use crate::domain::{Tenant, Timestamp};
+use crate::domain::record::{EntryId, Sweep};
+use crate::domain::{TaskType, TemplateId, Tenant, Timestamp};
 
 /// Everything below belongs to the workers; no reply goes there.
 pub(super) const SUBJECT: &str = "tandem.sync";
@@ -30,6 +31,9 @@ pub(super) const SUBJECT: &str = "tandem.sync";
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a worker counts as alive after its last sign.
 pub const LEASE: Duration = Duration::from_millis(3500);
+/// How long a worker that fell silent without a goodbye may still be alive where it can't be heard. Until then only the
+/// database can tell what it withdrew.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Changes that wait to be applied. When it is full, what more comes becomes one resync.
 const WAITING: usize = 1024;
 /// The most entries in one message: 1,000 ids are 40 KB.
@@ -47,6 +51,9 @@ pub enum Change {
     /// What a tenant had before that moment is to be forgotten, and what waits to be written of it to be written, so
     /// that it can be deleted.
     Purged { tenant: Tenant, until: Timestamp },
+    /// Those of a tenant's cached answers that a sweep takes, of what was stored until that moment, are not to be served any
+    /// more, and what waits to be written is to be written, so that they can be withdrawn.
+    Swept { tenant: Tenant, until: Timestamp, what: Sweep },
     /// Messages may have been lost: everything is to be compared with the database. Never sent, only heard.
     Resync,
 }
@@ -90,9 +97,30 @@ struct Shared {
     confirm_timeout: Duration,
     /// Confirmations go only below these.
     inboxes: Vec<String>,
-    alive: Mutex<BTreeMap<Instance, Instant>>,
+    ears: Mutex<Ears>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What was heard, and when.
+#[derive(Debug, Default)]
+struct Ears {
+    /// The other workers' last signs of life.
+    others: BTreeMap<Instance, Instant>,
+    /// When the oldest own sign of life was sent that has not come back yet.
+    sent: Option<Instant>,
+    /// When the last own one was sent that came back: what others had said before, on the same line, came first.
+    echoed: Option<Instant>,
+    /// How often words may have been lost, and up to which of these times the database has been asked since.
+    gaps: u64,
+    mended: u64,
+}
+
+impl Ears {
+    fn in_touch(&self) -> Option<Instant> {
+        let others = self.others.values().copied().filter(|heard| heard.elapsed() < FORGOTTEN);
+        self.echoed.filter(|_| self.gaps == self.mended).map(|echoed| others.fold(echoed, Instant::min))
+    }
 }
 
 /// As it crosses the bus; `from` lets a worker pass over its own words.
@@ -124,6 +152,14 @@ enum Word {
         tenant: String,
         until_ms: i64,
     },
+    Swept {
+        tenant: String,
+        until_ms: i64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_type: Option<TaskType>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        template: Option<String>,
+    },
     /// A worker began: the others answer with `Alive`, so that it knows them at once.
     Hello,
     Alive,
@@ -148,6 +184,11 @@ impl Word {
     fn purged(tenant: &Tenant, until: Timestamp) -> Self {
         Self::Purged { tenant: tenant.as_str().to_owned(), until_ms: until.0 }
     }
+
+    fn swept(tenant: &Tenant, until: Timestamp, what: &Sweep) -> Self {
+        let template = what.template.as_ref().map(|id| id.as_str().to_owned());
+        Self::Swept { tenant: tenant.as_str().to_owned(), until_ms: until.0, task_type: what.task_type, template }
+    }
 }
 
 impl Sync {
@@ -162,7 +203,7 @@ impl Sync {
             instance,
             confirm_timeout: options.confirm_timeout(),
             inboxes: options.reply_prefixes.iter().cloned().chain([format!("{}.", options.inbox_prefix)]).collect(),
-            alive: Mutex::default(),
+            ears: Mutex::default(),
             stop: CancellationToken::new(),
             task: Mutex::default(),
         });
@@ -193,12 +234,15 @@ impl Sync {
                     word = words.next() => {
                         let Some(message) = word else { break };
                         if let Some(change) = ear.hear(message).await {
-                            lost |= changes.try_send(change).is_err();
+                            let dropped = changes.try_send(change).is_err();
+                            ear.ears().gaps += u64::from(dropped);
+                            lost |= dropped;
                         }
                     }
                 }
                 if connects() != seen {
                     seen = connects();
+                    ear.ears().gaps += 1;
                     ear.tell_or_log(Word::Hello).await;
                     lost = true;
                 }
@@ -220,6 +264,7 @@ impl Sync {
             Change::Committed => self.shared.tell(Word::Committed).await,
             Change::Blocks => self.shared.tell(Word::Blocks).await,
             Change::Purged { tenant, until } => self.shared.tell(Word::purged(tenant, *until)).await,
+            Change::Swept { tenant, until, what } => self.shared.tell(Word::swept(tenant, *until, what)).await,
             Change::Removed(ids) => {
                 for ids in ids.chunks(IDS) {
                     self.shared.tell(Word::Removed { ids: ids.to_vec() }).await?;
@@ -245,6 +290,11 @@ impl Sync {
         self.confirmed(vec![Word::purged(tenant, until)]).await
     }
 
+    /// Has every live worker drop what a sweep takes, and waits for their word as [`Self::withdraw`].
+    pub async fn sweep(&self, tenant: &Tenant, until: Timestamp, what: &Sweep) -> Result<Confirmed, Error> {
+        self.confirmed(vec![Word::swept(tenant, until, what)]).await
+    }
+
     async fn confirmed(&self, words: Vec<Word>) -> Result<Confirmed, Error> {
         let shared = &self.shared;
         let mut done = Confirmed { by: BTreeSet::new(), missing: shared.live() };
@@ -264,6 +314,23 @@ impl Sync {
     /// The other workers that gave a sign of life within the lease.
     pub fn live(&self) -> BTreeSet<Instance> {
         self.shared.live()
+    }
+
+    /// Up to when every word of every other worker was heard; `None` where words may be missing. A worker that fell silent
+    /// without a goodbye counts for ten minutes: it may be alive behind a broken line.
+    pub fn in_touch(&self) -> Option<Instant> {
+        self.shared.ears().in_touch()
+    }
+
+    /// How often words may have been lost. Whoever has read the database since says so by [`Self::mended`].
+    pub fn gaps(&self) -> u64 {
+        self.shared.ears().gaps
+    }
+
+    /// The database was read after so many [`Self::gaps`] were known.
+    pub fn mended(&self, gaps: u64) {
+        let mut ears = self.shared.ears();
+        ears.mended = ears.mended.max(gaps);
     }
 
     /// Says goodbye, so that nobody waits for this worker any more.
@@ -289,9 +356,13 @@ impl Confirm {
 
 impl Shared {
     fn live(&self) -> BTreeSet<Instance> {
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        alive.retain(|_, seen| seen.elapsed() < LEASE);
-        alive.keys().cloned().collect()
+        let mut ears = self.ears();
+        ears.others.retain(|_, heard| heard.elapsed() < FORGOTTEN);
+        ears.others.iter().filter(|(_, heard)| heard.elapsed() < LEASE).map(|(other, _)| other.clone()).collect()
+    }
+
+    fn ears(&self) -> MutexGuard<'_, Ears> {
+        self.ears.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn tell(&self, word: Word) -> Result<(), Error> {
@@ -306,12 +377,15 @@ impl Shared {
         }
     }
 
+    /// To be sent at once: its echo says that the line is alive.
     fn written(&self, word: Word) -> Result<(String, Vec<u8>), Error> {
+        self.ears().sent.get_or_insert_with(Instant::now);
         let kind = match word {
             Word::Committed => "committed",
             Word::Removed { .. } => "cache",
             Word::Blocks => "blocks",
             Word::Purged { .. } => "purged",
+            Word::Swept { .. } => "swept",
             Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
         };
         let body = serde_json::to_vec(&Told { from: &self.instance, wire: WIRE, word })?;
@@ -349,14 +423,15 @@ impl Shared {
                 return None;
             }
         };
-        if from == self.instance {
-            return None;
-        }
         {
-            let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ears = self.ears();
+            if from == self.instance {
+                ears.echoed = ears.sent.take().or(ears.echoed);
+                return None;
+            }
             match word {
-                Word::Bye => alive.remove(&from),
-                _ => alive.insert(from, Instant::now()),
+                Word::Bye => ears.others.remove(&from),
+                _ => ears.others.insert(from, Instant::now()),
             };
         }
         let to = message.reply.filter(|to| self.inboxes.iter().any(|p| to.starts_with(p.as_str())) && to.is_valid());
@@ -369,6 +444,16 @@ impl Shared {
                 Ok(tenant) => Some(Heard { change: Change::Purged { tenant, until: Timestamp(until_ms) }, confirm }),
                 Err(_) => Some(Heard { change: Change::Resync, confirm: None }),
             },
+            Word::Swept { tenant, until_ms, task_type, template } => {
+                let template = template.map(|id| TemplateId::parse(&id)).transpose();
+                match (Tenant::parse(&tenant), template) {
+                    (Ok(tenant), Ok(template)) => {
+                        let (until, what) = (Timestamp(until_ms), Sweep { task_type, template });
+                        Some(Heard { change: Change::Swept { tenant, until, what }, confirm })
+                    }
+                    _ => Some(Heard { change: Change::Resync, confirm: None }),
+                }
+            }
             Word::Hello => {
                 self.tell_or_log(Word::Alive).await;
                 None

@@ -29,6 +29,9 @@ pub(super) const LIMIT: usize = 65_536;
 const MOST_BYTES: usize = 32 << 20;
 /// Messages between two looks at what has come.
 const LOOK: usize = 16;
+/// Messages of a subscription before the one that it follows is ended. The server looks for a message's receivers and gives
+/// it to one of them in two steps: if that one ended in between it finds none, though another has begun.
+const OVERLAP: usize = 1_024;
 /// Subscriptions that have ended and may still be sent something, at most.
 const ENDING: usize = 4;
 
@@ -41,6 +44,8 @@ pub(super) struct Window {
     /// Messages that may wait.
     most: usize,
     live: Option<Slice>,
+    /// The one that `live` follows, until it may end.
+    before: Option<Slice>,
     /// The server was told that they end.
     ending: Vec<Slice>,
     waiting: VecDeque<Message>,
@@ -81,6 +86,7 @@ impl Window {
             group,
             most,
             live: None,
+            before: None,
             ending: vec![],
             waiting: VecDeque::new(),
             bytes: 0,
@@ -95,11 +101,14 @@ impl Window {
     /// Not to be dropped halfway: what a new subscription was sent would be lost.
     pub(super) async fn refill(&mut self) -> bool {
         if self.waiting.len() > self.most || self.bytes > MOST_BYTES {
-            if let Some(live) = self.live.take() {
-                self.end(live).await;
+            for slice in [self.before.take(), self.live.take()].into_iter().flatten() {
+                self.end(slice).await;
             }
         } else if self.may_begin() {
-            let old = self.live.take();
+            if let Some(before) = self.before.take() {
+                self.end(before).await;
+            }
+            self.before = self.live.take();
             if let Err(error) = self.begin().await {
                 warn!(subject = self.subject, "a subscription could not be renewed: {error}");
                 return false;
@@ -107,10 +116,10 @@ impl Window {
             if std::mem::take(&mut self.overrun) {
                 self.connection.signs.overrun();
             }
-            // After its successor has begun: no message is to find nobody.
-            if let Some(old) = old {
-                self.end(old).await;
-            }
+        } else if self.live.as_ref().is_some_and(|live| live.received >= OVERLAP)
+            && let Some(before) = self.before.take()
+        {
+            self.end(before).await;
         }
         true
     }
@@ -124,8 +133,8 @@ impl Window {
 
     /// Takes no more messages, and gives those that were under way to `each`.
     pub(super) async fn drain<F: Future<Output = ()>>(self, each: impl Fn(Message) -> F) {
-        let Self { connection, live, ending, waiting, .. } = self;
-        let slices = ending.into_iter().chain(live);
+        let Self { connection, live, before, ending, waiting, .. } = self;
+        let slices = ending.into_iter().chain(before).chain(live);
         let came = async {
             for message in waiting {
                 each(message).await;
@@ -198,11 +207,13 @@ impl Window {
                 self.ending.remove(n);
             }
         }
-        if let Some(slice) = &mut self.live
-            && !slice.take(&mut self.waiting, &mut self.bytes, cx)
-        {
-            self.overrun |= !slice.limited.has_come(cx);
-            self.live = None;
+        for served in [&mut self.before, &mut self.live] {
+            if let Some(slice) = served
+                && !slice.take(&mut self.waiting, &mut self.bytes, cx)
+            {
+                self.overrun |= !slice.limited.has_come(cx);
+                *served = None;
+            }
         }
     }
 }

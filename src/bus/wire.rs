@@ -19,10 +19,12 @@ pub(super) use model::{Batch, batch, build, model_query, steps};
 pub use model::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery};
 pub use progress::{Progress, State};
 pub use query::{
-    CacheExplanation, Feedback, FeedbackAnswer, Nothing, Purge, PurgeAnswer, TemplateChecks, TemplateChoice,
-    TemplateList, TemplateQuery, TemplateRef,
+    CacheExplanation, Feedback, FeedbackAnswer, Invalidate, InvalidateAnswer, Nothing, Purge, PurgeAnswer,
+    TemplateChecks, TemplateChoice, TemplateList, TemplateQuery, TemplateRef,
 };
-pub(super) use query::{Erasure, Judgement, feedback, nothing, purge, template_choice, template_query, template_ref};
+pub(super) use query::{
+    Erasure, Judgement, feedback, invalidate, nothing, purge, template_choice, template_query, template_ref,
+};
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
 pub use text::Text;

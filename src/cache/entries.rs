@@ -4,19 +4,28 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::index::Index;
 use super::reading::Reading;
-use crate::domain::record::{CacheEntry, Digest, EntryId};
-use crate::domain::{Language, Timestamp};
+use crate::domain::record::{CacheEntry, Digest, EntryId, Sweep};
+use crate::domain::{Language, Tenant, Timestamp};
 
 /// Withdrawn ids that are remembered, so that a put which arrives after its own removal brings nothing back.
 const REMEMBERED: usize = 65_536;
+
+/// What an entry holds beside its texts, roughly: its record, its vector, its places in the tables. `benches/cache.rs` prints
+/// what is counted beside what is taken.
+const BESIDE: usize = 2_560;
+
+/// Uses that count when room is made. More prove nothing, and what was popular once must be able to go.
+const USES: u64 = 16;
 
 /// All live entries. Plain data behind the cache's one lock; nothing here takes long.
 pub(super) struct Entries {
     slots: HashMap<EntryId, Slot>,
     exact: HashMap<Digest, EntryId>,
     scopes: HashMap<Digest, Scope>,
-    /// Oldest use first.
-    by_use: BTreeMap<u64, EntryId>,
+    /// What goes first when room is needed stands first.
+    by_rank: BTreeMap<Rank, EntryId>,
+    /// The rank of what went last. What comes and what is used stands above it, so whatever is not used sinks.
+    floor: u64,
     uses: u64,
     bytes: usize,
     max_entries: usize,
@@ -27,20 +36,24 @@ pub(super) struct Entries {
     gone_in_order: VecDeque<EntryId>,
 }
 
+/// How much is lost with an entry, above the floor of its last use; among equals the least recently used goes first.
+type Rank = (u64, u64);
+
 struct Slot {
     /// Its vector is in the scope's index alone.
     entry: Arc<CacheEntry>,
-    /// What its task says, read when a lookup first comes near.
-    reading: Arc<OnceLock<Reading>>,
+    /// What its task says, read when a lookup first comes near; most entries never are.
+    reading: Arc<OnceLock<Box<Reading>>>,
     own: bool,
-    used: u64,
+    rank: Rank,
+    hits: u64,
     bytes: usize,
 }
 
 /// An entry that a lookup came near to.
 pub(super) struct Near {
     pub(super) entry: Arc<CacheEntry>,
-    reading: Arc<OnceLock<Reading>>,
+    reading: Arc<OnceLock<Box<Reading>>>,
     pub(super) similarity: f32,
 }
 
@@ -55,7 +68,7 @@ struct Scope {
 impl Near {
     /// `language` is that of the scope, so the same at each call.
     pub(super) fn read(&self, language: &Language) -> &Reading {
-        self.reading.get_or_init(|| Reading::of(&self.entry.task, Some(language)))
+        self.reading.get_or_init(|| Box::new(Reading::of(&self.entry.task, Some(language))))
     }
 }
 
@@ -65,7 +78,8 @@ impl Entries {
             slots: HashMap::new(),
             exact: HashMap::new(),
             scopes: HashMap::new(),
-            by_use: BTreeMap::new(),
+            by_rank: BTreeMap::new(),
+            floor: 0,
             uses: 0,
             bytes: 0,
             max_entries,
@@ -101,11 +115,16 @@ impl Entries {
     /// Marks it as just used.
     pub(super) fn touch(&mut self, id: EntryId) {
         if let Some(slot) = self.slots.get_mut(&id) {
-            self.by_use.remove(&slot.used);
+            self.by_rank.remove(&slot.rank);
             self.uses += 1;
-            slot.used = self.uses;
-            self.by_use.insert(self.uses, id);
+            slot.hits += 1;
+            slot.rank = (self.floor + value(&slot.entry, slot.hits, slot.bytes), self.uses);
+            self.by_rank.insert(slot.rank, id);
         }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn has_scope(&self, scope: &Digest) -> bool {
@@ -143,8 +162,8 @@ impl Entries {
         !self.own_bare.is_empty()
     }
 
-    /// Takes an entry in, in the place of an older one with its key and, where there is no room, of those that were
-    /// not used for the longest time. False where it may not come in, because it was removed before, a newer one has
+    /// Takes an entry in, in the place of an older one with its key and, where there is no room, of those that are missed
+    /// least. False where it may not come in, because it was removed before, a newer one has
     /// its key, or it is too large.
     ///
     /// `own`: it was made here, so its vector is to be computed here.
@@ -167,8 +186,9 @@ impl Entries {
             self.remove(holder);
         }
         while self.slots.len() >= self.max_entries || self.bytes + bytes > self.max_bytes {
-            let Some((_, &oldest)) = self.by_use.first_key_value() else { break };
-            self.remove(oldest);
+            let Some((&(rank, _), &least)) = self.by_rank.first_key_value() else { break };
+            self.floor = rank;
+            self.remove(least);
         }
         self.add(entry, bytes, own);
         true
@@ -195,8 +215,9 @@ impl Entries {
         self.uses += 1;
         self.bytes += bytes;
         self.exact.insert(entry.exact, id);
-        self.by_use.insert(self.uses, id);
-        self.slots.insert(id, Slot { entry, own, reading: Arc::default(), used: self.uses, bytes });
+        let rank = (self.floor + value(&entry, 1, bytes), self.uses);
+        self.by_rank.insert(rank, id);
+        self.slots.insert(id, Slot { entry, own, reading: Arc::default(), rank, hits: 1, bytes });
     }
 
     /// Gives a live entry its vector; false where it has gone or has one.
@@ -225,13 +246,19 @@ impl Entries {
         ids.iter().copied().filter(|&id| self.remove(id)).collect()
     }
 
+    /// Those of a tenant that a sweep takes.
+    pub(super) fn swept(&self, tenant: &Tenant, until: Timestamp, what: &Sweep) -> Vec<EntryId> {
+        let theirs = |entry: &&Arc<CacheEntry>| entry.tenant == *tenant && entry.created <= until;
+        self.iter().filter(theirs).filter(|entry| what.takes(&entry.answer)).map(|entry| entry.id).collect()
+    }
+
     pub(super) fn expired(&self, now: Timestamp) -> Vec<EntryId> {
         self.iter().filter(|entry| now >= entry.expires).map(|entry| entry.id).collect()
     }
 
     fn remove(&mut self, id: EntryId) -> bool {
         let Some(slot) = self.slots.remove(&id) else { return false };
-        self.by_use.remove(&slot.used);
+        self.by_rank.remove(&slot.rank);
         self.bytes -= slot.bytes;
         if self.exact.get(&slot.entry.exact) == Some(&id) {
             self.exact.remove(&slot.entry.exact);
@@ -253,7 +280,18 @@ fn size(entry: &CacheEntry) -> usize {
     fn answer(a: &crate::domain::Answer) -> usize {
         a.text.len() + a.parts.iter().map(|p| p.description.len() + answer(&p.answer)).sum::<usize>()
     }
-    entry.task.len() + answer(&entry.answer) + 4096
+    entry.task.len() + answer(&entry.answer) + BESIDE
+}
+
+/// What is lost when an entry goes: what it costs to make it again, for each use that it had, by the room that it takes. A
+/// rule's answer is made in a millisecond, a model's costs seconds and money: some fifteen times as much, and no more, or
+/// what was dear once would never go.
+fn value(entry: &CacheEntry, hits: u64, bytes: usize) -> u64 {
+    let answer = &entry.answer;
+    let (milliseconds, micro_dollars) = (answer.time.as_secs_f64() * 1e3, answer.cost.0 as f64 / 1e3);
+    let again = 1.0 + (1.0 + milliseconds + micro_dollars).log2();
+    // In 1,024ths for each KiB, so that whole numbers are fine enough.
+    (again * hits.min(USES) as f64 * 1_024.0 * 1_024.0 / bytes.max(1) as f64) as u64
 }
 
 fn write(index: &RwLock<Index>) -> std::sync::RwLockWriteGuard<'_, Index> {

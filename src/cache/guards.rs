@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::reading::{Case, Join, Kind, Phrase, Reading, Role, Token};
-use super::words::{OPPOSITES, TURNING_PREFIXES};
+use super::align::{Alignment, Pair, is_name};
+use super::frames::Want;
+use super::lexicon::{self, Relation};
+use super::reading::{Case, Kind, Negated, Phrase, Reading, Role, Said, Token};
+use super::verifier::{self, Features, Verifier};
+use super::words::{GENERIC, OPPOSITES, PIVOTS, SOFT, TURNING_PREFIXES};
 use crate::domain::Language;
 
 /// What kind of difference forbids sharing.
@@ -19,6 +23,7 @@ pub enum Guard {
     Question,
     Negation,
     Opposites,
+    Entities,
     Words,
     Case,
     Order,
@@ -32,32 +37,40 @@ pub struct Refusal {
     pub detail: String,
 }
 
-type Check = fn(&Reading, &Reading) -> Option<String>;
+/// What two texts say, side by side.
+pub(super) struct Both<'a> {
+    pub(super) a: &'a Reading,
+    pub(super) b: &'a Reading,
+    pub(super) aligned: Alignment<'a>,
+}
+
+type Check = fn(&Both<'_>) -> Option<String>;
 
 /// Each guard, its check, and why it is there. The first that says no names the refusal, so the telling ones stand
-/// before those that catch everything.
-const TABLE: [(Guard, Check, &str); 12] = [
-    (Guard::Numbers, |a, b| differ(a, b, Kind::Number), "31 days are not 36, 5 s not 5 min; 1,000 is 1000"),
-    (Guard::Quotes, |a, b| differ(a, b, Kind::Quote), "what is quoted stands in the answer letter by letter"),
-    (Guard::Paths, |a, b| differ(a, b, Kind::Path), "a route or a file is another one if one letter differs"),
-    (Guard::Identifiers, |a, b| differ(a, b, Kind::Identifier), "a name in code is another one if its case differs"),
+/// before those that catch everything. `Words` is the verifier's no and has no check of its own.
+const TABLE: [(Guard, Check, &str); 13] = [
+    (Guard::Numbers, |x| differ(x, Kind::Number), "31 days are not 36, 5 s not 5 min; 1,000 is 1000"),
+    (Guard::Quotes, |x| differ(x, Kind::Quote), "what is quoted stands in the answer letter by letter"),
+    (Guard::Paths, |x| differ(x, Kind::Path), "a route or a file is another one if one letter differs"),
+    (Guard::Identifiers, |x| differ(x, Kind::Identifier), "a name in code is another one if its case differs"),
     (Guard::Technologies, technologies, "an answer for PostgreSQL is none for SQLite; order is another guard's matter"),
     (Guard::Layout, layout, "indentation is code: it says what belongs to a block"),
     (
         Guard::Question,
         question,
-        "\"is a mutex needed\" asks for an answer, \"a mutex is needed\" states it (cosine 0.95)",
+        "\"is a mutex needed\" asks, \"a mutex is needed\" states it (cosine 0.95); \"why\" is not \"when\"",
     ),
     (Guard::Negation, negation, "the same words with a \"not\" ask for the contrary (cosine 0.99)"),
     (Guard::Opposites, opposites, "first and last, encode and decode: near in meaning, contrary as answers"),
-    (Guard::Words, words, "user events are no order events: what remains after fillers and synonyms must be the same"),
+    (Guard::Entities, entities, "France is not Denmark: what has a name must have the same in both"),
     (Guard::Case, case, "\"Foo\" and \"foo\" are two texts; a capital that begins a sentence or a title says nothing"),
     (Guard::Order, order, "from A to B is not from B to A; whole phrases may move, words may not"),
+    (Guard::Words, |_| None, "user events are no order events: too much stands in one text only"),
 ];
 
 impl Guard {
-    pub const ALL: [Self; 12] = {
-        let mut all = [Self::Numbers; 12];
+    pub const ALL: [Self; 13] = {
+        let mut all = [Self::Numbers; 13];
         let mut i = 0;
         while i < all.len() {
             all[i] = TABLE[i].0;
@@ -77,6 +90,7 @@ impl Guard {
             Self::Question => "question",
             Self::Negation => "negation",
             Self::Opposites => "opposites",
+            Self::Entities => "entities",
             Self::Words => "words",
             Self::Case => "case",
             Self::Order => "order",
@@ -89,22 +103,70 @@ impl Guard {
     }
 }
 
-/// Whether the answer to `stored` may serve `asked`, by what the two say. `language` is the one that both are in:
-/// naming it or not changes nothing. Symmetric. Linear in the texts' lengths.
+/// Whether the answer to `stored` may serve `asked`, by what the two say and at the greatest similarity that there is,
+/// with the verifier that ships and the default rate of false hits. `language` is the one that both are in: naming it or
+/// not changes nothing. Symmetric.
 pub fn compare(asked: &str, stored: &str, language: Option<&Language>) -> Result<(), Refusal> {
-    check(&Reading::of(asked, language), &Reading::of(stored, language))
+    let (asked, stored) = (Reading::of(asked, language), Reading::of(stored, language));
+    let verifier = Verifier::shipped();
+    let rate = super::Options::default().max_false_hit_rate;
+    check(&asked, &stored, 1.0, &Bar { verifier, needed: verifier.needed(rate) }).result
 }
 
-pub(super) fn check(asked: &Reading, stored: &Reading) -> Result<(), Refusal> {
-    if asked.tokens.is_empty() || stored.tokens.is_empty() {
+/// What a hit must reach.
+pub(super) struct Bar<'a> {
+    pub(super) verifier: &'a Verifier,
+    /// How sure the verifier must be.
+    pub(super) needed: f64,
+}
+
+/// What was found out about two texts.
+pub(super) struct Judged {
+    pub(super) result: Result<(), Refusal>,
+    /// How sure the verifier is that the two want the same, 0 to 1; `None` where a guard spoke before it.
+    pub(super) sure: Option<f64>,
+}
+
+/// What the verifier looks at, or the guard that refuses before it.
+pub(super) fn features(asked: &Reading, stored: &Reading, similarity: f64) -> Result<Features, Guard> {
+    let both = both(asked, stored).map_err(|refusal| refusal.guard)?;
+    Ok(verifier::features(similarity, &both))
+}
+
+/// The two side by side, where no guard forbids sharing.
+fn both<'a>(a: &'a Reading, b: &'a Reading) -> Result<Both<'a>, Refusal> {
+    if a.tokens.is_empty() || b.tokens.is_empty() {
         return Err(Refusal { guard: Guard::Words, detail: "a text without words is like no other".into() });
     }
+    let both = Both { a, b, aligned: Alignment::of(a, b) };
     for (guard, check, _) in TABLE {
-        if let Some(detail) = check(asked, stored) {
+        if let Some(detail) = check(&both) {
             return Err(Refusal { guard, detail });
         }
     }
-    Ok(())
+    Ok(both)
+}
+
+pub(super) fn check(asked: &Reading, stored: &Reading, similarity: f64, bar: &Bar<'_>) -> Judged {
+    let both = match both(asked, stored) {
+        Ok(both) => both,
+        Err(refusal) => return Judged { result: Err(refusal), sure: None },
+    };
+    let Bar { verifier, needed } = bar;
+    let sure = verifier.sure(&verifier::features(similarity, &both));
+    let result = if sure >= *needed {
+        Ok(())
+    } else {
+        let words = against(&both.aligned.only_a, &both.aligned.only_b);
+        let words = words.unwrap_or_else(|| "the same words, but not said alike enough".to_owned());
+        let sure = if *needed > 1.0 {
+            "nothing would be sure enough for `cache.max_false_hit_rate`".to_owned()
+        } else {
+            format!("{:.1} % sure that they want the same, {:.1} % are needed", sure * 100.0, needed * 100.0)
+        };
+        Err(Refusal { guard: Guard::Words, detail: format!("{words}; {sure}") })
+    };
+    Judged { result, sure: Some(sure) }
 }
 
 /// What only one of the texts has, each as often as it has it more.
@@ -124,34 +186,51 @@ fn only<'a>(a: &'a Reading, b: &'a Reading, kind: Kind) -> (Vec<&'a Token>, Vec<
     (take(a, 1), take(b, -1))
 }
 
-fn differ(a: &Reading, b: &Reading, kind: Kind) -> Option<String> {
-    let (a, b) = only(a, b, kind);
+fn differ(both: &Both<'_>, kind: Kind) -> Option<String> {
+    let (a, b) = only(both.a, both.b, kind);
     against(&a, &b)
 }
 
 /// As sets: naming a technology twice says nothing new.
-fn technologies(a: &Reading, b: &Reading) -> Option<String> {
+fn technologies(Both { a, b, .. }: &Both<'_>) -> Option<String> {
     let missing = |from: &Reading, token: &&Token| !from.of_kind(Kind::Technology).any(|t| t.text == token.text);
     let only_a: Vec<_> = a.of_kind(Kind::Technology).filter(|t| missing(b, t)).collect();
     let only_b: Vec<_> = b.of_kind(Kind::Technology).filter(|t| missing(a, t)).collect();
     against(&only_a, &only_b)
 }
 
-fn layout(a: &Reading, b: &Reading) -> Option<String> {
+fn layout(Both { a, b, .. }: &Both<'_>) -> Option<String> {
     (a.indentation != b.indentation).then(|| "the lines are indented otherwise".to_owned())
 }
 
-fn question(a: &Reading, b: &Reading) -> Option<String> {
+fn question(Both { a, b, .. }: &Both<'_>) -> Option<String> {
     match (a.asks, b.asks) {
-        (true, false) => Some("a question here, none there".to_owned()),
-        (false, true) => Some("a question there, none here".to_owned()),
-        _ => None,
+        (true, false) => return Some("a question here, none there".to_owned()),
+        (false, true) => return Some("a question there, none here".to_owned()),
+        _ => {}
     }
+    // What a thing is and what its name means is nearly the same; the verifier weighs the difference.
+    let of = |reading: &Reading| -> Vec<Want> {
+        let same = |want: &Want| if *want == Want::Meaning { Want::Thing } else { *want };
+        reading.wants.iter().map(same).collect()
+    };
+    let unsaid = |reading: &Reading| reading.wants == [Want::Unsaid];
+    if of(a) != of(b) && !unsaid(a) && !unsaid(b) {
+        let say = |reading: &Reading| reading.wants.iter().map(|want| want.say()).collect::<Vec<_>>().join(" and ");
+        return Some(format!("asked here: {}; asked there: {}", say(a), say(b)));
+    }
+    let words = |reading: &Reading| reading.of_kind(Kind::Question).next().is_some();
+    let (only_a, only_b) = only(a, b, Kind::Question);
+    if words(a) && words(b) { against(&only_a, &only_b) } else { None }
 }
 
 /// Where both texts say something by the case of the same word, it is the same. How often each has it is the words'
 /// matter.
-fn case(a: &Reading, b: &Reading) -> Option<String> {
+fn case(Both { a, b, .. }: &Both<'_>) -> Option<String> {
+    // Who asks writes "Machine Learning" and "machine learning" as they come.
+    if !a.is_order && !b.is_order {
+        return None;
+    }
     let cases = |reading: &Reading| {
         let mut cases: BTreeMap<String, BTreeSet<Case>> = BTreeMap::new();
         for token in reading.of_kind(Kind::Word) {
@@ -166,25 +245,58 @@ fn case(a: &Reading, b: &Reading) -> Option<String> {
     differing.map(|(word, _)| format!("\"{}\" is written with other capitals", shown(word)))
 }
 
-fn negation(a: &Reading, b: &Reading) -> Option<String> {
-    if a.negated == b.negated {
+fn negation(Both { a, b, .. }: &Both<'_>) -> Option<String> {
+    // "Why don't people…", "Why doesn't anyone…": who is no more than somebody.
+    let says = |n: &Negated| !GENERIC.contains(&n.written.as_str()) && !SOFT.contains(&n.written.as_str());
+    let words = |reading: &'_ Reading| -> Vec<String> {
+        reading
+            .negated
+            .iter()
+            .map(|n| if says(n) { n.text.clone() } else { String::new() })
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    };
+    let (here, there) = (words(a), words(b));
+    if here == there && a.negated.len() % 2 == b.negated.len() % 2 {
         return None;
     }
-    let say = |negated: &[String]| match negated {
+    let say = |reading: &Reading| match reading.negated.as_slice() {
         [] => "nothing".to_owned(),
-        some => some.iter().map(|word| format!("\"{}\"", shown(word))).collect::<Vec<_>>().join(", "),
+        some => some.iter().map(|n| format!("\"{}\"", shown(&n.written))).collect::<Vec<_>>().join(", "),
     };
-    Some(format!("denied here: {}; denied there: {}", say(&a.negated), say(&b.negated)))
+    Some(format!("denied here: {}; denied there: {}", say(a), say(b)))
 }
 
-fn opposites(a: &Reading, b: &Reading) -> Option<String> {
-    let (a, b) = only(a, b, Kind::Word);
-    let opposed = |x: &str, y: &str| {
+fn opposites(both: &Both<'_>) -> Option<String> {
+    let (a, b) = (&both.aligned.only_a, &both.aligned.only_b);
+    let known = |x: &Token, y: &Token| Some(lexicon::relation(x.known?, y.known?)? == Relation::Opposite);
+    let opposed = |a: &Token, b: &Token| {
+        let (x, y) = (a.written.as_str(), b.written.as_str());
         let listed = OPPOSITES.iter().any(|(p, q)| (same(x, p) && same(y, q)) || (same(x, q) && same(y, p)));
-        listed || turned(x, y) || turned(y, x)
+        listed || turned(x, y) || turned(y, x) || known(a, b) == Some(true)
     };
-    let pairs = a.iter().flat_map(|x| b.iter().map(move |y| (x, y)));
-    pairs.into_iter().find(|(x, y)| opposed(&x.written, &y.written)).and_then(|(x, y)| against(&[x], &[y]))
+    let is_word = |t: &&&Token| t.kind == Kind::Word;
+    let mut pairs = a.iter().filter(is_word).flat_map(|x| b.iter().filter(is_word).map(move |y| (x, y))).take(MANY);
+    pairs.find(|(x, y)| opposed(x, y)).and_then(|(x, y)| against(&[x], &[y]))
+}
+
+/// More pairs of differing words than this are not looked at one by one.
+const MANY: usize = 64;
+
+fn entities(both: &Both<'_>) -> Option<String> {
+    let named = |tokens: &[&'_ Token]| {
+        tokens.iter().copied().filter(|t| is_name(t)).map(|t| t.written.clone()).collect::<Vec<_>>()
+    };
+    let (a, b) = (named(&both.aligned.only_a), named(&both.aligned.only_b));
+    let say =
+        |names: &[String]| names.iter().take(4).map(|n| format!("\"{}\"", shown(n))).collect::<Vec<_>>().join(", ");
+    match (a.as_slice(), b.as_slice()) {
+        ([], []) => None,
+        (a, []) => Some(format!("{} only here", say(a))),
+        ([], b) => Some(format!("{} only there", say(b))),
+        (a, b) => Some(format!("{} against {}", say(a), say(b))),
+    }
 }
 
 /// The same word, one of them perhaps with an ending: "increments" and "increment".
@@ -198,16 +310,8 @@ fn turned(long: &str, short: &str) -> bool {
     short.len() > 2 && TURNING_PREFIXES.iter().any(|prefix| long.strip_prefix(prefix).is_some_and(|rest| rest == short))
 }
 
-fn words(a: &Reading, b: &Reading) -> Option<String> {
-    let (only_a, only_b) = only(a, b, Kind::Word);
-    if let Some(difference) = against(&only_a, &only_b) {
-        return Some(difference);
-    }
-    let asks = |reading: &Reading| reading.of_kind(Kind::Question).next().is_some();
-    if asks(a) && asks(b) { differ(a, b, Kind::Question) } else { None }
-}
-
-fn order(a: &Reading, b: &Reading) -> Option<String> {
+fn order(both: &Both<'_>) -> Option<String> {
+    let Both { a, b, aligned } = both;
     let roles = |reading: &Reading, role: Role| -> Vec<String> {
         reading.tokens.iter().filter(|t| t.role == Some(role)).map(|t| t.text.clone()).collect()
     };
@@ -220,7 +324,18 @@ fn order(a: &Reading, b: &Reading) -> Option<String> {
     if let Some(token) = b.tokens.iter().find(swapped) {
         return Some(format!("\"{}\" is the source in one text and the target in the other", shown(&token.written)));
     }
-    if said(a) == said(b) || phrases(a) == phrases(b) || a.compounded() == b.compounded() {
+    // How A differs from B is how B differs from A.
+    let both_ways = a.wants == [Want::Difference] && a.wants == b.wants;
+    if !both_ways && let Some((x, y)) = turned_things(aligned) {
+        return Some(format!("\"{}\" and \"{}\" have changed places", shown(&x.written), shown(&y.written)));
+    }
+    if !both_ways && let Some(pivot) = turned_around(aligned) {
+        return Some(format!("what stands before and after \"{}\" has changed places", shown(&pivot.written)));
+    }
+    if !both_ways && let Some([x, _, y]) = turned_over(aligned) {
+        return Some(format!("\"{}\" and \"{}\" have changed sides", shown(&x.written), shown(&y.written)));
+    }
+    if !a.is_order || !b.is_order || !aligned.only_a.is_empty() || !aligned.only_b.is_empty() || !reordered(both) {
         return None;
     }
     let first = a.said().zip(b.said()).find(|(x, y)| x.text != y.text);
@@ -232,16 +347,73 @@ fn order(a: &Reading, b: &Reading) -> Option<String> {
     })
 }
 
-fn said(reading: &Reading) -> Vec<(Join, &str)> {
+/// Two things with names of their own that stand the other way round, unless an "and" or "or" joins them or each hangs
+/// on the same preposition as before.
+fn turned_things<'a>(aligned: &Alignment<'a>) -> Option<(&'a Token, &'a Token)> {
+    let things: Vec<_> = aligned.pairs.iter().map(|p| (p, aligned.a[p.a], aligned.b[p.b])).collect();
+    let things: Vec<_> = things.into_iter().filter(|(_, x, _)| x.kind != Kind::Word || is_name(x)).take(20).collect();
+    for (i, (p, x, x2)) in things.iter().enumerate() {
+        for (q, y, y2) in &things[..i] {
+            let joined = (x.joined || y.joined) && (x2.joined || y2.joined);
+            let hangs = |t: &Token, u: &Token| t.link.is_some() && t.link == u.link;
+            if q.b > p.b && x.text != y.text && !joined && !hangs(x, x2) && !hangs(y, y2) {
+                return Some((y, x));
+            }
+        }
+    }
+    None
+}
+
+/// A word like "than" that has on its left in one text what it has on its right in the other, and the other way round.
+fn turned_around<'a>(aligned: &Alignment<'a>) -> Option<&'a Token> {
+    let pivots = aligned.pairs.iter().filter(|p| PIVOTS.contains(&aligned.a[p.a].written.as_str()));
+    pivots.take(4).find_map(|pivot| {
+        let moved = |right: bool| {
+            aligned.pairs.iter().any(|p| (p.a > pivot.a) == right && (p.b > pivot.b) != right && p.a != pivot.a)
+        };
+        (moved(true) && moved(false)).then_some(aligned.a[pivot.a])
+    })
+}
+
+/// Three words that stand the other way round: "wolves kill bears", "bears kill wolves". Not where a "by" says that it
+/// is told from the other side, nor where an "and" joins them.
+fn turned_over<'a>(aligned: &Alignment<'a>) -> Option<[&'a Token; 3]> {
+    let pairs = &aligned.pairs[..aligned.pairs.len().min(24)];
+    let told = |tokens: &[&Token]| tokens.iter().filter(|t| t.link == Some("by")).count();
+    if told(&aligned.a) != told(&aligned.b) {
+        return None;
+    }
+    let joined = |p: &Pair| aligned.a[p.a].joined || aligned.b[p.b].joined;
+    for (i, x) in pairs.iter().enumerate() {
+        for (j, y) in pairs.iter().enumerate().skip(i + 1).filter(|(_, y)| y.b < x.b && !joined(y)) {
+            if let Some(z) = pairs[j + 1..].iter().find(|z| z.b < y.b && !joined(z)) {
+                return Some([x, y, z].map(|p| aligned.a[p.a]));
+            }
+        }
+    }
+    None
+}
+
+/// Whether what both texts say stands in other phrases, or the phrases' words in another order.
+pub(super) fn reordered(both: &Both<'_>) -> bool {
+    let (a, b) = both.aligned.shared();
     // How the first one hangs on nothing says nothing.
-    reading.said().enumerate().map(|(i, t)| (if i == 0 { Join::Plain } else { t.join() }, t.text.as_str())).collect()
+    let alike = |(i, (x, y)): (usize, (&Said<'_>, &Said<'_>))| x.text == y.text && (i == 0 || x.join.fits(y.join));
+    let in_order = a.len() == b.len() && a.iter().zip(&b).enumerate().all(alike);
+    !in_order && phrases(&a) != phrases(&b) && compounds(&a) != compounds(&b)
 }
 
 /// The phrases in an order of their own: as wholes they may stand anywhere.
-fn phrases(reading: &Reading) -> Vec<Phrase<'_>> {
-    let mut phrases = reading.phrases();
+fn phrases<'a>(said: &[Said<'a>]) -> Vec<Phrase<'a>> {
+    let mut phrases = Reading::phrases(said);
     phrases.sort();
     phrases
+}
+
+fn compounds<'a>(said: &[Said<'a>]) -> Vec<Phrase<'a>> {
+    let mut compounds = Reading::compounded(said);
+    compounds.sort();
+    compounds
 }
 
 fn against(a: &[&Token], b: &[&Token]) -> Option<String> {
@@ -377,6 +549,41 @@ mod tests {
     }
 
     #[test]
+    fn questions_that_want_other_things_are_other_questions() {
+        refuses(Guard::Question, "Why do volcanoes erupt?", "When do volcanoes erupt?");
+        refuses(Guard::Question, "Is coffee bad for you?", "Why is coffee bad for you?");
+        refuses(Guard::Question, "How deep is the lake?", "How wide is the lake?");
+        refuses(Guard::Question, "How do I restart the server?", "Why should I restart the server?");
+        refuses(Guard::Question, "Should I learn to dance?", "How do I learn to dance?");
+        shares("How do I lose weight?", "What is the best way to lose weight?");
+        shares("What is the cause of earthquakes?", "What causes earthquakes?");
+        shares("How many moons are there?", "What is the number of moons?");
+        shares("What does the car cost?", "How much does the car cost?");
+        shares("Can you explain how a pod is scheduled?", "How is a pod scheduled?");
+    }
+
+    #[test]
+    fn what_has_a_name_must_have_the_same() {
+        refuses(Guard::Entities, "What is the capital of France?", "What is the capital of Denmark?");
+        refuses(Guard::Entities, "what is the capital of france", "what is the capital of denmark");
+        refuses(Guard::Entities, "How do I get a job at Initech?", "How do I get a job at Globex?");
+        refuses(Guard::Entities, "Is the shop open on Monday?", "Is the shop open on Tuesday?");
+        shares("Who leads the United States?", "Who leads the USA?");
+        shares("Why did World War II end?", "Why did the Second World War end?");
+    }
+
+    #[test]
+    fn synonyms_serve_where_nothing_else_differs() {
+        shares("How can I buy a used car?", "How do I purchase a used car?");
+        shares("What are the advantages of electric cars?", "What are the benefits of electric cars?");
+        refuses(Guard::Words, "How can I buy a car?", "How can I buy a used car?");
+        refuses(Guard::Words, "What is the best laptop for students?", "What is the best laptop for gamers?");
+        refuses(Guard::Words, "How do I remove a tattoo?", "How do I remove a tattoo at home?");
+        refuses(Guard::Numbers, "Cache it for one hour", "Cache it for 2 hours");
+        shares("Cache it for one hour", "Cache it for 1 hour");
+    }
+
+    #[test]
     fn case_counts_but_at_the_beginning_of_a_sentence_and_in_titles() {
         refuses(Guard::Case, "Write a program that prints Foo", "Write a program that prints foo");
         refuses(Guard::Case, "write a program that prints FOO", "write a program that prints Foo");
@@ -453,7 +660,12 @@ mod tests {
         ] {
             refuses(Guard::Order, a, b);
         }
+        refuses(Guard::Order, "Is physics harder than chemistry?", "Is chemistry harder than physics?");
+        refuses(Guard::Order, "Why is Messi better than Ronaldo?", "Why is Ronaldo better than Messi?");
+        refuses(Guard::Order, "Count orders per customer", "Count customers per order");
         shares("Copy rows from JSON to CSV", "Copy rows to CSV from JSON");
+        shares("What is the difference between TCP and UDP?", "How does UDP differ from TCP?");
+        shares("List all jobs that failed", "List all failed jobs");
     }
 
     #[test]

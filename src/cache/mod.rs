@@ -4,29 +4,43 @@
 //! takes the nearest entries of the same [scope](Key::scope) above a calibrated similarity, and serves the first that
 //! no [guard](Guard) refuses. What changes is handed out as [`Change`]s; `app` connects them to the store and the bus.
 
+mod align;
+mod coarse;
 mod entries;
+mod evidence;
+pub mod fit;
+mod flight;
+mod frames;
 mod guards;
 mod index;
 mod key;
+mod lease;
+mod lexicon;
 mod options;
 mod reading;
 mod stats;
+mod verifier;
 mod words;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+pub use flight::{Flight, Flights, Follower, Joined};
 pub use guards::{Guard, Refusal, compare};
 pub use key::Key;
 pub use options::{Options, Order};
 pub use stats::Stats;
+pub use verifier::{Threshold, Verifier, VerifierError};
 
-use crate::domain::record::{CacheEntry, EntryId, EntryKind};
+use crate::domain::record::{CacheEntry, CacheVerdict, EntryId, EntryKind, Sweep};
 use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Part, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
 use crate::telemetry::meters;
 use entries::{Entries, Near};
+use evidence::Evidence;
+use guards::Bar;
+use lease::Lease;
 use reading::Reading;
 use stats::Counters;
 
@@ -86,6 +100,10 @@ pub struct Neighbour {
     /// Whether it is near enough to be considered.
     pub near_enough: bool,
     pub refusal: Option<Refusal>,
+    /// How sure the verifier is that both want the same, 0 to 1; `None` where a guard forbids sharing before it is asked.
+    pub sure: Option<f64>,
+    /// How sure it must be here. Above 1 where the calibration can't promise what is asked of it.
+    pub needed: f64,
     pub age: Duration,
     pub method: Method,
     pub origin: CorrelationId,
@@ -110,10 +128,15 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     options: Options,
     embedder: Option<Embedder>,
+    verifier: Verifier,
+    evidence: RwLock<Evidence>,
     changes: Box<Changes>,
     lost: AtomicU64,
     /// Vectors are being computed that nobody waits for.
     computing: AtomicBool,
+    lease: Lease,
+    /// What the store holds is still being read.
+    loading: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -130,12 +153,26 @@ impl Cache {
         embedder: Option<Embedder>,
         changes: impl Fn(Change) -> bool + Send + Sync + 'static,
     ) -> Self {
+        Self::with_verifier(options, embedder, Verifier::shipped().clone(), changes)
+    }
+
+    /// [`Self::new`] with a verifier of one's own.
+    pub fn with_verifier(
+        options: Options,
+        embedder: Option<Embedder>,
+        verifier: Verifier,
+        changes: impl Fn(Change) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let entries = Entries::new(options.max_entries, options.max_bytes);
         Self(Arc::new(Inner {
             embedder,
+            verifier,
+            evidence: RwLock::default(),
             changes: Box::new(changes),
             lost: AtomicU64::new(0),
             computing: AtomicBool::new(false),
+            lease: Lease::new(options.lease()),
+            loading: AtomicBool::new(false),
             state: Mutex::new(State { entries, counters: Counters::default() }),
             options,
         }))
@@ -162,10 +199,46 @@ impl Cache {
     pub fn exact_if(&self, key: &Key, now: Timestamp, may: impl Fn(&Answer) -> bool) -> Option<Found> {
         let found = self.known_if(key, now, may);
         if found.is_none() && self.0.options.enabled {
-            self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
-            meters().missed();
+            self.missed(key);
         }
         found
+    }
+
+    /// Counts what the exact tier did not have, for whoever asked with [`Self::known_if`].
+    pub fn missed(&self, key: &Key) {
+        self.0.state().counters.count(&key.tenant, |stats| stats.misses += 1);
+        meters().missed();
+    }
+
+    /// Whether what was found a moment ago may still be given to somebody else.
+    pub fn still_serves(&self, found: &Found, now: Timestamp) -> bool {
+        self.is_in_step() && self.0.state().entries.by_id(found.entry.id, now).is_some()
+    }
+
+    /// Everything that others changed before that moment is known here. From the first time on, nothing is served that was
+    /// not confirmed within `lease_ms`.
+    pub fn confirm(&self, at: Instant) {
+        self.0.lease.confirm(at);
+    }
+
+    /// Something that others changed may be unknown here: nothing is served until the next confirmation.
+    pub fn break_off(&self) {
+        self.0.lease.break_off();
+    }
+
+    /// Says whether the store is still being read, for the first time.
+    pub fn set_loading(&self, loading: bool) {
+        self.0.loading.store(loading, Ordering::Release);
+    }
+
+    /// Whether the store may hold what is not here only because it was not read yet.
+    pub fn is_loading(&self) -> bool {
+        self.0.loading.load(Ordering::Acquire)
+    }
+
+    /// Whether this memory may be served from.
+    pub fn is_in_step(&self) -> bool {
+        self.0.lease.holds()
     }
 
     /// [`Self::exact_if`] for whoever asks that next where this has nothing: that is one miss, not two.
@@ -175,6 +248,9 @@ impl Cache {
         }
         let mut state = self.0.state();
         let entry = state.entries.by_exact(&key.exact, now).filter(|entry| may(&entry.answer))?;
+        if !self.0.lease.holds() {
+            return None;
+        }
         let found = found(entry, Tier::Exact, 1.0, now);
         state.entries.touch(found.entry.id);
         state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
@@ -204,19 +280,22 @@ impl Cache {
             return if self.0.embedder.is_none() { Err(Error::NoEmbedder) } else { Ok(None) };
         }
         let options = &self.0.options;
-        let near = self.nearest(key, options.candidates, options.similarity_threshold, now).await?;
+        let (vector, near) = self.nearest(key, options.candidates, options.similarity_threshold, now).await?;
         let asked = Reading::of(&key.task, Some(&key.language));
+        let bar = self.0.bar(key, &vector);
         let mut refused = vec![];
-        let chosen = near.into_iter().find(|near| match guards::check(&asked, near.read(&key.language)) {
-            Ok(()) => may(&near.entry.answer),
-            Err(refusal) => {
-                refused.push(refusal.guard);
-                false
+        let chosen = near.into_iter().find(|near| {
+            match guards::check(&asked, near.read(&key.language), f64::from(near.similarity), &bar).result {
+                Ok(()) => may(&near.entry.answer),
+                Err(refusal) => {
+                    refused.push(refusal.guard);
+                    false
+                }
             }
         });
         let mut state = self.0.state();
         // It may have been withdrawn while the guards read it.
-        let chosen = chosen.filter(|near| state.entries.by_id(near.entry.id, now).is_some());
+        let chosen = chosen.filter(|near| self.is_in_step() && state.entries.by_id(near.entry.id, now).is_some());
         if let Some(near) = &chosen {
             state.entries.touch(near.entry.id);
         }
@@ -291,18 +370,23 @@ impl Cache {
 
     /// Fills the memory from the store at start. Entries without a vector get one when somebody looks near them.
     pub fn load(&self, entries: impl IntoIterator<Item = CacheEntry>) {
-        let mut state = self.0.state();
         for entry in entries {
-            state.entries.insert(Arc::new(entry), false);
+            // One by one: who is asked meanwhile must not wait for all of them.
+            self.0.state().entries.insert(Arc::new(entry), false);
         }
     }
 
     /// Drops what a tenant had stored until then, for good. Nothing is handed out: whoever purges a tenant deletes it in
     /// the store too.
     pub fn forget(&self, tenant: &Tenant, until: Timestamp) -> usize {
+        self.sweep(tenant, until, &Sweep::default())
+    }
+
+    /// Drops those of a tenant's entries that were stored until then and that a sweep takes, for good. Nothing is handed
+    /// out: whoever sweeps withdraws them in the store too.
+    pub fn sweep(&self, tenant: &Tenant, until: Timestamp, what: &Sweep) -> usize {
         let mut state = self.0.state();
-        let theirs = |entry: &&Arc<CacheEntry>| entry.tenant == *tenant && entry.created <= until;
-        let ids: Vec<EntryId> = state.entries.iter().filter(theirs).map(|entry| entry.id).collect();
+        let ids = state.entries.swept(tenant, until, what);
         state.entries.withdraw(&ids).len()
     }
 
@@ -327,31 +411,48 @@ impl Cache {
     pub fn stats(&self, tenant: &Tenant) -> Stats {
         let state = self.0.state();
         let entries = state.entries.iter().filter(|entry| entry.tenant == *tenant).count();
-        Stats { entries, changes_lost: self.0.lost.load(Ordering::Relaxed), ..state.counters.of(tenant) }
+        let (held, bytes) = (state.entries.len(), state.entries.bytes());
+        Stats { entries, held, bytes, changes_lost: self.0.lost.load(Ordering::Relaxed), ..state.counters.of(tenant) }
     }
 
     /// The `top` nearest entries of the task's scope, whatever their similarity, and what the guards say of each.
     /// Counts as no lookup.
     pub async fn explain(&self, key: &Key, now: Timestamp, top: usize) -> Result<Vec<Neighbour>, Error> {
         let asked = Reading::of(&key.task, Some(&key.language));
-        let near = self.nearest(key, top, -1.0, now).await?;
-        Ok(near
-            .into_iter()
-            .map(|near| Neighbour {
+        let (vector, near) = self.nearest(key, top, -1.0, now).await?;
+        let bar = self.0.bar(key, &vector);
+        let neighbour = |near: Near| {
+            let similarity = f64::from(near.similarity);
+            let judged = guards::check(&asked, near.read(&key.language), similarity, &bar);
+            Neighbour {
                 id: near.entry.id,
                 task: near.entry.task.clone(),
-                similarity: f64::from(near.similarity),
+                similarity,
                 near_enough: near.similarity >= self.0.options.similarity_threshold,
-                refusal: guards::check(&asked, near.read(&key.language)).err(),
+                refusal: judged.result.err(),
+                sure: judged.sure,
+                needed: bar.needed,
                 age: now.since(near.entry.created),
                 method: near.entry.answer.method,
                 origin: near.entry.origin.clone(),
-            })
-            .collect())
+            }
+        };
+        Ok(near.into_iter().map(neighbour).collect())
     }
 
-    /// The nearest live entries of the scope, those included that were put before this call.
-    async fn nearest(&self, key: &Key, count: usize, least: f32, now: Timestamp) -> Result<Vec<Near>, Error> {
+    /// Takes over what users said of hits, of all tenants, the newest first.
+    pub fn replace_evidence(&self, verdicts: Vec<CacheVerdict>) {
+        *self.0.evidence.write().unwrap_or_else(PoisonError::into_inner) = Evidence::of(verdicts);
+    }
+
+    /// The task's vector and the nearest live entries of the scope, those included that were put before this call.
+    async fn nearest(
+        &self,
+        key: &Key,
+        count: usize,
+        least: f32,
+        now: Timestamp,
+    ) -> Result<(Arc<[f32]>, Vec<Near>), Error> {
         let embedder = self.0.embedder.as_ref().ok_or(Error::NoEmbedder)?;
         let vector = embedder.embed(&key.task);
         let late = Timestamp(now.0.saturating_sub(FORGOTTEN.as_millis() as i64));
@@ -363,10 +464,12 @@ impl Cache {
         if others.is_err() {
             tracing::debug!("the semantic tier looks without vectors that are still being computed");
         }
-        let Some(index) = self.0.state().entries.index(&key.scope) else { return Ok(vec![]) };
+        let Some(index) = self.0.state().entries.index(&key.scope) else { return Ok((vector, vec![])) };
         let near = index.read().unwrap_or_else(PoisonError::into_inner).nearest(&vector, count, least);
         let state = self.0.state();
-        Ok(near.into_iter().filter_map(|(id, similarity)| state.entries.near(id, similarity, now)).collect())
+        let near = near.into_iter().filter_map(|(id, similarity)| state.entries.near(id, similarity, now)).collect();
+        drop(state);
+        Ok((vector, near))
     }
 
     async fn compute(&self, embedder: &Embedder, entry: &CacheEntry) {
@@ -418,6 +521,14 @@ impl Cache {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a hit must reach at `vector`: as calibrated, moved by what users said of hits near it.
+    fn bar(&self, key: &Key, vector: &[f32]) -> Bar<'_> {
+        let rate = self.options.max_false_hit_rate;
+        let (needed, wrong) = (self.verifier.needed(rate), self.verifier.wrong_of_hits(rate));
+        let evidence = self.evidence.read().unwrap_or_else(PoisonError::into_inner);
+        Bar { verifier: &self.verifier, needed: evidence.needed(&key.scope, vector, needed, wrong) }
     }
 
     fn semantic_applies(&self, key: &Key) -> bool {

@@ -1,18 +1,22 @@
 //! What a request says, taken apart so that two can be compared.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
+use super::frames::{self, Want};
+use super::lexicon::{self, Known};
 use super::words::{
-    ASKERS, ASKING, FILLERS, FORMS, LINKS, MAKE, NAMING, NEGATIONS, NUMBER_WORDS, OPENERS, OWNING_LINKS, QUESTIONS,
-    SOURCES, SYNONYMS, TARGETS, TECHNOLOGIES, UNITS, UNSTEMMED,
+    ASKERS, ASKING, FILLERS, FORMS, LINKS, MAKE, NAMING, NEGATIONS, NUMBER_WORDS, OPENERS, OWNING_LINKS, PHRASES,
+    QUESTIONS, SOURCES, SYNONYMS, TARGETS, TECHNOLOGIES, UNITS, UNSTEMMED,
 };
 use crate::domain::Language;
 
 /// What kind of thing a token is. Each kind has its guard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Word,
     Number,
@@ -31,14 +35,23 @@ pub(super) enum Role {
 }
 
 /// How a token hangs on what stands before it. Paraphrases change the word ("that finds", "to find", "for finding"),
-/// not the kind: "tests for the service" are no "service with tests".
+/// not the kind: "tests for the service" are no "service with tests" and no "test service".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Join {
-    /// Nothing, a relative pronoun, or a goal.
+    /// Nothing.
+    None,
+    /// A relative pronoun, or a goal.
     Plain,
     Of,
     With,
-    From,
+}
+
+impl Join {
+    /// Whether the one can say what the other does.
+    pub(super) fn fits(self, other: Self) -> bool {
+        (self == Self::With) == (other == Self::With)
+            && !matches!((self, other), (Self::None, Self::Of) | (Self::Of, Self::None))
+    }
 }
 
 /// How a word is written where that may say something.
@@ -62,6 +75,26 @@ pub(super) struct Token {
     pub(super) role: Option<Role>,
     /// The preposition or relative pronoun since the token before, if there was one; empty after the asking verb.
     pub(super) link: Option<&'static str>,
+    /// An "and", "or" or the like stands before it.
+    pub(super) joined: bool,
+    /// What the tables of English know of it.
+    pub(super) known: Option<Known>,
+    pub(super) named: bool,
+}
+
+/// What a negation is about; empty where nothing follows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Negated {
+    pub(super) text: String,
+    pub(super) written: String,
+}
+
+/// A token as it stands in its sentence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) text: &'a str,
+    pub(super) join: Join,
+    pub(super) link: Option<&'static str>,
 }
 
 /// A link and what it leads to.
@@ -72,9 +105,13 @@ pub(super) type Phrase<'a> = (&'a str, Vec<&'a str>);
 pub(super) struct Reading {
     pub(super) tokens: Vec<Token>,
     /// The thing that each negation is about.
-    pub(super) negated: Vec<String>,
+    pub(super) negated: Vec<Negated>,
     /// It wants to know something; an order in the form of a question ("Can you write…?") does not.
     pub(super) asks: bool,
+    /// It does not even begin like a question.
+    pub(super) is_order: bool,
+    /// What it wants to know, each once; empty for an order, and for a question that asks how to do something.
+    pub(super) wants: Vec<Want>,
     /// Of each line after the first, where any is indented.
     pub(super) indentation: Vec<String>,
 }
@@ -82,11 +119,11 @@ pub(super) struct Reading {
 impl Token {
     pub(super) fn join(&self) -> Join {
         match self.link {
+            None | Some("") => Join::None,
             Some("for") if self.written.ends_with("ing") => Join::Plain,
-            Some("of" | "for" | "in" | "on" | "at") => Join::Of,
+            Some("of" | "for" | "in" | "on" | "at" | "from") => Join::Of,
             Some("with" | "by" | "using" | "via") => Join::With,
-            Some("from") => Join::From,
-            _ => Join::Plain,
+            Some(_) => Join::Plain,
         }
     }
 }
@@ -97,9 +134,22 @@ impl Reading {
         let shouted = !text.chars().any(char::is_lowercase);
         let own = language.map(Language::as_str).unwrap_or_default();
         let mut reader = Reader { shouted, capitals: !shouted && !is_title(text), own, ..Reader::default() };
-        (reader.reading.asks, reader.reading.indentation) = (asks(text), indentation(text));
+        reader.reading.indentation = indentation(text);
         let mut rest = text;
         while let Some((raw, after, quoted)) = next(rest) {
+            let begins = !reader.mid_sentence || (reader.after_comma && starts_with_word(rest, QUESTION_WORDS));
+            if begins && let Some(beginning) = frames::beginning(rest.trim_start()) {
+                reader.wanted(beginning);
+                rest = beginning.rest;
+                continue;
+            }
+            if let Some((words, after)) = phrase(rest.trim_start()) {
+                reader.follows = after;
+                words.split(' ').for_each(|word| reader.take(word));
+                reader.mid_sentence = true;
+                rest = after;
+                continue;
+            }
             reader.begins_line = rest[..rest.len() - rest.trim_start().len()].contains('\n');
             // What stands behind punctuation belongs to something else.
             reader.follows = if raw.ends_with([',', ';', ':', '.', ')', '!', '?']) { "" } else { after };
@@ -111,7 +161,7 @@ impl Reading {
             }
             rest = after;
         }
-        reader.finish()
+        reader.finish(text)
     }
 
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Token> {
@@ -124,24 +174,26 @@ impl Reading {
     }
 
     /// The tokens cut where a link stands, each piece behind its link.
-    pub(super) fn phrases(&self) -> Vec<Phrase<'_>> {
+    pub(super) fn phrases<'a>(said: &[Said<'a>]) -> Vec<Phrase<'a>> {
         let mut phrases: Vec<Phrase<'_>> = vec![];
-        for token in self.said() {
+        for token in said {
             match (phrases.last_mut(), token.link) {
-                (Some((_, phrase)), None) => phrase.push(&token.text),
-                (_, link) => phrases.push((link.unwrap_or_default(), vec![&token.text])),
+                (Some((_, phrase)), None) => phrase.push(token.text),
+                (_, link) => phrases.push((link.unwrap_or_default(), vec![token.text])),
             }
         }
         phrases
     }
 
-    /// The phrases with "X of Y" and "X for Y" turned into "Y X".
-    pub(super) fn compounded(&self) -> Vec<Phrase<'_>> {
+    /// The phrases with "X of Y" and "X for Y" turned into "Y X", and "jobs that failed" into "failed jobs".
+    pub(super) fn compounded<'a>(said: &[Said<'a>]) -> Vec<Phrase<'a>> {
         let mut compounds: Vec<Phrase<'_>> = vec![];
-        for (link, phrase) in self.phrases() {
+        for (link, phrase) in Self::phrases(said) {
+            let owned = OWNING_LINKS.contains(&link) || (matches!(link, "that" | "which") && phrase.len() == 1);
             match compounds.last_mut() {
-                Some((_, before)) if OWNING_LINKS.contains(&link) => {
-                    before.splice(0..0, phrase);
+                Some((_, before)) if owned => {
+                    let head = before.len().saturating_sub(1);
+                    before.splice(head..head, phrase);
                 }
                 _ => compounds.push((link, phrase)),
             }
@@ -189,6 +241,7 @@ struct Reader<'a> {
     follows: &'a str,
     link: Option<&'static str>,
     role: Option<Role>,
+    joined: bool,
     negations: usize,
     /// The last word was "named" or "called".
     naming: bool,
@@ -197,6 +250,9 @@ struct Reader<'a> {
     asked: bool,
     /// What is asked for has begun to be told.
     begun: bool,
+    after_comma: bool,
+    /// Some sentence began with what it wants.
+    framed: bool,
     mid_sentence: bool,
     opens_with_link: bool,
 }
@@ -256,6 +312,7 @@ impl<'a> Reader<'a> {
         if !std::mem::replace(&mut self.mid_sentence, says) {
             self.opens_with_link = LINKS.contains(&word.as_str());
         }
+        self.after_comma = raw.ends_with(',');
         if raw.ends_with(['.', '!', '?']) {
             (self.begun, self.mid_sentence) = (false, false);
         } else if raw.ends_with(':') {
@@ -310,6 +367,7 @@ impl<'a> Reader<'a> {
             }
             return;
         }
+        self.joined |= matches!(word, "and" | "or" | "vs" | "versus" | "between");
         self.whether |= matches!(word, "whether" | "if" | "check" | "verify" | "determine");
         if !self.begun && MAKE.contains(&word) {
             // "Write to a file" is no request to write something: what is asked for has an article or is a noun.
@@ -321,7 +379,9 @@ impl<'a> Reader<'a> {
         }
         // "Turn it on": with nothing behind it, a preposition is what the sentence is about.
         let particle = self.follows.trim().is_empty() && (LINKS.contains(&word) || SOURCES.contains(&word));
-        if FILLERS.contains(&word) && !particle {
+        // "The price of a used car": only an order is done by using something.
+        let says_use = self.framed && matches!(word, "use" | "uses" | "used");
+        if FILLERS.contains(&word) && !particle && !says_use {
             // "Name it orders", "call it orders".
             self.naming = word == "it"
                 && self.reading.tokens.last().is_some_and(|t| matches!(t.written.as_str(), "name" | "call"));
@@ -345,6 +405,10 @@ impl<'a> Reader<'a> {
             return;
         }
         self.begun = true;
+        let next = self.follows.split_whitespace().next().unwrap_or_default().to_lowercase();
+        if word == "one" && is_unit(next.trim_end_matches(|c: char| !c.is_alphanumeric())) {
+            return self.number("1".to_owned(), None, word);
+        }
         if QUESTIONS.contains(&word) {
             self.begun = false;
             return self.push(Kind::Question, word.to_owned(), word);
@@ -402,21 +466,114 @@ impl<'a> Reader<'a> {
             return;
         }
         for _ in 0..std::mem::take(&mut self.negations) {
-            self.reading.negated.push(text.clone());
+            self.reading.negated.push(Negated { text: text.clone(), written: written.to_lowercase() });
         }
         self.naming = false;
         self.begun |= kind != Kind::Question;
         let (role, link, case) = (self.role.take(), self.link.take(), self.case.take());
-        self.reading.tokens.push(Token { kind, text, written: written.to_lowercase(), case, role, link });
+        let (joined, written) = (std::mem::take(&mut self.joined), written.to_lowercase());
+        let word = kind == Kind::Word;
+        let (known, named) = (word.then(|| lexicon::known(&written)).flatten(), word && lexicon::is_name(&written));
+        self.reading.tokens.push(Token { kind, text, written, case, role, link, joined, known, named });
     }
 
-    fn finish(mut self) -> Reading {
+    /// The beginning of a sentence was read.
+    fn wanted(&mut self, beginning: frames::Beginning<'a>) {
+        self.framed = true;
+        self.after_comma = false;
+        // After one that only says that something is asked, another may follow.
+        let Some(want) = beginning.want else { return };
+        if let Some(word) = beginning.says {
+            self.push(Kind::Word, LEXICON.stem(word), word);
+        }
+        self.mid_sentence = true;
+        if want != Want::Way {
+            self.begun = true;
+            self.reading.wants.push(want);
+        }
+    }
+
+    fn finish(mut self, text: &str) -> Reading {
         for _ in 0..self.negations {
-            self.reading.negated.push(String::new());
+            self.reading.negated.push(Negated::default());
         }
         self.reading.negated.sort();
+        let reading = &mut self.reading;
+        for want in &mut reading.wants {
+            // What is wanted may also stand at the end: "What does it cost?", "How do they differ?"
+            for (before, word, after) in ENDS {
+                let found = || reading.tokens.iter().position(|t| t.kind == Kind::Word && t.text == *word);
+                if before == want
+                    && let Some(at) = found()
+                {
+                    reading.tokens.remove(at);
+                    *want = *after;
+                }
+            }
+        }
+        let offered = reading.tokens.iter().any(|t| t.kind == Kind::Word && t.written == "or");
+        if let ([want @ (Want::Truth | Want::Thing | Want::Advice)], true) = (reading.wants.as_mut_slice(), offered) {
+            *want = Want::Choice;
+        }
+        reading.wants.sort_unstable();
+        reading.wants.dedup();
+        if reading.wants.is_empty() && !self.framed && asks(text) {
+            let whether = starts_with_word(text, &["do"]);
+            reading.wants.push(if whether { Want::Truth } else { Want::Unsaid });
+        }
+        reading.asks = !reading.wants.is_empty();
+        reading.is_order = !reading.asks && !self.framed;
+        if !reading.is_order {
+            reading.tokens.iter_mut().for_each(as_brand);
+        }
         self.reading
     }
+}
+
+/// "YouTube" is no name in code where somebody asks for a way, but one that is written in many ways.
+fn as_brand(token: &mut Token) {
+    if token.kind == Kind::Identifier && token.text.chars().all(char::is_alphabetic) {
+        (token.kind, token.case) = (Kind::Word, Some(Case::Capital));
+        token.text = LEXICON.stem(&token.written);
+    }
+}
+
+/// A want, the stem of a word that changes it, and what it then is.
+const ENDS: &[(Want, &str, Want)] = &[
+    (Want::Thing, "mean", Want::Meaning),
+    (Want::Thing, "cost", Want::Amount),
+    (Want::Amount, "cost", Want::Amount),
+    (Want::Manner, "differ", Want::Difference),
+    (Want::Thing, "differ", Want::Difference),
+    (Want::Difference, "differ", Want::Difference),
+];
+
+/// A question may begin with these after a comma: "I lost my key, how do I…".
+const QUESTION_WORDS: &[&str] = &["how", "what", "what's", "why", "when", "where", "who", "which"];
+
+/// Several words that stand for another, if `text` begins with such; and what comes after them.
+fn phrase(text: &str) -> Option<(&'static str, &str)> {
+    let first = text.split_whitespace().next()?;
+    let first = if first.chars().any(char::is_uppercase) { first.to_lowercase().into() } else { Cow::Borrowed(first) };
+    let rows = LEXICON.phrases.get(first.as_ref())?;
+    let fits = |(words, instead): &(Vec<&'static str>, &'static str)| {
+        let mut rest = text;
+        for (i, word) in words.iter().enumerate() {
+            rest = rest.trim_start();
+            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            // Punctuation may follow the last one only.
+            let piece = rest[..end].to_lowercase();
+            let bare =
+                if i + 1 == words.len() { piece.trim_end_matches(['.', ',', '?', '!', ';', ':', ')']) } else { &piece };
+            if bare != *word {
+                return None;
+            }
+            let plain = rest[..end].trim_end_matches(['.', ',', '?', '!', ';', ':', ')']).len();
+            rest = if i + 1 == words.len() { &rest[plain..] } else { &rest[end..] };
+        }
+        Some((*instead, rest))
+    };
+    rows.iter().find_map(fits)
 }
 
 /// What a `!` behind it makes a factorial of: `n`, `5`, `(n+1)`.
@@ -561,10 +718,17 @@ fn is_identifier(text: &str) -> bool {
     text.contains('_') || text.contains("::") || inner_dot || humps > 0 || (has_digit && !text.contains('-'))
 }
 
+/// A unit of measure, in any spelling.
+pub(super) fn is_unit(word: &str) -> bool {
+    LEXICON.units.contains_key(word)
+}
+
 struct Lexicon {
     technologies: HashMap<&'static str, &'static str>,
     units: HashMap<&'static str, &'static str>,
     synonyms: HashMap<String, String>,
+    /// By their first word, the longest first.
+    phrases: HashMap<&'static str, Vec<(Vec<&'static str>, &'static str)>>,
     stemmer: Stemmer,
 }
 
@@ -576,10 +740,16 @@ static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
         technologies: first(TECHNOLOGIES),
         units: first(UNITS),
         synonyms: HashMap::new(),
+        phrases: HashMap::new(),
         stemmer: Stemmer::create(Algorithm::English),
     };
     let rows = SYNONYMS.iter().flat_map(|row| row.iter().map(|word| (lexicon.stem(word), lexicon.stem(row[0]))));
     lexicon.synonyms = rows.collect();
+    for (phrase, instead) in PHRASES {
+        let words: Vec<&str> = phrase.split(' ').collect();
+        lexicon.phrases.entry(words[0]).or_default().push((words, *instead));
+    }
+    lexicon.phrases.values_mut().for_each(|rows| rows.sort_by_key(|(words, _)| Reverse(words.len())));
     lexicon
 });
 

@@ -10,6 +10,9 @@ const TENANTS: usize = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     pub entries: usize,
+    /// Of all tenants, and what they take of `max_bytes`.
+    pub held: usize,
+    pub bytes: usize,
     pub exact_hits: u64,
     pub semantic_hits: u64,
     /// Lookups that neither tier could answer.

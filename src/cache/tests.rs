@@ -19,9 +19,20 @@ fn options() -> Options {
     Options { similarity_threshold: 0.5, ..Options::default() }
 }
 
+/// Looks at the words alone: the similarities of the word-hashing embedder are not those that weights are fitted to.
+fn verifier() -> Verifier {
+    let weights = [("always", 5.0), ("words_more", -10.0), ("words_instead", -10.0)];
+    Verifier {
+        weights: weights.map(|(name, weight)| (name.to_owned(), weight)).into(),
+        thresholds: vec![Threshold { max_false_hit_rate: 0.005, sure: 0.9, wrong_of_hits: 0.02 }],
+    }
+}
+
 fn cache_of(options: Options) -> (Cache, Receiver<Change>) {
     let (tell, changes) = mpsc::channel(100_000);
-    (Cache::new(options, Some(embedder()), move |change| tell.try_send(change).is_ok()), changes)
+    let cache =
+        Cache::with_verifier(options, Some(embedder()), verifier(), move |change| tell.try_send(change).is_ok());
+    (cache, changes)
 }
 
 fn goal(task: &str) -> Goal {
@@ -302,6 +313,46 @@ async fn the_least_recently_used_go_first_by_count_and_by_size() {
 }
 
 #[tokio::test]
+async fn what_is_dear_to_make_again_outlives_what_is_cheap_but_not_for_ever() {
+    let (cache, _changes) = cache_of(Options { max_entries: 10, ..options() });
+    let dear = Answer { time: Duration::from_secs(3), cost: NanoUsd(20_000_000), ..Answer::clone(&answer("text")) };
+    let dear_key = key(&cache, "dear");
+    cache.put(&dear_key, Arc::new(dear), CorrelationId::generate(), NOW).unwrap();
+    let is_there = || cache.0.state().entries.by_exact(&dear_key.exact, NOW).is_some();
+    for i in 0..30 {
+        put(&cache, &key(&cache, &format!("cheap {i}")), "text", NOW);
+        assert!(is_there(), "gone after {i} cheap ones");
+    }
+    let mut more = 0;
+    while is_there() {
+        put(&cache, &key(&cache, &format!("more {more}")), "text", NOW);
+        more += 1;
+        assert!(more < 1_000, "what nobody asks for stays for ever");
+    }
+    // Of equal answers the larger goes first: it takes the room of many.
+    let (cache, _changes) = cache_of(Options { max_bytes: 256 * 1024, ..options() });
+    put(&cache, &key(&cache, "large"), &"x".repeat(30_000), NOW);
+    for i in 0..95 {
+        put(&cache, &key(&cache, &format!("small {i}")), "text", NOW);
+    }
+    assert!(cache.exact(&key(&cache, "large"), NOW).is_none() && cache.exact(&key(&cache, "small 0"), NOW).is_some());
+    assert!(cache.stats(&Tenant::default()).bytes <= 256 * 1024);
+}
+
+#[tokio::test]
+async fn without_a_word_from_the_others_memory_serves_no_longer_than_its_lease() {
+    let (cache, _changes) = cache_of(Options { lease_ms: 60_000, ..options() });
+    let (asked, near) = (key(&cache, BASE), key(&cache, PARAPHRASE));
+    put(&cache, &asked, "answer", NOW);
+    cache.confirm(Instant::now());
+    assert!(cache.is_in_step() && served(&cache, &near, NOW).await.is_some());
+    cache.break_off();
+    assert_eq!((served(&cache, &asked, NOW).await, served(&cache, &near, NOW).await), (None, None));
+    cache.confirm(Instant::now() + Duration::from_millis(2));
+    assert!(served(&cache, &asked, NOW).await.is_some() && served(&cache, &near, NOW).await.is_some());
+}
+
+#[tokio::test]
 async fn a_full_channel_loses_the_change_and_not_the_answer() {
     let (tell, _changes) = mpsc::channel(1);
     let cache = Cache::new(options(), None, move |change| tell.try_send(change).is_ok());
@@ -337,9 +388,9 @@ async fn without_an_embedder_the_exact_tier_serves_and_the_other_says_why_not() 
     let mended = Arc::new(AtomicBool::new(false));
     let model = Broken(mended.clone(), Hashed::default());
     let (tell, _changes) = mpsc::channel(100);
-    let cache = Cache::new(options(), Some(Embedder::new(model, embed::Options::default()).unwrap()), move |change| {
-        tell.try_send(change).is_ok()
-    });
+    let embedder = Embedder::new(model, embed::Options::default()).unwrap();
+    let cache =
+        Cache::with_verifier(options(), Some(embedder), verifier(), move |change| tell.try_send(change).is_ok());
     put(&cache, &key(&cache, BASE), "answer", NOW);
     assert!(cache.exact(&key(&cache, BASE), NOW).is_some());
     let broken = cache.semantic(&key(&cache, PARAPHRASE), NOW).await;
@@ -365,6 +416,33 @@ async fn explain_names_the_guard_and_counts_as_no_lookup() {
     assert!(near[0].near_enough && !near[2].near_enough);
     assert_eq!(near[0].age, Duration::from_millis(10));
     assert_eq!(cache.stats(&Tenant::default()).misses, 0);
+}
+
+#[tokio::test]
+async fn verdicts_on_hits_move_what_is_needed_near_them_and_a_smaller_rate_serves_nothing() {
+    let (cache, mut changes) = cache_of(options());
+    let base = key(&cache, BASE);
+    put(&cache, &base, "answer", NOW);
+    let Some(Change::Put(_)) = changes.recv().await else { panic!("no put was told") };
+    let Some(Change::Vector(_, vector)) = changes.recv().await else { panic!("no vector was told") };
+    let said = |good: bool, times: usize| vec![CacheVerdict { scope: base.scope, vector: vector.clone(), good }; times];
+    let paraphrase = key(&cache, PARAPHRASE);
+    let needed = async || cache.explain(&paraphrase, NOW, 1).await.unwrap()[0].needed;
+    assert!((needed().await - 0.9).abs() < 1e-9);
+    cache.replace_evidence(said(true, 10));
+    assert!(needed().await < 0.9);
+    assert!(cache.semantic(&paraphrase, NOW).await.unwrap().is_some());
+    cache.replace_evidence(said(false, 50));
+    assert!(needed().await > 0.99);
+    let refused = cache.semantic(&paraphrase, NOW).await.unwrap();
+    assert!(refused.is_none(), "users said that hits near it are wrong");
+    assert!(cache.exact(&base, NOW).is_some(), "the same words are the same task");
+    cache.replace_evidence(vec![]);
+    assert!(cache.semantic(&paraphrase, NOW).await.unwrap().is_some());
+
+    let (strict, _changes) = cache_of(Options { max_false_hit_rate: 0.001, ..options() });
+    put(&strict, &key(&strict, BASE), "answer", NOW);
+    assert_eq!(served(&strict, &key(&strict, PARAPHRASE), NOW).await, None, "nobody can promise that");
 }
 
 #[tokio::test]

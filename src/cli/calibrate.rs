@@ -8,9 +8,9 @@ use serde_json::json;
 use super::client::table;
 use super::{Ended, Error};
 use crate::coordinator::agent::Options;
-use crate::coordinator::calibrate::{Measured, Share, Verdict, confusion, measure, read_labels, summarize};
+use crate::coordinator::calibrate::{Measured, Verdict, confusion, measure, read_labels, summarize};
 use crate::coordinator::library::Library;
-use crate::domain::Language;
+use crate::domain::{Language, Share};
 
 /// What is tried: nothing unknown, up to every second word.
 const SHARES: [f64; 9] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5];

@@ -35,7 +35,8 @@ pub(super) fn run(command: &Command, variables: &Variables) -> Result<Ended, Err
         Command::Check { json } => {
             let checked = Config::load(variables).map_err(Error::from).and_then(|config| {
                 config.nats.check_files()?;
-                crate::llm::Client::new(config.llm, credentials(variables)).map_err(|e| Error::Usage(e.to_string()))
+                crate::llm::Client::new(config.llm, credentials(variables), None)
+                    .map_err(|e| Error::Usage(e.to_string()))
             });
             match (checked, json) {
                 (Ok(_), true) => say!("{}", serde_json::json!({ "ok": true })),

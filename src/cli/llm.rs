@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::client::{Answered, connect, parse_tenant, show, spinner};
-use super::{Ended, Error, PIPE_CLOSED};
+use super::client::{self, Answered, connect, parse_tenant, show, spinner};
+use super::{Ended, Error, PIPE_CLOSED, spending};
 use crate::bus::wire::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery, Progress, State};
 use crate::config::Variables;
 use crate::domain::{RequestId, Tenant};
@@ -19,6 +19,12 @@ pub(super) enum Command {
     Query(QueryArguments),
     Parallel(ParallelArguments),
     Pipeline(PipelineArguments),
+    /// What this tenant's model calls came to: successes, failures, cost, time; by provider and model.
+    Stats(client::Common),
+    /// Begin the statistics anew. Prints what they were. Budgets still count what was spent.
+    Reset(client::Common),
+    /// How the budgets stand that bound this tenant.
+    Budget(client::Common),
 }
 
 /// Ask a model. The answer goes to standard output, what is known of it to standard error.
@@ -136,6 +142,9 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
         Command::Query(arguments) => query(arguments, variables).await,
         Command::Parallel(arguments) => parallel(arguments, variables).await,
         Command::Pipeline(arguments) => pipeline(arguments, variables).await,
+        Command::Stats(common) => spending::stats(&common, "llm.stats", variables).await,
+        Command::Reset(common) => spending::stats(&common, "llm.reset", variables).await,
+        Command::Budget(common) => spending::budget(&common, variables).await,
     }
 }
 

@@ -21,8 +21,10 @@ mod purge;
 mod request;
 mod result;
 mod serve;
+mod spending;
 mod submit;
 mod templates;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -110,7 +112,7 @@ enum Command {
     /// Look into the semantic cache.
     #[command(subcommand)]
     Cache(cache::Command),
-    /// Ask a model directly: one question, several at a time, several after each other.
+    /// Ask a model directly: one question, several at a time, several after each other. What all of it cost.
     #[command(subcommand)]
     Llm(llm::Command),
     /// Say whether an answer was good or wrong. A wrong one is not served again.

@@ -199,4 +199,49 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "kept");
         assert_eq!(std::fs::read_to_string(root.join("main.rs")).unwrap(), "new");
     }
+
+    fn answer(files: &[&str], project: serde_json::Value) -> Response {
+        let metrics = serde_json::json!({"time_ms": 1.0, "tokens_used": 0, "cost_usd": 0.0, "cache_hit": false,
+            "quality": 1.0, "success": true});
+        let part = |file: &&str| {
+            serde_json::json!({"id": "root.1", "description": "a part", "depends_on": [], "method": "autonomous",
+                "template_used": null, "model_used": "autonomous", "file": file, "result": "new", "metrics": metrics})
+        };
+        let parts: Vec<_> = files.iter().map(part).collect();
+        serde_json::from_value(serde_json::json!({"result": "all", "template_used": null, "model_used": "autonomous",
+            "method": "autonomous", "metrics": metrics, "correlation_id": "exec_1", "language": "rust",
+            "task_type": "general", "parts": parts, "project": project}))
+        .unwrap()
+    }
+
+    #[test]
+    fn nothing_is_written_where_one_file_cannot_be() {
+        let none = serde_json::json!([]);
+        let folder = tempfile::tempdir().unwrap();
+        let out = |force| Out { out: Some(folder.path().to_owned()), force };
+        let written = || std::fs::read_dir(folder.path()).unwrap().count();
+
+        let clash = answer(&["src", "src/main.rs"], none.clone());
+        assert!(out(true).write(&clash, true).unwrap_err().to_string().contains("can't both be files"));
+        let outside = answer(&["src/main.rs", "../x"], none.clone());
+        assert!(out(true).write(&outside, true).unwrap_err().to_string().contains("nothing was written"));
+        assert_eq!(written(), 0);
+
+        std::fs::create_dir(folder.path().join("lib.rs")).unwrap();
+        let onto_a_folder = answer(&["src/main.rs", "lib.rs"], none.clone());
+        assert!(out(true).write(&onto_a_folder, true).unwrap_err().to_string().contains("is a folder"));
+        assert_eq!(written(), 1);
+
+        // A file that is there stops all but with --force; a manifest that is there is kept in any case.
+        std::fs::write(folder.path().join("main.rs"), "mine").unwrap();
+        std::fs::write(folder.path().join("Cargo.toml"), "mine").unwrap();
+        let manifest = serde_json::json!([{"path": "Cargo.toml", "text": "theirs"}]);
+        let good = answer(&["src/orders.rs", "main.rs"], manifest);
+        assert!(out(false).write(&good, true).unwrap_err().to_string().contains("main.rs is there already"));
+        assert_eq!(written(), 3);
+        out(true).write(&good, true).unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!((&*read("main.rs"), &*read("src/orders.rs"), &*read("Cargo.toml")), ("new", "new", "mine"));
+        assert_eq!(written(), 4, "nothing is left of how it was written");
+    }
 }

@@ -97,7 +97,18 @@ impl Config {
         let wrong = |error: config::ConfigError| Error::Wrong { message: without_secrets(&error.to_string()) };
         let mut config: Self = gather(variables)?.try_deserialize().map_err(wrong)?;
         if let Some(text) = set(variables, PRICES) {
-            config.llm.prices.extend(prices(text)?);
+            config.llm.prices.extend(table("llm.prices", PRICES, text)?);
+        }
+        if let Some(text) = set(variables, LIMITS) {
+            config.llm.limits.extend(table("llm.limits", LIMITS, text)?);
+        }
+        // The names in variables have no case, and tenants' have: a budget must not be another tenant's.
+        if let Some(name) = variables.keys().find(|name| name.starts_with(&format!("{TENANT_BUDGETS}__"))) {
+            let message = format!("{name}: write {TENANT_BUDGETS} as JSON: {{\"acme\": {{\"per_day_usd\": 1}}}}");
+            return Err(Error::Wrong { message });
+        }
+        if let Some(text) = set(variables, TENANT_BUDGETS) {
+            config.llm.budget.tenants.extend(table("llm.budget.tenants", TENANT_BUDGETS, text)?);
         }
         if config.database.url.is_empty() {
             config.database.url = format!("sqlite://{}", Paths::new(variables).data.join("tandem.db").display());
@@ -188,14 +199,17 @@ const TEXTS: [(&str, &str); 3] = [
     ("TANDEM__NATS__TOKEN", "nats.token"),
 ];
 
-/// The one key that is a table.
+/// The keys that are tables.
 const PRICES: &str = "TANDEM__LLM__PRICES";
+const LIMITS: &str = "TANDEM__LLM__LIMITS";
+const TENANT_BUDGETS: &str = "TANDEM__LLM__BUDGET__TENANTS";
 
 /// `TANDEM__SECTION__KEY=value` as `section.key` and the value's type. A list is written `a,b`.
 fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
     let ours: Variables = variables
         .iter()
-        .filter(|(name, value)| name.starts_with("TANDEM__") && *name != PRICES && !value.is_empty())
+        .filter(|(name, value)| name.starts_with("TANDEM__") && !value.is_empty())
+        .filter(|(name, _)| ![PRICES, LIMITS, TENANT_BUDGETS].contains(&name.as_str()))
         .filter(|(name, _)| !TEXTS.iter().any(|(text, _)| name == text))
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
@@ -214,20 +228,19 @@ fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
     collected.into_iter().chain(texts).collect()
 }
 
-fn prices(text: &str) -> Result<BTreeMap<String, llm::PriceOverride>, Error> {
-    #[derive(Deserialize)]
-    struct Table {
-        prices: BTreeMap<String, llm::PriceOverride>,
-    }
-    let from_json = |json: serde_json::Error| match toml::from_str::<Table>(&format!("prices = {text}")) {
-        Ok(table) => Ok(table.prices),
+/// What a variable says that stands for a table.
+fn table<T: serde::de::DeserializeOwned>(key: &str, name: &str, text: &str) -> Result<BTreeMap<String, T>, Error> {
+    let from_json = |json: serde_json::Error| match toml::from_str::<BTreeMap<String, BTreeMap<String, T>>>(&format!(
+        "it = {text}"
+    )) {
+        Ok(mut tables) => Ok(tables.remove("it").unwrap_or_default()),
         // What begins like JSON was meant as JSON.
         Err(_) if text.trim_start().starts_with("{\"") && !text.contains('=') => Err(json.to_string()),
         Err(toml) => Err(toml.message().to_owned()),
     };
     let read = serde_json::from_str(text).or_else(from_json);
     read.map_err(|why| Error::Wrong {
-        message: format!("llm.prices, from {PRICES}, is neither JSON nor an inline table of TOML: {why}"),
+        message: format!("{key}, from {name}, is neither JSON nor an inline table of TOML: {why}"),
     })
 }
 
@@ -329,6 +342,14 @@ mod tests {
         assert_eq!(nats.tls, tls);
         let error = load(&[("NATS_CREDS", "a.creds"), ("NATS_NKEY", "b.nk")]).unwrap_err().to_string();
         assert!(error.contains("nats.credentials_file") && error.contains("nats.nkey_seed_file"), "{error}");
+    }
+
+    #[test]
+    fn a_tenants_budget_is_written_with_its_name_as_it_is() {
+        let config = load(&[(TENANT_BUDGETS, r#"{"Acme": {"per_day_usd": 2}}"#)]).unwrap();
+        assert_eq!(config.llm.budget.tenants["Acme"].per_day_usd, Some(2.0));
+        let refused = load(&[("TANDEM__LLM__BUDGET__TENANTS__Acme__PER_DAY_USD", "2")]).unwrap_err().to_string();
+        assert!(refused.contains("Acme") && refused.contains("JSON"), "{refused}");
     }
 
     #[test]

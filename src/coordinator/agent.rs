@@ -73,6 +73,8 @@ pub struct Agent {
     library: Arc<RwLock<Arc<Library>>>,
     figures: Figures,
     blocks: Arc<RwLock<HashSet<Block>>>,
+    /// When the files of the folder's templates were changed.
+    changed: Arc<RwLock<HashMap<TemplateId, Timestamp>>>,
     cache: Cache,
     llm: Client,
 }
@@ -81,6 +83,7 @@ impl Agent {
     pub fn new(options: Options, library: Library, cache: Cache, llm: Client) -> Self {
         Self {
             options: Arc::new(options),
+            changed: Arc::new(RwLock::new(changed(&library))),
             library: Arc::new(RwLock::new(Arc::new(library))),
             figures: Figures::default(),
             blocks: Arc::default(),
@@ -166,6 +169,7 @@ impl Agent {
     /// Reads the templates anew. Those that can't be used are named; the rest serves.
     pub fn reload(&self, folder: Option<&Path>) -> Vec<TemplateError> {
         let (library, errors) = Library::load(folder);
+        *self.changed.write().unwrap_or_else(PoisonError::into_inner) = changed(&library);
         *self.library.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(library);
         errors
     }
@@ -203,6 +207,16 @@ impl Agent {
         let part_key =
             |description: &str| self::task_key(tenant, &Goal { description: description.to_owned(), ..goal.clone() });
         is_blocked(answer, task_key) || answer.parts.iter().any(|p| is_blocked(&p.answer, part_key(&p.description)))
+    }
+
+    /// Whether a template of the folder that made this answer, or a part of it, was changed since: it is another version's.
+    pub fn is_outdated(&self, answer: &Answer) -> bool {
+        let changed = self.changed.read().unwrap_or_else(PoisonError::into_inner);
+        let is_older = |answer: &Answer| {
+            let at = answer.template.as_ref().and_then(|template| changed.get(template));
+            at.is_some_and(|at| answer.made_at < *at)
+        };
+        !changed.is_empty() && (is_older(answer) || answer.parts.iter().any(|part| is_older(&part.answer)))
     }
 
     fn select_in<'a>(&self, library: &'a Library, goal: &Goal, tenant: &Tenant, now: Timestamp) -> Selected<'a> {
@@ -291,6 +305,15 @@ impl Agent {
             None => answer,
         })
     }
+}
+
+fn changed(library: &Library) -> HashMap<TemplateId, Timestamp> {
+    let changed = |template: &Template| {
+        let at = template.path.as_ref()?.metadata().and_then(|file| file.modified()).ok()?;
+        let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some((template.id.clone(), Timestamp(since.as_millis() as i64)))
+    };
+    library.iter().filter_map(changed).collect()
 }
 
 /// What these templates alone make of a task: nothing is learnt or blocked, and the first of equals is taken.
@@ -417,6 +440,7 @@ fn variables(filled: &Filled, goal: &Goal) -> Filled {
     variables.set("task", Value::Text(one_line(&goal.description)));
     variables.set("language", Value::Text(goal.language.to_string()));
     variables.set("beside", Value::Texts(vec![]));
+    variables.set_default("options", Value::Texts(vec![]));
     variables.set("complexity", Value::Text(goal.complexity.to_string()));
     variables
 }
@@ -431,7 +455,7 @@ fn by_template(
     now: Timestamp,
 ) -> Answer {
     let language = template.format.language(file.as_deref(), &goal.language);
-    let evaluation = template.grades.evaluate(&text, language.as_ref().map_or(Kind::Prose, Kind::Code));
+    let evaluation = template.grades.evaluate(&text, template.format.kind(language.as_ref()));
     let answer = Answer {
         file,
         template: Some(template.id.clone()),

@@ -23,7 +23,7 @@ pub struct Classified {
 const VOCABULARY: [(TaskType, &str); 14] = [
     (
         TaskType::Testing,
-        "test|spec|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based",
+        "test|spec|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite",
     ),
     (
         TaskType::Bugfix,
@@ -40,12 +40,15 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Security,
-        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash",
+        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|hsts|webhook signature|encryption",
     ),
-    (TaskType::Microservice, "microservice|service|distributed|grpc|server|daemon|supervisor"),
+    (
+        TaskType::Microservice,
+        "microservice|service|distributed|grpc|server|daemon|supervisor|otp application|supervision tree|application supervision",
+    ),
     (
         TaskType::WebComponent,
-        "ui|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker",
+        "ui|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html",
     ),
     (
         TaskType::Refactoring,
@@ -53,19 +56,19 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Documentation,
-        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary",
+        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
     ),
     (
         TaskType::Configuration,
-        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging",
+        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|slog|logger|winston|pino|structlog|tracing",
     ),
     (
         TaskType::Devops,
-        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup",
+        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|pre commit|git hook",
     ),
     (
         TaskType::Performance,
-        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool",
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool|k6|load testing|connection pool|redis",
     ),
     (
         TaskType::DataProcessing,
@@ -138,6 +141,12 @@ const ORDERS: [&str; 19] = [
     "reproduce",
 ];
 
+/// What a thing is made with says little of what it is: "*FastAPI* dependency for JWT auth".
+const MADE_WITH: [&str; 15] = [
+    "axum", "fastapi", "flask", "express", "fastify", "hono", "phoenix", "ecto", "plug", "react", "vue", "sql", "http",
+    "redis", "query",
+];
+
 /// Where a task goes on to say what for, with what, or where.
 fn goes_on(word: &Word) -> bool {
     matches!(
@@ -183,10 +192,18 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
     let mut seen = HashSet::new();
     for (at, word) in words.iter().enumerate() {
         let again = !seen.insert(&word.stem);
-        if again {
+        // "a documented endpoint" is no document.
+        if again || word.lower == "documented" {
             continue;
         }
-        for task_type in types_of(word) {
+        // "a CI pipeline" processes no data.
+        let builds = word.lower == "pipeline"
+            && at > 0
+            && matches!(
+                words[at - 1].lower.as_str(),
+                "ci" | "cd" | "gitlab" | "build" | "deploy" | "deployment" | "release" | "actions"
+            );
+        for task_type in types_of(word).iter().filter(|t| !(builds && **t == TaskType::DataProcessing)) {
             count(*task_type, at, standing(at));
         }
     }
@@ -201,7 +218,10 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
         let likelier = by(b, *b_words).total_cmp(&by(a, *a_words));
         b_standing.cmp(a_standing).then(likelier).then(a_at.cmp(b_at)).then(a.cmp(b))
     });
-    let wanted = found.first().is_some_and(|(_, (.., standing))| *standing >= Standing::Last);
+    let only_made_with = last.is_some_and(|last| {
+        (first..=last).filter(|&at| speaks(at)).all(|at| MADE_WITH.contains(&words[at].lower.as_str()))
+    });
+    let wanted = !only_made_with && found.first().is_some_and(|(_, (.., standing))| *standing >= Standing::Last);
     let classified = |(task_type, (words, _, standing)): (TaskType, (usize, usize, Standing))| Classified {
         task_type,
         confidence: task_type.confidence(),

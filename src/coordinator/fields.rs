@@ -10,6 +10,8 @@ use super::words::{Form, Word};
 pub struct Field {
     pub name: Noun,
     pub r#type: FieldType,
+    /// Whether the task says the type; else it is what a field of this name is, or text.
+    pub typed: bool,
     /// True unless the task says optional or nullable.
     pub required: bool,
     /// False unless the task says unique.
@@ -67,15 +69,16 @@ impl FieldType {
     /// By any name that people use for it, in lower case.
     pub(super) fn named(lower: &str) -> Option<Self> {
         Some(match lower {
-            "text" | "string" | "str" | "varchar" | "char" | "citext" => Self::Text,
-            "integer" | "int" | "bigint" | "int4" | "int8" | "int32" | "int64" | "i32" | "i64" | "long" | "number" => {
-                Self::Integer
+            "text" | "string" | "str" | "varchar" | "char" | "citext" | "texto" | "cadena" | "zeichenkette" => {
+                Self::Text
             }
-            "decimal" | "numeric" | "money" => Self::Decimal,
+            "integer" | "int" | "bigint" | "smallint" | "int2" | "int4" | "int8" | "int32" | "int64" | "i32"
+            | "i64" | "u32" | "long" | "number" | "ganzzahl" | "zahl" | "entero" => Self::Integer,
+            "decimal" | "numeric" | "money" | "dezimal" => Self::Decimal,
             "float" | "double" | "real" | "float64" | "f64" => Self::Float,
             "boolean" | "bool" | "flag" => Self::Boolean,
-            "timestamp" | "timestamptz" | "datetime" => Self::Timestamp,
-            "date" => Self::Date,
+            "timestamp" | "timestamptz" | "datetime" | "zeitstempel" => Self::Timestamp,
+            "date" | "datum" | "fecha" => Self::Date,
             "uuid" | "guid" => Self::Uuid,
             "json" | "jsonb" => Self::Json,
             _ => return None,
@@ -92,9 +95,21 @@ impl FieldType {
             "quantity" | "count" | "age" | "stock" => Self::Integer,
             "price" | "total" | "amount" => Self::Decimal,
             "active" | "enabled" => Self::Boolean,
-            "created_at" | "updated_at" | "deleted_at" => Self::Timestamp,
-            _ => return None,
+            _ => match name.rsplit_once('_')?.1 {
+                "at" => Self::Timestamp,
+                // As the keys of the templates are.
+                "id" => Self::Uuid,
+                "count" => Self::Integer,
+                "name" | "email" | "url" | "code" | "title" | "address" | "status" | "description" => Self::Text,
+                "price" | "amount" | "total" => Self::Decimal,
+                _ => return None,
+            },
         })
+    }
+
+    /// What a column is that is only named: its name says more of it than a word of English.
+    fn of_column(name: &str) -> Option<Self> {
+        Self::usual(name).or(name.contains('_').then_some(Self::Text))
     }
 }
 
@@ -110,9 +125,29 @@ pub(super) fn is_type(lower: &str) -> bool {
 
 /// The first list of fields in a task and the words that it takes, its introduction included.
 pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, std::ops::Range<usize>)> {
+    let first_index = words.iter().position(|w| matches!(w.lower.as_str(), "index" | "indexes" | "indices"));
     (0..words.len()).find_map(|at| {
+        // "an index on orders for customer_id", "indexes on orders (status, created_at)"
+        let indexed = first_index.filter(|index| *index < at).and_then(|index| {
+            let bracketed = words[at].before.ends_with('(');
+            let untyped = match words[at].lower.as_str() {
+                _ if bracketed => Untyped::IsText,
+                "on" | "for" | "by" | "over" => Untyped::IfColumn,
+                _ => return None,
+            };
+            let (fields, end) = List { words, details, untyped }.read(at + usize::from(!bracketed))?;
+            // One index over two columns is another thing than two indexes.
+            let several = words[index].lower != "index" && !bracketed;
+            (several || fields.len() == 1).then_some((fields, at..end))
+        });
+        if indexed.is_some() {
+            return indexed;
+        }
         let listed = matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties");
-        let begins = matches!(words[at].lower.as_str(), "with" | "w" | "having" | "containing" | "of" | "has");
+        let begins = matches!(
+            words[at].lower.as_str(),
+            "with" | "w" | "having" | "have" | "containing" | "contains" | "of" | "has"
+        );
         let opened = words[at].before.contains(['(', ':', '-', '\n']) || (at > 0 && words[at - 1].form == Form::Path);
         let list = |from, untyped| List { words, details, untyped }.read(from).map(|(fields, end)| (fields, at..end));
         if listed {
@@ -140,6 +175,8 @@ enum Untyped {
     IsText,
     /// A field where everybody knows its type.
     IfUsual,
+    /// A field where it is written as one, too.
+    IfColumn,
     IsNoField,
 }
 
@@ -217,6 +254,7 @@ impl List<'_> {
             inside.iter().all(|w| is_name(w) && !w.after_break).then_some(length)
         });
         let typed = typed.into_iter().find_map(|length| self.r#type(begin + length).map(|found| (length, found)));
+        let is_typed = typed.is_some();
         let (length, (r#type, size, mut end)) = match typed {
             Some(found) => found,
             None => (1, (self.untyped_at(begin, separated)?, None, begin + 1)),
@@ -235,7 +273,7 @@ impl List<'_> {
         let text: Vec<&str> = self.words[begin..begin + length].iter().map(|w| w.text.as_str()).collect();
         let name = Noun::of_field(&text.join(" "))?;
         let required = !marks.optional || marks.required;
-        Some((Field { name, r#type, required, unique: marks.unique, size }, end))
+        Some((Field { name, r#type, typed: is_typed, required, unique: marks.unique, size }, end))
     }
 
     fn honours(&self, detail: Detail) -> bool {
@@ -279,6 +317,7 @@ impl List<'_> {
         match self.untyped {
             Untyped::IsText => Some(FieldType::usual(&self.words[at].lower).unwrap_or(FieldType::Text)),
             Untyped::IfUsual => FieldType::usual(&self.words[at].lower),
+            Untyped::IfColumn => FieldType::of_column(&self.words[at].lower),
             Untyped::IsNoField => None,
         }
     }

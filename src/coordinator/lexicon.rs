@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::words::stem;
+use crate::domain::TaskType;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +17,18 @@ struct File {
     spelling: Spelling,
     foreign: Foreign,
     verbs: Verbs,
+    common: BTreeMap<TaskType, Vec<String>>,
+    doers: Foreign,
+    audience: Audience,
+    versions: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Audience {
+    groups: String,
+    wholes: String,
+    purposes: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,6 +65,12 @@ pub(super) struct Lexicon {
     changing: HashSet<String>,
     taking: HashSet<String>,
     relating: HashSet<String>,
+    common: BTreeMap<TaskType, Vec<String>>,
+    doers: HashSet<String>,
+    groups: HashSet<String>,
+    wholes: HashSet<String>,
+    purposes: HashSet<String>,
+    versions: HashMap<String, Vec<String>>,
 }
 
 static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
@@ -82,7 +101,28 @@ impl From<File> for Lexicon {
         known.extend(super::classify::vocabulary().flat_map(str::split_whitespace).map(stem));
         let (changing, taking, relating) =
             (set(&file.verbs.changing), set(&file.verbs.taking), set(&file.verbs.relating));
-        Self { fillers, means, joined, spelled, known, foreign, changing, taking, relating }
+        let (groups, wholes, purposes) =
+            (set(&file.audience.groups), set(&file.audience.wholes), set(&file.audience.purposes));
+        let versions = pairs(file.versions)
+            .map(|(name, all)| (name, all.split_whitespace().map(str::to_owned).collect()))
+            .collect();
+        Self {
+            fillers,
+            means,
+            joined,
+            spelled,
+            known,
+            foreign,
+            changing,
+            taking,
+            relating,
+            common: file.common,
+            doers: set(&file.doers.words),
+            groups,
+            wholes,
+            purposes,
+            versions,
+        }
     }
 }
 
@@ -129,6 +169,41 @@ pub(super) fn takes(lower: &str) -> bool {
 /// A verb that says no more than that a thing is worked on.
 pub(super) fn relates(lower: &str) -> bool {
     LEXICON.relating.contains(lower)
+}
+
+/// Words that every template of a type honours.
+pub(super) fn common(task_type: TaskType) -> &'static [String] {
+    LEXICON.common.get(&task_type).map_or(&[], Vec::as_slice)
+}
+
+/// A name that promises what only code of its own does: "logger", "heap".
+pub(super) fn does(lower: &str) -> bool {
+    LEXICON.doers.contains(lower)
+}
+
+/// People that a thing is made for: "the billing *team*".
+pub(super) fn is_group(lower: &str) -> bool {
+    LEXICON.groups.contains(lower)
+}
+
+/// What a thing is a part of: "our *app*".
+pub(super) fn is_whole(lower: &str) -> bool {
+    LEXICON.wholes.contains(lower)
+}
+
+/// What a purpose may say without asking for more: "so that other services can *use* it".
+pub(super) fn is_purpose(lower: &str) -> bool {
+    LEXICON.purposes.contains(lower)
+}
+
+/// Whether all code of the templates is for this version of a language or database.
+pub(super) fn is_for_version(name: &str, version: &str) -> bool {
+    LEXICON.versions.get(name).is_some_and(|all| all.iter().any(|known| is_same_version(known, version)))
+}
+
+/// "2" and "2.0" are "2.0.51".
+pub(super) fn is_same_version(one: &str, other: &str) -> bool {
+    one.split('.').zip(other.split('.')).all(|(a, b)| a == b)
 }
 
 /// One letter changed, left out, put in, or two neighbours swapped.

@@ -1,5 +1,6 @@
 //! The templates: read from the binary and from the user's folder, checked, compiled.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -10,9 +11,10 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Deserialize;
 
-use super::evaluate::{Memory, language_of};
+use super::evaluate::{Kind, Memory, language_of};
 use super::fields::Detail;
 use super::ident::ident;
+use super::lexicon;
 use super::project::Packages;
 use super::slots::{Filled, Slot};
 use super::words::words;
@@ -32,6 +34,8 @@ struct FrontMatter {
     triggers: Vec<String>,
     #[serde(default)]
     words: Vec<String>,
+    #[serde(default)]
+    options: Vec<String>,
     #[serde(default)]
     slots: Vec<Slot>,
     #[serde(default)]
@@ -58,16 +62,31 @@ pub enum Format {
     Prose,
     Dockerfile,
     Yaml,
+    Toml,
+    Json,
+    /// What nothing here can parse, such as a Makefile.
+    Text,
 }
 
 impl Format {
-    /// The language of an output whose task asked for `asked`; `None` for prose.
+    /// The language of an output whose task asked for `asked`; `None` for what is in none.
     pub fn language(self, file: Option<&str>, asked: &Language) -> Option<Language> {
         match self {
             Self::Code => Some(file.map_or_else(|| asked.clone(), |file| language_of(file, asked))),
-            Self::Prose => None,
+            Self::Prose | Self::Text => None,
             Self::Dockerfile => Some(Language::Other("dockerfile".into())),
             Self::Yaml => Some(Language::Other("yaml".into())),
+            Self::Toml => Some(Language::Other("toml".into())),
+            Self::Json => Some(Language::Other("json".into())),
+        }
+    }
+
+    /// What an output in `language` is judged as.
+    pub fn kind(self, language: Option<&Language>) -> Kind<'_> {
+        match (self, language) {
+            (_, Some(language)) => Kind::Code(language),
+            (Self::Text, None) => Kind::Text,
+            (_, None) => Kind::Prose,
         }
     }
 }
@@ -85,6 +104,8 @@ pub struct Template {
     pub(super) triggers: Vec<Vec<Vec<String>>>,
     /// Stems that the template honours beyond its triggers.
     pub(super) words: Vec<Vec<String>>,
+    /// What the body makes only where the task says so: its key, and the ways to say it.
+    pub(super) options: Vec<(String, Vec<Vec<String>>)>,
     pub(super) slots: Vec<Slot>,
     /// What the body honours of a field beyond name and type.
     pub(super) details: Vec<Detail>,
@@ -92,12 +113,15 @@ pub struct Template {
     pub format: Format,
     /// What its outputs were graded. A template of the folder that is read anew begins without.
     pub(super) grades: Arc<Memory>,
-    has_file: bool,
+    /// Of the file's path, a template too.
+    file: Option<String>,
     /// What the output needs from the language's package registry: always, and for its tests.
     pub packages: Packages,
     pub dev_packages: Packages,
     /// The whole file, for `templates show`.
-    pub source: String,
+    pub source: Cow<'static, str>,
+    /// Where its front matter ends.
+    body: usize,
     /// Where it was read from; `None` for one in the binary.
     pub path: Option<PathBuf>,
 }
@@ -110,21 +134,25 @@ pub struct TemplateError {
     pub message: String,
 }
 
-/// The templates in the binary: compiled once, not whenever a folder has changed or a worker begins anew.
-static COMPILED: LazyLock<Library> = LazyLock::new(|| {
-    let mut library = Library { templates: BTreeMap::new(), environment: environment(), left_out: vec![] };
-    let mut errors = vec![];
+type Templates = BTreeMap<TemplateId, Arc<Template>>;
+
+/// The templates in the binary, read once in a process, and what could not be used. Tests compile all of them; a worker
+/// compiles those that it renders.
+static READ: LazyLock<(Templates, Vec<TemplateError>)> = LazyLock::new(|| {
+    let (mut templates, mut errors) = (Templates::new(), vec![]);
     for (path, source) in built_in() {
-        library.add(&path, None, &source, &mut errors);
+        match parse(None, Cow::Borrowed(source)) {
+            Ok(template) => _ = templates.insert(template.id.clone(), Arc::new(template)),
+            Err(message) => errors.push(TemplateError { path, message }),
+        }
     }
-    library.left_out = errors;
-    library
+    (templates, errors)
 });
 
 /// All templates of this worker.
 #[derive(Debug, Clone)]
 pub struct Library {
-    templates: BTreeMap<TemplateId, Template>,
+    templates: Templates,
     environment: Environment<'static>,
     /// What could not be used.
     left_out: Vec<TemplateError>,
@@ -134,16 +162,15 @@ impl Library {
     /// The templates in the binary, and those in `folder`, of which one with the same id replaces a built-in.
     /// A broken file is reported and left out; the rest serves.
     pub fn load(folder: Option<&Path>) -> (Self, Vec<TemplateError>) {
-        let mut library = COMPILED.clone();
-        let mut errors = library.left_out.clone();
+        let (templates, errors) = READ.clone();
+        let mut library = Self { templates, environment: environment(), left_out: errors };
+        library.environment.set_loader(|name| Ok(source_of_built_in(name)));
         for path in folder.map(files_under).unwrap_or_default() {
-            let shown = path.display().to_string();
-            match std::fs::read_to_string(&path) {
-                Ok(source) => library.add(&shown, Some(path), &source, &mut errors),
-                Err(error) => errors.push(TemplateError { path: shown, message: format!("can't be read: {error}") }),
+            if let Err(error) = library.add(path) {
+                library.left_out.push(error);
             }
         }
-        library.left_out.clone_from(&errors);
+        let errors = library.left_out.clone();
         (library, errors)
     }
 
@@ -153,11 +180,11 @@ impl Library {
     }
 
     pub fn get(&self, id: &TemplateId) -> Option<&Template> {
-        self.templates.get(id)
+        self.templates.get(id).map(Arc::as_ref)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Template> {
-        self.templates.values()
+        self.templates.values().map(Arc::as_ref)
     }
 
     pub fn len(&self) -> usize {
@@ -179,40 +206,44 @@ impl Library {
             message: format!("can't be rendered: {}", describe(&error)),
         };
         let text = render(template.id.as_str()).map_err(failed)?;
-        let file = template.has_file.then(|| render(&file_name(&template.id)).map_err(failed)).transpose()?;
+        let file = template.file.as_ref().map(|_| render(&file_name(&template.id)).map_err(failed)).transpose()?;
         Ok((text, file))
     }
 
-    fn add(&mut self, shown: &str, path: Option<PathBuf>, source: &str, errors: &mut Vec<TemplateError>) {
-        let source = source.replace("\r\n", "\n");
-        let added = parse(path, &source).and_then(|Parsed { template, body, file }| {
-            let mut compile =
-                |name: String, text: String| self.environment.add_template_owned(name, text).map_err(|e| describe(&e));
-            compile(template.id.to_string(), body)?;
-            if let Some(file) = file {
-                compile(file_name(&template.id), file)?;
-            }
-            Ok(template)
-        });
-        match added {
-            Ok(template) => {
-                self.templates.insert(template.id.clone(), template);
-            }
-            Err(message) => errors.push(TemplateError { path: shown.to_owned(), message }),
+    fn add(&mut self, path: PathBuf) -> Result<(), TemplateError> {
+        let shown = path.display().to_string();
+        let failed = |message| TemplateError { path: shown.clone(), message };
+        let source = std::fs::read_to_string(&path).map_err(|error| failed(format!("can't be read: {error}")))?;
+        let template = parse(Some(path), source.replace("\r\n", "\n").into()).map_err(failed)?;
+        let mut compile = |name: String, text: &str| {
+            let compiled = self.environment.add_template_owned(name, text.to_owned());
+            compiled.map_err(|error| failed(describe(&error)))
+        };
+        compile(template.id.to_string(), template.body())?;
+        if let Some(file) = &template.file {
+            compile(file_name(&template.id), file)?;
         }
+        self.templates.insert(template.id.clone(), Arc::new(template));
+        Ok(())
     }
 }
 
-/// A template and what is to be compiled of it.
-struct Parsed {
-    template: Template,
-    body: String,
-    file: Option<String>,
+impl Template {
+    fn body(&self) -> &str {
+        &self.source[self.body..]
+    }
 }
 
-/// Reads a template file and compiles it apart, so that a broken one touches nothing that serves.
-fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
-    let (front, body) = split(source)?;
+/// What is to be compiled under this name.
+fn source_of_built_in(name: &str) -> Option<String> {
+    let (id, of_file) = name.strip_suffix(FILE).map_or((name, false), |id| (id, true));
+    let template = READ.0.get(&TemplateId::parse(id).ok()?)?;
+    if of_file { template.file.clone() } else { Some(template.body().to_owned()) }
+}
+
+/// Reads a template file. A user's is compiled apart, so that a broken one touches nothing that serves.
+fn parse(path: Option<PathBuf>, source: Cow<'static, str>) -> Result<Template, String> {
+    let (front, body) = split(&source)?;
     let front: FrontMatter = toml::from_str(front).map_err(|e| {
         // The first line of the file is `+++`.
         let line = e.span().map_or(2, |span| 2 + front[..span.start].matches('\n').count());
@@ -230,6 +261,40 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
     }
     let defaults = Filled::from_table(&front.defaults).map_err(|e| format!("front matter: defaults: {e}"))?;
     let body_line = source[..source.len() - body.len()].lines().count();
+    if path.is_some() {
+        check(body, body_line, front.file.as_deref())?;
+    }
+    let body = source.len() - body.len();
+    Ok(Template {
+        triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
+        words: front
+            .words
+            .iter()
+            .chain(lexicon::common(front.task_type))
+            .flat_map(|group| alternatives(group))
+            .collect(),
+        options: front.options.iter().map(|group| (key_of(group), alternatives(group))).collect(),
+        slots: front.slots,
+        details: front.details,
+        defaults,
+        format: front.format,
+        grades: Arc::default(),
+        file: front.file,
+        packages: front.packages,
+        dev_packages: front.dev_packages,
+        source,
+        body,
+        path,
+        id: front.id,
+        task_type: front.task_type,
+        language,
+        description: front.description,
+        example: front.example,
+    })
+}
+
+/// Whether body and file can be compiled; `offset` is the body's first line.
+fn check(body: &str, offset: usize, file: Option<&str>) -> Result<(), String> {
     let mut apart = environment();
     let mut compile = |name: &str, text: &str, offset: usize| {
         apart.add_template_owned(name.to_owned(), text.to_owned()).map_err(|e| {
@@ -237,30 +302,11 @@ fn parse(path: Option<PathBuf>, source: &str) -> Result<Parsed, String> {
             format!("{line}{}", describe(&e))
         })
     };
-    compile("body", body, body_line)?;
-    if let Some(file) = &front.file {
-        compile("file", file, 0).map_err(|e| format!("front matter: file: {e}"))?;
+    compile("body", body, offset)?;
+    match file {
+        Some(file) => compile("file", file, 0).map_err(|e| format!("front matter: file: {e}")),
+        None => Ok(()),
     }
-    let template = Template {
-        triggers: front.triggers.iter().map(|group| alternatives(group)).collect(),
-        words: front.words.iter().flat_map(|group| alternatives(group)).collect(),
-        slots: front.slots,
-        details: front.details,
-        defaults,
-        format: front.format,
-        grades: Arc::default(),
-        has_file: front.file.is_some(),
-        packages: front.packages,
-        dev_packages: front.dev_packages,
-        source: source.to_owned(),
-        path,
-        id: front.id,
-        task_type: front.task_type,
-        language,
-        description: front.description,
-        example: front.example,
-    };
-    Ok(Parsed { template, body: body.to_owned(), file: front.file })
 }
 
 fn environment() -> Environment<'static> {
@@ -277,11 +323,11 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-fn built_in() -> Vec<(String, String)> {
-    fn collect(dir: &Dir<'_>, found: &mut Vec<(String, String)>) {
+fn built_in() -> Vec<(String, &'static str)> {
+    fn collect(dir: &'static Dir<'_>, found: &mut Vec<(String, &'static str)>) {
         for file in dir.files().filter(|f| f.path().extension().is_some_and(|e| e == "jinja")) {
             if let Some(text) = file.contents_utf8() {
-                found.push((file.path().display().to_string(), text.to_owned()));
+                found.push((file.path().display().to_string(), text));
             }
         }
         dir.dirs().for_each(|dir| collect(dir, found));
@@ -309,8 +355,11 @@ pub fn files_under(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What a template's name ends with where its file's path is meant. No id has the character.
+const FILE: &str = "#file";
+
 fn file_name(id: &TemplateId) -> String {
-    format!("{id}#file")
+    format!("{id}{FILE}")
 }
 
 fn split(source: &str) -> Result<(&str, &str), String> {
@@ -322,6 +371,11 @@ fn split(source: &str) -> Result<(&str, &str), String> {
 fn alternatives(group: &str) -> Vec<Vec<String>> {
     // Read like a task, so that a synonym, or two words that are one, is the same on both sides.
     group.split('|').map(|a| words(a).into_iter().map(|w| w.stem).collect()).collect()
+}
+
+/// The first alternative is what the body calls it.
+fn key_of(group: &str) -> String {
+    group.split('|').next().unwrap_or_default().to_owned()
 }
 
 fn describe(error: &minijinja::Error) -> String {

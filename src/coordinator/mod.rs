@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod analyze;
+mod audience;
 pub mod calibrate;
 pub mod classify;
 mod company;

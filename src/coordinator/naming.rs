@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::classify::types_of;
 use super::lexicon;
 use super::words::{Form, Word};
+use crate::domain::Language;
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
 const LONGEST: usize = 3;
@@ -34,7 +35,7 @@ pub(super) fn name(
 ) -> Option<(Range<usize>, Range<usize>)> {
     let task = Task { words, taken, honoured, triggers };
     let alone = |phrase: Range<usize>| Named { with: phrase.clone(), phrase };
-    let found = task.after_preposition().or_else(|| {
+    let found = task.given().or_else(|| task.after_preposition()).or_else(|| task.after_participle()).or_else(|| {
         let phrase =
             task.beside_a_trigger().or_else(|| task.object()).or_else(|| task.inside()).or_else(|| task.known());
         phrase.map(alone)
@@ -86,6 +87,44 @@ impl Task<'_> {
         let own =
             |i: usize| (self.is_free(i) && self.words[i].form != Form::Number) || self.words[i].form == Form::Dotted;
         phrase.clone().any(own)
+    }
+
+    /// "; name *alerts*", "name=alerts".
+    fn given(&self) -> Option<Named> {
+        self.follow(&["name"]).find_map(|at| {
+            let next = self.words.get(at + 1)?;
+            let said = self.words[at].after_break && !next.after_break || next.before.contains(['=', ':']);
+            let phrase = at + 1..at + 2;
+            (said && self.is_free(at + 1) && next.form == Form::Plain && self.ends(at + 2))
+                .then_some(Named { with: at..at + 2, phrase })
+        })
+    }
+
+    /// Nothing, or a new phrase, follows.
+    fn ends(&self, at: usize) -> bool {
+        self.words.get(at).is_none_or(|w| w.after_break || w.is_boundary())
+    }
+
+    /// "a page listing *tickets*", "and processes *sensor readings*".
+    fn after_participle(&self) -> Option<Named> {
+        (1..self.words.len()).find_map(|at| {
+            let verb = &self.words[at].lower;
+            let known = self.taken[at] || lexicon::relates(verb);
+            let acts = lexicon::relates(verb) || (lexicon::takes(verb) && verb.ends_with("ing")) || verb == "exposing";
+            let after = self.taken[at - 1] || self.words[at - 1].is_filler();
+            if !(known && acts && after) || self.words[at].after_break && !self.words[at].before.contains(',') {
+                return None;
+            }
+            let from = (at + 1..self.words.len()).find(|&i| !self.words[i].is_filler())?;
+            let mut phrase = self.phrase(from, |i| self.is_usable(i));
+            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                phrase.end -= 1;
+            }
+            let joined = self.words[at + 1..=from].iter().all(|w| !w.after_break);
+            let many = self.words[phrase.clone()].last().is_some_and(|w| w.lower.ends_with('s'));
+            let each = self.is(from - 1, &["each", "every", "the", "all", "our"]);
+            (joined && (many || each) && self.is_named(&phrase)).then_some(Named { with: at..phrase.end, phrase })
+        })
     }
 
     /// "for processing *user events*", "that keeps *sessions*", "called *billing*".
@@ -156,13 +195,21 @@ impl Task<'_> {
         };
         (0..self.words.len())
             .filter(|&i| self.is_free(i) && !lexicon::changes(&self.words[i].lower) && !says(i))
-            .map(|from| self.phrase(from, |i| self.is_usable(i)))
+            .map(|from| {
+                let mut phrase = self.phrase(from, |i| self.is_usable(i));
+                // "server side rendering" is said of a thing.
+                let is_kind = |i: usize| self.triggers[i] && !self.words[i].lower.ends_with("ing");
+                while phrase.len() > 1 && is_kind(phrase.end - 1) {
+                    phrase.end -= 1;
+                }
+                phrase
+            })
             .find(|phrase| self.is_named(phrase) && beside(phrase))
     }
 
     /// "import *products*", "benchmark the *parser*".
     fn object(&self) -> Option<Range<usize>> {
-        let first = self.words.iter().position(|w| !w.is_filler())?;
+        let first = self.words.iter().position(|w| !w.is_filler() && Language::named(&w.lower).is_none())?;
         let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
         // "stream and parse log entries": the last of the verbs takes it.
         let passed = |i: usize| {

@@ -1,11 +1,13 @@
 //! How far a template understands a task: every word is accounted for, or counted as not understood.
 
+use super::audience;
+use super::classify::types_of;
 use super::fields;
 use super::lexicon;
 use super::library::Template;
-use super::slots::{self, Filled, Slot};
-use super::words::{Form, LIMITERS, Word, names_language};
-use crate::domain::Language;
+use super::slots::{self, Filled, Slot, Value};
+use super::words::{Form, LIMITERS, Word, names_language, stem};
+use crate::domain::{Language, TaskType};
 
 /// A task as a template reads it.
 #[derive(Debug, Clone)]
@@ -65,18 +67,41 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     for row in &template.words {
         mark(words, row, &mut taken);
     }
+    let mut options = vec![];
+    for (option, alternatives) in &template.options {
+        let said = alternatives.iter().filter(|row| mark(words, row, &mut taken)).count() > 0;
+        options.extend(said.then(|| option.clone()));
+    }
     let names_language = |word: &Word| names_language(word, language);
     for (word, taken) in words.iter().zip(&mut taken) {
         *taken |= names_language(word);
     }
-    let roles = slots::Roles { triggers: &triggers, spare: &spare };
-    let mut filled = slots::fill(words, &template.slots, &template.details, &mut taken, &roles);
+    let audience = audience::groups(words);
+    audience.iter().zip(&mut taken).for_each(|(aside, taken)| *taken |= aside);
+    let roles = slots::Roles { triggers: &triggers, spare: &spare, audience: &audience };
+    let mut filled = slots::fill(words, &template.slots, &template.details, language, &mut taken, &roles);
+    filled.set("options", Value::Texts(options));
     filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
 
-    // "for my app", "of the project": whose it is asks for nothing.
     for at in 1..words.len() {
-        taken[at] |=
-            words[at - 1].is_filler() && matches!(words[at].lower.as_str(), "application" | "project" | "codebase");
+        taken[at] |= is_version_of(template, &words[at - 1], &words[at], language);
+    }
+    audience::account(words, &mut taken);
+    // What has its name is said again: "listen to orders.created and handle each order".
+    if let Some(name) = filled.name().filter(|_| !filled.is_default(Slot::Name, &template.defaults)) {
+        let parts: Vec<String> = name.words().split(' ').map(stem).collect();
+        for (word, taken) in words.iter().zip(&mut taken) {
+            *taken |= word.form == Form::Plain && parts.contains(&word.stem);
+        }
+    }
+    for at in 1..words.len() {
+        // "stream-based", "JWT support": what is said of it is known.
+        let based = words[at].lower == "based" && words[at].before == "-";
+        let support = matches!(words[at].lower.as_str(), "support" | "integration" | "handling" | "functionality")
+            && !template.slots.is_empty()
+            && words.get(at + 1).is_none_or(|w| w.after_break || w.is_filler());
+        let is_known = taken[at - 1] && (based || (support && !words[at - 1].is_filler()));
+        taken[at] |= is_known;
     }
     let destroys = destroys(words, &triggers);
     destroys.iter().for_each(|&at| taken[at] = false);
@@ -95,9 +120,40 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     let lists_fields = template.slots.contains(&Slot::Fields);
     let of_field = |w: &Word| fields::is_detail(&w.lower) || (lists_fields && fields::is_type(&w.lower));
     let turns = |w: &Word| LIMITERS.contains(&w.lower.as_str()) || lexicon::is_foreign(&w.lower);
-    let limited = !destroys.is_empty() || left.iter().any(|w| turns(w) || particular(w) || of_field(w));
+    // "a class called Logger" is no class that holds a value.
+    let doer = Some(&filled)
+        .filter(|_| template.task_type == TaskType::General)
+        .and_then(|f| f.name()?.words().rsplit(' ').next().map(str::to_owned))
+        .filter(|last| {
+            lexicon::does(last) && words.iter().any(|w| w.lower == *last || w.text.to_lowercase().ends_with(last))
+        });
+    // What it is about is among the words that are left over.
+    let nameless =
+        template.slots.contains(&Slot::Name) && !left.is_empty() && filled.is_default(Slot::Name, &template.defaults);
+    // Another kind of thing that it would leave out.
+    let other_kind = |w: &&&Word| !types_of(w).is_empty();
+    let limited = left.iter().find(other_kind).is_some()
+        || nameless
+        || doer.is_some()
+        || !destroys.is_empty()
+        || left.iter().any(|w| turns(w) || particular(w) || of_field(w));
     let triggered = words.iter().zip(&triggers).filter(|(word, is_trigger)| **is_trigger && !word.is_filler()).count();
-    Ok(Reading { filled, content, unknown: left.iter().map(|w| w.text.clone()).collect(), limited, triggered })
+    let unknown = left.iter().map(|w| w.text.clone()).chain(doer).collect();
+    Ok(Reading { filled, content, unknown, limited, triggered })
+}
+
+/// "axum 0.8", "Python 3.12": the version that the output is for anyway. What runs it or says how it is built has its own.
+fn is_version_of(template: &Template, of: &Word, word: &Word, language: &Language) -> bool {
+    let Some(version) = slots::version_in(word) else { return false };
+    let is_code = !matches!(template.task_type, TaskType::Devops | TaskType::Configuration);
+    let name = if names_language(of, language) { language.as_str() } else { &of.lower };
+    let named = |package: &str| package.split(['/', '@']).any(|part| part == of.lower);
+    let packaged = |required: &str| {
+        let digits = required.trim_start_matches(|c: char| !c.is_ascii_digit());
+        lexicon::is_same_version(digits, version)
+    };
+    (is_code && (lexicon::is_for_version(name, version) || lexicon::is_for_version(&of.lower, version)))
+        || template.packages.iter().chain(template.dev_packages.iter()).any(|(n, p)| named(n) && packaged(p.version()))
 }
 
 /// Verbs for code or data that exist, where they are the order itself ("remove the consumer"), and those that spare

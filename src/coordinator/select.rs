@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use rand::Rng;
 use serde::Serialize;
 
+use super::audience;
 use super::classify::{Classified, classify};
 use super::graph::{self, Level};
 use super::library::{Library, Template};
@@ -93,8 +94,9 @@ pub fn select<'a>(
     knowledge: &Knowledge<'a, '_>,
     rng: &mut impl Rng,
 ) -> Selected<'a> {
-    let (words, demands) = (words(task), words(&demands.join("\n")));
-    let types = classify(&words);
+    let (all, demands) = (words(task), words(&demands.join("\n")));
+    let words = &all[audience::opening(&all)..];
+    let types = classify(words);
     let likeliest = types.first().map_or(TaskType::General, |t| t.task_type);
     if words.len() + demands.len() > MOST {
         return Selected {
@@ -105,7 +107,7 @@ pub fn select<'a>(
             declined: Some(Declined::TooLong),
         };
     }
-    let mut candidates = read_all(&words, &demands, &types, language, knowledge);
+    let mut candidates = read_all(words, &demands, &types, language, knowledge);
     let declined = |declined, others| Selected {
         task_type: likeliest,
         types: types.clone(),
@@ -113,7 +115,7 @@ pub fn select<'a>(
         others,
         declined: Some(declined),
     };
-    if is_question(&words, task) {
+    if is_question(words, task) {
         return declined(Declined::Question, candidates);
     }
     let sure = |c: &Candidate<'_>| c.reading.is_sure(knowledge.max_unknown_share);

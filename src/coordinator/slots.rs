@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::fields::{self, Detail, Field};
 use super::naming;
 use super::noun::Noun;
-use super::words::{Form, Word};
+use super::words::{Form, Word, names_language};
 use crate::domain::Language;
 
 /// A place that a template can have. What each takes from a task is in `docs/templates.md`.
@@ -22,6 +22,7 @@ pub enum Slot {
     Port,
     Path,
     Fields,
+    Version,
 }
 
 /// What stands in a slot.
@@ -71,7 +72,11 @@ impl Filled {
                     let listed = texts.ok_or_else(|| wrong("a list of texts: \"total decimal\""))?.join(", ");
                     Value::Fields(fields::parse(&listed).ok_or_else(|| wrong("\"name type\" each"))?)
                 }
-                ("subject" | "queue" | "path", toml::Value::String(text)) => Value::Text(text.clone()),
+                ("options", toml::Value::Array(items)) => {
+                    let texts: Option<Vec<String>> = items.iter().map(|i| i.as_str().map(str::to_owned)).collect();
+                    Value::Texts(texts.ok_or_else(|| wrong("a list of texts"))?)
+                }
+                ("subject" | "queue" | "path" | "version", toml::Value::String(text)) => Value::Text(text.clone()),
                 _ => return Err(format!("no slot is called `{slot}`, or its value has the wrong type")),
             };
             filled.0.insert(slot.clone(), value);
@@ -95,6 +100,10 @@ impl Filled {
 
     pub(super) fn set(&mut self, key: &str, value: Value) {
         self.0.insert(key.to_owned(), value);
+    }
+
+    pub(super) fn set_default(&mut self, key: &str, value: Value) {
+        self.0.entry(key.to_owned()).or_insert(value);
     }
 
     pub(super) fn name(&self) -> Option<&Noun> {
@@ -151,6 +160,7 @@ impl fmt::Display for Slot {
             Self::Port => "port",
             Self::Path => "path",
             Self::Fields => "fields",
+            Self::Version => "version",
         })
     }
 }
@@ -166,6 +176,8 @@ pub(super) struct Roles<'a> {
     pub(super) triggers: &'a [bool],
     /// …but where the same was said before.
     pub(super) spare: &'a [bool],
+    /// For whom it is: no name.
+    pub(super) audience: &'a [bool],
 }
 
 /// Fills the given slots from the task. On entry `taken[i]` is true for the words that the template or the language
@@ -174,18 +186,21 @@ pub(super) fn fill(
     words: &[Word],
     slots: &[Slot],
     details: &[Detail],
+    language: &Language,
     taken: &mut [bool],
     roles: &Roles<'_>,
 ) -> Filled {
     let mut filled = Filled::default();
     let (triggers, spare) = (roles.triggers, roles.spare);
-    let says_more = |i: usize| (!triggers[i] || spare[i]) && Language::named(&words[i].lower).is_none();
+    let says_more =
+        |i: usize| !roles.audience[i] && (!triggers[i] || spare[i]) && Language::named(&words[i].lower).is_none();
     let mut honoured: Vec<bool> = (0..words.len()).map(|i| taken[i] && says_more(i)).collect();
-    for slot in [Slot::Port, Slot::Queue, Slot::Path, Slot::Subject, Slot::Fields, Slot::Name] {
+    for slot in [Slot::Version, Slot::Port, Slot::Queue, Slot::Path, Slot::Subject, Slot::Fields, Slot::Name] {
         if !slots.contains(&slot) {
             continue;
         }
         let found = match slot {
+            Slot::Version => version(words, language),
             Slot::Port => port(words),
             Slot::Queue => queue(words),
             Slot::Path => path(words),
@@ -193,6 +208,14 @@ pub(super) fn fill(
             Slot::Fields => fields::find(words, details).map(|(fields, span)| (Value::Fields(fields), span)),
             Slot::Name => naming::name(words, taken, &honoured, triggers).and_then(|span| noun(words, span)),
         };
+        // "a consumer on sensors.readings" is about sensor readings.
+        if slot == Slot::Name && found.is_none() {
+            let named = match filled.0.get("subject") {
+                Some(Value::Text(subject)) => name_of_subject(subject),
+                _ => None,
+            };
+            named.into_iter().for_each(|noun| filled.set("name", Value::Noun(Box::new(noun))));
+        }
         if let Some((value, span)) = found {
             honoured[span.clone()].fill(false);
             taken[span].fill(true);
@@ -203,6 +226,32 @@ pub(super) fn fill(
 }
 
 pub(super) type Found = Option<(Value, Range<usize>)>;
+
+/// "order placed" of "orders.placed", "order" of "orders.*".
+fn name_of_subject(subject: &str) -> Option<Noun> {
+    let tokens: Vec<&str> = subject.split('.').filter(|t| !matches!(*t, "*" | ">")).collect();
+    let last = tokens.len().checked_sub(1)?;
+    let one = |(i, token): (usize, &&str)| {
+        if i == last { (*token).to_owned() } else { pluralizer::pluralize(token, 1, false) }
+    };
+    Noun::new(&tokens.iter().enumerate().map(one).collect::<Vec<_>>().join(" ")).filter(|_| tokens.len() <= 3)
+}
+
+/// "node 22", "Python 3.12": the version of the language that the answer is in.
+fn version(words: &[Word], language: &Language) -> Found {
+    (1..words.len()).find_map(|at| {
+        let version = version_in(&words[at]).filter(|_| names_language(&words[at - 1], language))?;
+        Some((Value::Text(version.to_owned()), at..at + 1))
+    })
+}
+
+/// "22", "3.12", "v5": up to three numbers, of which none is a port.
+pub(super) fn version_in(word: &Word) -> Option<&str> {
+    let version = word.text.strip_prefix(['v', 'V']).unwrap_or(&word.text);
+    let small = |n: &str| (1..=4).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit());
+    let known = matches!(word.form, Form::Number | Form::Plain | Form::Dotted) && !word.after_break;
+    (known && version.split('.').count() <= 3 && version.split('.').all(small)).then_some(version)
+}
 
 /// "port 8080", "port=8080", "listening at 8080", "on :8080", "on 8080".
 fn port(words: &[Word]) -> Found {
@@ -245,6 +294,12 @@ fn queue(words: &[Word]) -> Found {
                 let rest = words[named + 1..].iter().take_while(|w| w.before == "-" && safe(w));
                 let end = named + 1 + rest.map(|w| text.push_str(&format!("-{}", w.text))).count();
                 Some((Value::Text(text), at..end))
+            }
+            // "queue mailers" at the end of a phrase.
+            None if !group && at > 0 && (words[at - 1].is_filler() || words[at].after_break) => {
+                let word = words.get(at + 1).filter(|w| safe(w) && !w.after_break && !w.is_boundary())?;
+                let ends = words.get(at + 2).is_none_or(|w| w.after_break || w.is_filler());
+                ends.then(|| (Value::Text(word.text.clone()), at..at + 2))
             }
             None => {
                 let before = at.checked_sub(1).map(|i| &words[i]).filter(|w| group && safe(w) && !w.is_boundary())?;

@@ -76,6 +76,11 @@ impl Word {
         self.stem == stem || self.as_written.as_deref() == Some(stem)
     }
 
+    /// Changes everything around it: "without", "only".
+    pub(super) fn limits(&self) -> bool {
+        LIMITERS.contains(&self.lower.as_str())
+    }
+
     /// Joins or begins phrases: a name ends before it.
     pub fn is_boundary(&self) -> bool {
         self.is_filler()
@@ -297,7 +302,8 @@ fn end_of_token(task: &str, at: usize, path: bool) -> usize {
 fn push_token(token: &str, at: usize, before: &mut String, found: &mut Vec<Word>) {
     let form = if token.starts_with('/') {
         Form::Path
-    } else if token.bytes().all(|b| b.is_ascii_digit()) {
+    } else if token.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        // "3.12" too: a version, never a subject.
         Form::Number
     } else if token.contains('.') && Language::named(token).is_none() {
         Form::Dotted
@@ -323,6 +329,11 @@ const TOOLS: [(Language, &[&str]); 7] = [
             "broadway",
             "benchee",
             "moduledoc",
+            "heex",
+            "oban",
+            "gettext",
+            "mix",
+            "exdoc",
         ],
     ),
     (
@@ -340,6 +351,10 @@ const TOOLS: [(Language, &[&str]); 7] = [
             "thiserror",
             "leptos",
             "criterion",
+            "rustdoc",
+            "proptest",
+            "reqwest",
+            "clippy",
         ],
     ),
     (
@@ -357,11 +372,25 @@ const TOOLS: [(Language, &[&str]); 7] = [
             "unittest",
             "pyproject",
             "dataclass",
+            "jinja",
+            "jinja2",
+            "uvicorn",
+            "asyncpg",
+            "docstring",
+            "docstrings",
+            "mypy",
+            "starlette",
         ],
     ),
-    (Language::TypeScript, &["tsx", "vitest", "nestjs", "angular", "prisma", "typeorm", "zod", "tsconfig"]),
-    (Language::JavaScript, &["express", "knex", "jsdoc", "eslint", "prettier", "jest"]),
-    (Language::Go, &["goroutine", "gin", "pprof", "httptest", "gofmt"]),
+    (
+        Language::TypeScript,
+        &["tsx", "vitest", "nestjs", "angular", "prisma", "typeorm", "zod", "tsconfig", "tsdoc", "typedoc", "kysely"],
+    ),
+    (
+        Language::JavaScript,
+        &["express", "knex", "jsdoc", "eslint", "prettier", "jest", "vue", "svelte", "fastify", "npm", "vuejs"],
+    ),
+    (Language::Go, &["goroutine", "gin", "pprof", "httptest", "gofmt", "godoc", "pgx", "slog", "goroutines"]),
     (Language::Sql, &["plpgsql", "pgtap"]),
 ];
 

@@ -30,6 +30,13 @@ pub struct Attempt {
     pub first_token: Option<Duration>,
 }
 
+impl Attempt {
+    /// What it counts as against a budget: what nobody knows counts at its worst.
+    pub fn most(&self) -> NanoUsd {
+        self.cost.unwrap_or(self.worst)
+    }
+}
+
 /// Tokens as the provider counted them; `None` is what it did not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counted {
@@ -86,10 +93,32 @@ pub enum Outcome {
     TooLarge,
     /// Given up by whoever asked, or because another attempt was faster.
     Cancelled,
+    /// Its worker died. What that one had of a budget and had not accounted for is one entry: nobody knows how many
+    /// attempts it stands for.
+    Abandoned,
+}
+
+/// What attempts that ended alike come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    pub provider: String,
+    pub model: String,
+    pub outcome: Outcome,
+    pub attempts: u64,
+    /// Those that may have reached the provider.
+    pub sent: u64,
+    /// What is known of the cost.
+    pub cost: NanoUsd,
+    /// Attempts of unknown cost, and the most that they can have cost together.
+    pub unknown: u64,
+    pub unknown_cost: NanoUsd,
+    /// Of those whose provider counted them.
+    pub tokens: Counted,
+    pub time: Duration,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Done,
         Self::Truncated,
         Self::Refused,
@@ -112,6 +141,7 @@ impl Outcome {
         Self::Malformed,
         Self::TooLarge,
         Self::Cancelled,
+        Self::Abandoned,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -138,6 +168,7 @@ impl Outcome {
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
             Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
         }
     }
 }

@@ -154,12 +154,40 @@ pub struct CacheEntry {
     pub expires: Timestamp,
 }
 
+/// Which cached answers are not to be served any more: those that all fields fit that are given; without any, all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sweep {
+    pub task_type: Option<TaskType>,
+    /// Made by it, in any of its versions.
+    pub template: Option<TemplateId>,
+}
+
+impl Sweep {
+    /// An answer goes with its parts.
+    pub fn takes(&self, answer: &Answer) -> bool {
+        let fits = |answer: &Answer| {
+            self.task_type.is_none_or(|wanted| wanted == answer.task_type)
+                && self.template.as_ref().is_none_or(|wanted| answer.template.as_ref() == Some(wanted))
+        };
+        fits(answer) || answer.parts.iter().any(|part| fits(&part.answer))
+    }
+}
+
 /// A user's verdict on an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Good,
     Wrong,
+}
+
+/// A user's verdict on what the semantic tier gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheVerdict {
+    /// Of the entry that was given.
+    pub scope: Digest,
+    pub vector: Arc<[f32]>,
+    pub good: bool,
 }
 
 /// A template that a tenant found wrong for a task.

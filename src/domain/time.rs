@@ -18,6 +18,11 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// Days since 1970, in UTC.
+    pub fn day(self) -> i64 {
+        self.0.div_euclid(24 * 3600 * 1000)
+    }
+
     /// Time from `earlier` to `self`; zero where the clock went backwards.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

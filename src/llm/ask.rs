@@ -5,13 +5,16 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument, debug_span, info};
 
 use super::breaker::{Circuit, Pass};
+use super::budget::Reservation;
 use super::call::{Answer, Call};
 use super::error::Remedy;
 use super::http::{self, Bounds, Trace};
+use super::limit::{Permit, Refusal, Used};
 use super::provider::Target;
 use super::{Client, Completion, Error, Failed, Finish, Inner, Prompt, Spent};
 use crate::domain::{Attempt, CorrelationId, Counted, NanoUsd, Outcome, Tenant, Timestamp};
@@ -179,18 +182,20 @@ impl<'a> Run<'a> {
                 Remedy::NextModel | Remedy::NextProvider | Remedy::Never => Next::Stop,
             }
         };
-        retry::run(&policy, self.deadline, |_| self.hedged(target, &call), next).await
+        // Nobody waits for long where somebody else could answer.
+        let patience = if has_next { policy.longest } else { Duration::MAX };
+        retry::run(&policy, self.deadline, |_| self.hedged(target, &call, patience), next).await
     }
 
     /// One attempt; where it takes longer than nearly all before it and the configuration allows it, a second one beside
     /// it. The first good answer counts, the other attempt is cancelled.
-    async fn hedged(&self, target: &Target, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn hedged(&self, target: &Target, call: &Call<'_>, patience: Duration) -> Result<Answer, Error> {
         let usual = match &self.terms.listener {
             // Two texts at once would be none.
             None if self.client.hedge => target.pace.p95(),
             _ => None,
         };
-        let mut first = pin!(self.attempt(target, call));
+        let mut first = pin!(self.attempt(target, call, patience));
         let Some(usual) = usual else { return first.await };
         tokio::select! {
             biased;
@@ -200,7 +205,8 @@ impl<'a> Run<'a> {
         if target.breaker.circuit(Instant::now()) != Circuit::Closed {
             return first.await;
         }
-        let mut second = pin!(self.attempt(target, call));
+        // Nor does it wait for the limit.
+        let mut second = pin!(self.attempt(target, call, Duration::ZERO));
         tokio::select! {
             biased;
             done = &mut first => match done {
@@ -214,14 +220,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One attempt with everything that belongs to it: its turn, leave from the breaker, its worst case set aside, the request, its
-    /// true cost, its row. However it ends, dropped in the middle too, its row says so.
-    async fn attempt(&self, target: &Target, call: &Call<'_>) -> Result<Answer, Error> {
-        let turn = timeout_at(self.deadline, self.client.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Error::NotBegun) };
-        let pass = target.breaker.pass(Instant::now());
-        let pass = pass.map_err(|after| Error::CircuitOpen { model: target.name.clone(), after })?;
-        let mut running = self.begin(target, self.worst(target, call)?)?;
+    /// One attempt with everything that belongs to it: what it needs beforehand, the request, its true cost, its row. However it ends, dropped in the middle too, its row says so.
+    async fn attempt(&self, target: &Target, call: &Call<'_>, patience: Duration) -> Result<Answer, Error> {
+        let (_turn, pass, mut running) = self.ready(target, call, patience).await?;
         let answered = self.exchange(target, call, &mut running).await;
         report(pass, target, &answered, running.begun.elapsed(), self.client.pace.idle);
         running.bill = answered.as_ref().ok().map(|answer| self.bill(target, answer, running.worst));
@@ -231,6 +232,67 @@ impl<'a> Run<'a> {
         };
         running.end(&judged);
         judged
+    }
+
+    /// All that an attempt needs, in this order: its turn, room in the model's limit, money, leave from the breaker. What
+    /// counts from the moment of sending is begun last.
+    async fn ready<'r>(
+        &'r self,
+        target: &'r Target,
+        call: &Call<'_>,
+        patience: Duration,
+    ) -> Result<(SemaphorePermit<'a>, Pass<'r>, Running<'r, 'a>), Error> {
+        loop {
+            self.affords(&self.sums(), target, self.worst(target, call)?)?;
+            let (turn, permit) = self.admit(target, call, patience).await?;
+            let (worst, at) = (self.worst(target, call)?, self.timestamp());
+            let reserving = self.client.budget.reserve(&target.name, &self.terms.tenant, worst, at, self.deadline);
+            let reservation = reserving.await?;
+            let pass = target.breaker.pass(Instant::now());
+            let pass = pass.map_err(|after| Error::CircuitOpen { model: target.name.clone(), after })?;
+            let used = match permit.map(Permit::begin) {
+                None => None,
+                Some(Some(used)) => Some(used),
+                // It lapsed, for turn or money were long in coming.
+                Some(None) => continue,
+            };
+            return Ok((turn, pass, self.begin(target, worst, reservation, used, at)?));
+        }
+    }
+
+    /// A turn, and room in the model's limit. Who waits for the limit has no turn meanwhile: it is for calls of others.
+    async fn admit(
+        &self,
+        target: &Target,
+        call: &Call<'_>,
+        patience: Duration,
+    ) -> Result<(SemaphorePermit<'a>, Option<Permit>), Error> {
+        let turn = self.turn().await?;
+        let Some(limiter) = &target.limiter else { return Ok((turn, None)) };
+        let (model, tokens) = (|| target.name.clone(), call.most_tokens());
+        let need = limiter.need(tokens).map_err(|limit| Error::OverLimit { model: model(), tokens, limit })?;
+        if let Some(permit) = limiter.take(need) {
+            return Ok((turn, Some(permit)));
+        }
+        drop(turn);
+        // Who may not be asked anyway is not waited for.
+        if let Some(after) = target.breaker.opens_in(Instant::now()) {
+            return Err(Error::CircuitOpen { model: model(), after });
+        }
+        let until = Instant::now().checked_add(patience).map_or(self.deadline, |until| until.min(self.deadline));
+        let permit = limiter.wait(need, until).await.map_err(|refusal| match refusal {
+            Refusal::Full { after } => Error::Limited { model: model(), after: Some(after) },
+            Refusal::Late => Error::Limited { model: model(), after: None },
+            Refusal::Unknown => Error::LimitUnknown { model: model() },
+        })?;
+        Ok((self.turn().await?, Some(permit)))
+    }
+
+    async fn turn(&self) -> Result<SemaphorePermit<'a>, Error> {
+        match timeout_at(self.deadline, self.client.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Error::NotBegun),
+        }
     }
 
     async fn exchange(&self, target: &Target, call: &Call<'_>, running: &mut Running<'_, '_>) -> Result<Answer, Error> {
@@ -247,17 +309,31 @@ impl<'a> Run<'a> {
         http::attempt(target, call, bounds, told, &mut running.trace).instrument(asking).await
     }
 
-    /// Sets the worst case aside, where the call's own bound allows it.
-    fn begin<'r>(&'r self, target: &'r Target, worst: NanoUsd) -> Result<Running<'r, 'a>, Error> {
-        let mut sums = self.sums();
-        if let Some(left) = sums.left(self.terms.max_cost).filter(|left| worst > *left) {
-            return Err(Error::OverCost { model: target.name.clone(), worst, left });
+    /// Whether the call's own bound allows it.
+    fn affords(&self, sums: &Sums, target: &Target, worst: NanoUsd) -> Result<(), Error> {
+        match sums.left(self.terms.max_cost).filter(|left| worst > *left) {
+            Some(left) => Err(Error::OverCost { model: target.name.clone(), worst, left }),
+            None => Ok(()),
         }
+    }
+
+    /// Sets the worst case aside, where the call's own bound allows it. `reservation` is what is set aside of the budgets:
+    /// it counts on the day of `at`, as its row in the ledger does.
+    fn begin<'r>(
+        &'r self,
+        target: &'r Target,
+        worst: NanoUsd,
+        reservation: Option<Reservation>,
+        used: Option<Used>,
+        at: Timestamp,
+    ) -> Result<Running<'r, 'a>, Error> {
+        let mut sums = self.sums();
+        self.affords(&sums, target, worst)?;
         sums.running += worst;
         sums.spent.attempts += 1;
         let number = sums.spent.attempts;
-        let (at, begun, trace) = (self.timestamp(), Instant::now(), Trace::default());
-        Ok(Running { run: self, target, worst, number, at, begun, trace, bill: None, ended: false })
+        let (begun, trace) = (Instant::now(), Trace::default());
+        Ok(Running { run: self, target, worst, reservation, used, number, at, begun, trace, bill: None, ended: false })
     }
 
     /// The most that it can cost.
@@ -305,6 +381,10 @@ struct Running<'r, 'a> {
     target: &'r Target,
     /// What was set aside for it.
     worst: NanoUsd,
+    /// Of the budgets.
+    reservation: Option<Reservation>,
+    /// Of the model's limit.
+    used: Option<Used>,
     /// The how manieth of its call, from 1.
     number: u32,
     at: Timestamp,
@@ -335,6 +415,10 @@ impl Running<'_, '_> {
             Some(bill) => (Some(bill.cost), bill.counted),
             None => (None, Counted::default()),
         };
+        // What was not sent counts for nothing, and that is what dropping it says.
+        if let Some(used) = self.used.take().filter(|_| self.trace.sent) {
+            used.counts(counted.input.zip(counted.output).map(|(input, output)| input.saturating_add(output)));
+        }
         let mut sums = self.run.sums();
         sums.running = NanoUsd(sums.running.0.saturating_sub(self.worst.0));
         match cost {
@@ -344,7 +428,12 @@ impl Running<'_, '_> {
         sums.spent.input_tokens = sums.spent.input_tokens.saturating_add(counted.input.unwrap_or(0));
         sums.spent.output_tokens = sums.spent.output_tokens.saturating_add(counted.output.unwrap_or(0));
         drop(sums);
-        self.run.client.note(Attempt {
+        let reservation = self.reservation.take();
+        let lease = reservation.as_ref().map(Reservation::lease);
+        if let Some(reservation) = reservation {
+            reservation.settle(cost.unwrap_or(self.worst));
+        }
+        let attempt = Attempt {
             at: self.at,
             tenant: self.run.terms.tenant.clone(),
             correlation_id: self.run.terms.correlation_id.clone(),
@@ -357,7 +446,8 @@ impl Running<'_, '_> {
             worst: self.worst,
             duration: self.begun.elapsed(),
             first_token: self.trace.first_token,
-        });
+        };
+        self.run.client.note(attempt, lease);
     }
 }
 

@@ -169,6 +169,11 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// Input and output.
+    pub(super) fn most_tokens(&self) -> u64 {
+        self.most_input_tokens().saturating_add(self.max_output_tokens.into())
+    }
+
     /// No tokenizer makes more tokens than there are bytes; roles and separators are added by the provider.
     pub(super) fn most_input_tokens(&self) -> u64 {
         const FRAME: usize = 64;

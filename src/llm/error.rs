@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::Provider;
 use crate::domain::{NanoUsd, Outcome};
+use crate::store::{self, Scope};
 
 /// Why there is no completion. Never holds a key, a prompt or a body; what a provider said is bounded and redacted.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,8 @@ pub enum Error {
     Unpriced { model: String },
     #[error("{entry:?} is no model: {problem}")]
     Model { entry: String, problem: &'static str },
+    #[error("the price table in this program can't be read: {problem}")]
+    PriceTable { problem: String },
     #[error("llm.{key} {problem}")]
     Option { key: &'static str, problem: String },
     #[error("the key of {provider} can't be sent in a header: it holds a line break or a character that is not ASCII")]
@@ -37,9 +40,26 @@ pub enum Error {
     /// Nothing was sent.
     #[error("asking {model} may cost {worst}, and max_cost_usd leaves {left}")]
     OverCost { model: String, worst: NanoUsd, left: NanoUsd },
+    /// Nothing was sent.
+    #[error("over budget: asking {model} may cost {worst}, and {scope} leaves {left}")]
+    OverBudget { model: String, worst: NanoUsd, scope: Scope, left: NanoUsd },
+    /// Nothing was sent.
+    #[error("{model} is not asked while the database can't say what the budget leaves")]
+    NoBudget { model: String, source: Option<store::Error> },
     /// Nothing was sent: it failed several times in a row.
     #[error("{model} is not asked for {} ms more: it failed several times in a row", after.as_millis())]
     CircuitOpen { model: String, after: Duration },
+    /// Nothing was sent.
+    #[error("{model} was asked as often as its limit allows{}", room(*after))]
+    Limited { model: String, after: Option<Duration> },
+    /// Nothing was sent.
+    #[error(
+        "asking {model} may take {tokens} tokens, and its limit allows {limit} a minute: ask for less, or raise llm.tokens_per_minute"
+    )]
+    OverLimit { model: String, tokens: u64, limit: u64 },
+    /// Nothing was sent, and what was leased of the limit is used up.
+    #[error("how much of the limit of {model} is free can't be told: the database does not answer")]
+    LimitUnknown { model: String },
     /// The time given to the whole call is over.
     #[error("{model} did not answer in time")]
     Timeout { model: String },
@@ -178,9 +198,11 @@ impl Error {
             | Self::Interrupted { .. }
             | Self::Cut { .. }
             | Self::Garbled { .. } => Remedy::Retry,
-            Self::CircuitOpen { .. } => Remedy::Elsewhere,
+            Self::CircuitOpen { .. } | Self::Limited { .. } | Self::LimitUnknown { .. } => Remedy::Elsewhere,
             // Another one may be cheaper.
-            Self::Malformed { .. } | Self::OverCost { .. } => Remedy::NextModel,
+            Self::Malformed { .. } | Self::OverCost { .. } | Self::OverBudget { .. } | Self::OverLimit { .. } => {
+                Remedy::NextModel
+            }
             Self::Status { reason, .. } => reason.remedy(),
             _ => Remedy::Never,
         }
@@ -188,7 +210,7 @@ impl Error {
 
     /// Whether asking the same again later can help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::NotBegun)
+        matches!(self, Self::Timeout { .. } | Self::NotBegun | Self::NoBudget { .. })
             || matches!(self.remedy(), Remedy::Retry | Remedy::Elsewhere)
     }
 
@@ -197,6 +219,7 @@ impl Error {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
             Self::CircuitOpen { after, .. } => Some(*after),
+            Self::Limited { after, .. } => *after,
             _ => None,
         }
     }
@@ -222,7 +245,12 @@ impl Error {
             Self::Schema { .. } => "schema",
             Self::NotBegun => "not_begun",
             Self::OverCost { .. } => "over_cost",
+            Self::OverBudget { .. } => "over_budget",
+            Self::NoBudget { .. } => "no_budget",
             Self::CircuitOpen { .. } => "circuit_open",
+            Self::Limited { .. } => "limited",
+            Self::OverLimit { .. } => "over_limit",
+            Self::LimitUnknown { .. } => "limit_unknown",
             other => other.outcome().map_or("internal", Outcome::as_str),
         }
     }
@@ -258,6 +286,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// When there is room in a limit, where that is known.
+fn room(after: Option<Duration>) -> String {
+    after
+        .map_or_else(|| ", and others came first".to_owned(), |after| format!(": no room for {} ms", after.as_millis()))
 }
 
 /// A call that came to nothing, and what it cost nevertheless.

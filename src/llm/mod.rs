@@ -1,16 +1,22 @@
 //! The one way in which anything in Tandem calls a model.
 //!
-//! A call goes `ask` (along the route, one deadline over all) → `retry::run` (attempts on one model) → `attempt` (breaker,
+//! A call goes `ask` (along the route, one deadline over all) → `retry::run` (attempts on one model) → `attempt` (limit, breaker,
 //! worst case, request, true cost, row) → `http` (one exchange, at once or as a stream) → the provider's `Wire` format.
 //! Nothing else in Tandem speaks HTTP to a model.
 
 mod anthropic;
 mod ask;
 mod breaker;
+mod budget;
 mod call;
 mod error;
 mod gemini;
 mod http;
+mod lease;
+mod limit;
+mod limit_share;
+#[cfg(test)]
+mod limit_tests;
 mod openai;
 mod options;
 mod pace;
@@ -29,16 +35,20 @@ use tracing::debug;
 
 pub use ask::{Listener, Terms};
 pub use breaker::{Circuit, Options as BreakerOptions};
+pub use budget::{Options as BudgetOptions, TenantOptions as TenantBudget};
 pub use call::{Completion, Finish, Prompt, Tokens};
 pub use error::{Error, Failed, Reason, Remedy, Spent};
-pub use options::{Batch, Credentials, Key, Options, PriceOverride};
+pub use limit::Limit;
+pub use options::{Batch, Credentials, Key, LimitOverride, Options, PriceOverride};
 pub use provider::Provider;
 pub use query::{Answered, Query, Steps};
 pub use schema::Schema;
 
-use crate::domain::{Attempt, NanoUsd, Timestamp};
+use crate::domain::{Attempt, NanoUsd, Tenant, Timestamp};
 use crate::retry::Policy;
+use crate::store::{Caps, Entry, Recorder, Store, Write};
 use crate::telemetry::meters;
+use budget::Budget;
 use call::Call;
 use http::Bounds;
 use price::{Prices, Rates};
@@ -48,7 +58,17 @@ use provider::Target;
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
+/// Where calls are written down, and where what all workers share of them is kept.
+#[derive(Debug, Clone)]
+pub struct Books {
+    pub store: Store,
+    pub recorder: Recorder,
+}
+
 struct Inner {
+    /// `None`: nothing is kept, and nothing is shared with other workers.
+    books: Option<Books>,
+    budget: Arc<Budget>,
     /// What can really be asked, in order.
     route: Vec<Target>,
     prices: Prices,
@@ -76,15 +96,17 @@ pub struct Health {
     pub circuit: Circuit,
     /// How long it is left alone still.
     pub opens_in: Option<Duration>,
+    /// `None`: there is none.
+    pub limit: Option<Limit>,
 }
 
 impl Client {
     /// Checks everything that can be checked without asking: the form and price of each model of the route, base
     /// URLs, keys. A model of the route whose provider has no credentials is left out, with a warning.
-    pub fn new(options: Options, credentials: Credentials) -> Result<Self, Error> {
+    pub fn new(options: Options, credentials: Credentials, books: Option<Books>) -> Result<Self, Error> {
         options.check()?;
         let prices = Prices::new(&options.prices)?;
-        let route = provider::route(&options, &credentials)?;
+        let route = provider::route(&options, &credentials, books.as_ref())?;
         for target in &route {
             prices.require(target)?;
         }
@@ -93,7 +115,10 @@ impl Client {
             name => Some(provider::parse(name)?),
         };
         let ms = Duration::from_millis;
+        let store = books.as_ref().map(|books| books.store.clone());
         Ok(Self(Arc::new(Inner {
+            books,
+            budget: Arc::new(Budget::new(options.budget, store)),
             route,
             prices,
             reference,
@@ -116,6 +141,24 @@ impl Client {
             max_output_tokens: options.max_output_tokens,
             temperature: options.temperature,
         })))
+    }
+
+    /// What a tenant's calls may cost, in the order of [`crate::store::Scope::ALL`].
+    pub fn caps(&self, tenant: &Tenant) -> Caps {
+        self.0.budget.caps(tenant)
+    }
+
+    /// To be called several times a second: what is leased of the budgets follows what is needed.
+    pub async fn keep_budget(&self, now: Timestamp) {
+        self.0.budget.keep(now).await;
+    }
+
+    /// Gives back what was leased of budgets and limits and is not needed, at the end.
+    pub async fn let_go(&self) {
+        self.0.budget.let_go().await;
+        for limiter in self.0.route.iter().filter_map(|target| target.limiter.as_ref()) {
+            limiter.close().await;
+        }
     }
 
     /// False where no model can be asked: no key, no address.
@@ -169,6 +212,7 @@ impl Client {
             model: target.name.clone(),
             circuit: target.breaker.circuit(now),
             opens_in: target.breaker.opens_in(now),
+            limit: target.limiter.as_ref().map(|limiter| limiter.limit()),
         };
         self.0.route.iter().map(of).collect()
     }
@@ -181,7 +225,7 @@ impl Inner {
     }
 
     /// Every attempt ends here.
-    fn note(&self, attempt: Attempt) {
+    fn note(&self, attempt: Attempt, lease: Option<uuid::Uuid>) {
         debug!(
             correlation.id = %attempt.correlation_id,
             llm.model = attempt.model,
@@ -191,5 +235,8 @@ impl Inner {
             "asked a model"
         );
         meters().attempted(&attempt);
+        if let Some(books) = &self.books {
+            books.recorder.keep(Write::Attempt(Entry::new(attempt, lease)));
+        }
     }
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, breaker};
+use super::{Error, breaker, budget};
 
 /// How models are called. Keys and addresses are no part of it: see [`Credentials`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -40,8 +40,20 @@ pub struct Options {
     /// Whether a model that takes longer than for 95 of 100 answers before is asked a second time beside the first; the
     /// faster answer counts, and both are paid. Never while a circuit is open, and not for streams.
     pub hedge: bool,
+    /// So many requests a minute are made of each model, of all workers on one database together; attempts that failed
+    /// count too. In no sixty seconds is there one more: who comes then waits, or the next model is asked. 0: no limit.
+    pub requests_per_minute: u64,
+    /// So many tokens a minute, input and output, counted like the requests. Before it is asked a request counts with the
+    /// most that it can take: its bytes, and `max_output_tokens`. 0: no limit.
+    pub tokens_per_minute: u64,
+    /// Limits of single models by `provider/model`, instead of the two above. In the file
+    /// `[llm.limits."openai/gpt-5-mini"]`; in the environment all of them as JSON or as an inline table of TOML:
+    /// `{"openai/gpt-5-mini": {"requests_per_minute": 500, "tokens_per_minute": 200000}}`.
+    pub limits: BTreeMap<String, LimitOverride>,
     /// When a model that fails is left alone.
     pub breaker: breaker::Options,
+    /// What models may cost, over all workers on one database.
+    pub budget: budget::Options,
     /// Queries beside each other (`llm.parallel`), and after each other (`llm.pipeline`).
     pub batch: Batch,
     /// The most tokens that one answer may have; with a model that thinks first, its thoughts count too.
@@ -74,6 +86,16 @@ impl Default for Batch {
     }
 }
 
+/// What one model is limited to; what is left out is as for all.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitOverride {
+    /// Requests a minute. 0: no limit.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens a minute. 0: no limit.
+    pub tokens_per_minute: Option<u64>,
+}
+
 /// What a model costs, in US dollars per million tokens. Cached input and thoughts cost what input and output cost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -99,7 +121,11 @@ impl Default for Options {
             backoff_ms: 1_000,
             longest_backoff_ms: 30_000,
             hedge: false,
+            requests_per_minute: 60,
+            tokens_per_minute: 0,
+            limits: BTreeMap::new(),
             breaker: breaker::Options::default(),
+            budget: budget::Options::default(),
             batch: Batch::default(),
             max_output_tokens: 8_192,
             temperature: None,
@@ -109,7 +135,17 @@ impl Default for Options {
     }
 }
 
+/// Far above what anybody sells, and far below what sums of it can't hold.
+const MOST_A_MINUTE: u64 = 1_000_000_000_000;
+
 impl Options {
+    /// What all workers together may use of a model in a minute: requests and tokens.
+    pub(super) fn limit(&self, model: &str) -> (u64, u64) {
+        let own = self.limits.get(model).copied().unwrap_or_default();
+        let requests = own.requests_per_minute.unwrap_or(self.requests_per_minute);
+        (requests, own.tokens_per_minute.unwrap_or(self.tokens_per_minute))
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
         let wrong = |key: &'static str, problem: &str| Err(Error::Option { key, problem: problem.to_owned() });
         for (key, value) in [
@@ -125,6 +161,20 @@ impl Options {
                 return wrong(key, "must be more than 0");
             }
         }
+        for (key, limit) in [
+            ("requests_per_minute", Some(self.requests_per_minute)),
+            ("tokens_per_minute", Some(self.tokens_per_minute)),
+        ]
+        .into_iter()
+        .chain(
+            self.limits
+                .values()
+                .flat_map(|limit| [("limits", limit.requests_per_minute), ("limits", limit.tokens_per_minute)]),
+        ) {
+            if limit.is_some_and(|limit| limit > MOST_A_MINUTE) {
+                return wrong(key, "must be at most 1000000000000");
+            }
+        }
         if !(1..=10_000).contains(&self.max_concurrent) {
             return wrong("max_concurrent", "must be from 1 to 10000");
         }
@@ -137,7 +187,7 @@ impl Options {
         if self.temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
             return wrong("temperature", "must be from 0 to 2");
         }
-        Ok(())
+        self.budget.check()
     }
 }
 

@@ -1,10 +1,12 @@
-//! Exact prices: the dated table of genai-prices, read into integers.
+//! Exact prices: the dated table of genai-prices, read into integers. `config/prices.json` is that table without the
+//! providers that nobody here asks: `scripts/prices` writes it.
 //!
 //! The table hands out sums in floating dollars, not its prices. So it is asked for the price of tokens of one kind
 //! alone, and the sum divided by their number: rounded to nano-dollars per million tokens, that is the table's price
 //! again (its finest has five decimals). Money is then added up in integers only.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use genai_prices::{Calculator, PriceRequest, Usage, UsageKey};
@@ -12,6 +14,11 @@ use genai_prices::{Calculator, PriceRequest, Usage, UsageKey};
 use super::provider::{self, Target};
 use super::{Error, PriceOverride, Provider, Tokens};
 use crate::domain::{NanoUsd, Timestamp};
+
+static TABLE: LazyLock<Result<Calculator, String>> = LazyLock::new(|| {
+    let json = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/prices.json"));
+    Calculator::from_json(json).map_err(|error| error.to_string())
+});
 
 pub(super) struct Prices {
     overrides: BTreeMap<(Provider, String), Rates>,
@@ -40,7 +47,8 @@ impl Prices {
             let flat = Rates::flat(rate(price.input_usd_per_mtok)?, rate(price.output_usd_per_mtok)?);
             rates.insert(provider::parse(name)?, flat);
         }
-        Ok(Self { overrides: rates, table: Calculator::bundled() })
+        let table = TABLE.as_ref().map_err(|problem| Error::PriceTable { problem: problem.clone() })?;
+        Ok(Self { overrides: rates, table })
     }
 
     /// Refuses a model that can't be priced, at whatever time.
@@ -133,15 +141,31 @@ fn nanos(sum: u128) -> NanoUsd {
 mod tests {
     use super::*;
 
-    /// Every model of the table that can be asked, at several sizes: our integers against the table's own sum.
+    /// The table as the crate ships it.
+    fn published() -> Calculator {
+        let metadata = std::process::Command::new(env!("CARGO"))
+            .args(["metadata", "--locked", "--offline", "--format-version", "1", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .output()
+            .unwrap();
+        let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+        let packages = metadata["packages"].as_array().unwrap();
+        let published = packages.iter().find(|package| package["name"] == "genai-prices").unwrap();
+        let manifest = std::path::Path::new(published["manifest_path"].as_str().unwrap());
+        Calculator::from_json(std::fs::read(manifest.with_file_name("data/prices.json")).unwrap()).unwrap()
+    }
+
+    /// Every model of the table that can be asked, at several sizes: our integers against the sum of the crate's table,
+    /// which also says when `scripts/prices` was forgotten.
     #[test]
     fn costs_equal_the_tables_own_sums() {
         let prices = Prices::new(&BTreeMap::new()).unwrap();
+        let published = &published();
         let now = Timestamp(1_791_936_000_000);
         let at = UNIX_EPOCH + Duration::from_millis(now.0 as u64);
         let mut priced = 0;
         for provider in Provider::ALL {
-            let listed = prices.table.find_provider(Some(provider.as_str()), None).unwrap().unwrap();
+            let listed = published.find_provider(Some(provider.as_str()), None).unwrap().unwrap();
             for (model, scale) in listed.models().flat_map(|model| [1, 77, 12_345, 300_001].map(|scale| (model, scale)))
             {
                 let tokens = Tokens {
@@ -163,7 +187,7 @@ mod tests {
                 ]);
                 let request =
                     PriceRequest::new(model.id(), &usage).with_provider_id(provider.as_str()).with_timestamp(at);
-                let table = prices.table.calculate(&request).unwrap().total_price * 1e9;
+                let table = published.calculate(&request).unwrap().total_price * 1e9;
                 let ours = rates.cost(&tokens);
                 assert!((ours.0 as f64 - table).abs() <= 0.5001, "{} at {scale}: {ours} against {table}", model.id());
                 assert!(rates.worst_case(tokens.input, tokens.output) >= ours);

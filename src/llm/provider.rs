@@ -8,9 +8,11 @@ use tokio::time::{Duration, Instant};
 
 use super::breaker::Breaker;
 use super::call::{Answer, Call};
+use super::limit::Limiter;
 use super::pace::Pace;
 use super::sse::Event;
-use super::{Credentials, Error, Key, Options, anthropic, gemini, http, openai};
+use super::{Books, Credentials, Error, Key, Options, anthropic, gemini, http, openai};
+use crate::domain::CorrelationId;
 
 /// Whose format is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +92,8 @@ pub(super) struct Target {
     pub(super) secret: SecretString,
     pub(super) http: reqwest::Client,
     pub(super) breaker: Breaker,
+    /// `None`: as often as one likes.
+    pub(super) limiter: Option<Limiter>,
     /// How long it usually takes.
     pub(super) pace: Pace,
 }
@@ -149,11 +153,20 @@ pub(super) fn parse(entry: &str) -> Result<(Provider, String), Error> {
 }
 
 /// The models that can be asked, in order.
-pub(super) fn route(options: &Options, credentials: &Credentials) -> Result<Vec<Target>, Error> {
+pub(super) fn route(options: &Options, credentials: &Credentials, books: Option<&Books>) -> Result<Vec<Target>, Error> {
+    for model in options.limits.keys() {
+        parse(model)?;
+    }
+    let worker = CorrelationId::generate();
     let mut targets = Vec::new();
     let mut connections = http::Connections::new(Duration::from_millis(options.connect_timeout_ms));
     let mut target = |provider: Provider, model: String, key: &Key| {
-        Target::new(provider, model, key, &mut connections, Breaker::new(options.breaker.clone(), Instant::now()))
+        let breaker = Breaker::new(options.breaker.clone(), Instant::now());
+        let mut target = Target::new(provider, model, key, &mut connections, breaker)?;
+        let (requests, tokens) = options.limit(&target.name);
+        target.limiter =
+            books.and_then(|books| Limiter::new(&target.name, requests, tokens, worker.as_str(), &books.store));
+        Ok::<_, Error>(target)
     };
     if options.route.is_empty() {
         for provider in Provider::ALL {
@@ -197,7 +210,8 @@ impl Target {
         let http = connections.to(&url)?;
         let (name, secret) = (format!("{provider}/{model}"), secret.into());
         let (stream_url, pace) = (wire.stream_url(&url), Pace::default());
-        Ok(Self { provider, name, model, url, stream_url, headers, secret, http, breaker, pace })
+        let limiter = None;
+        Ok(Self { provider, name, model, url, stream_url, headers, secret, http, breaker, limiter, pace })
     }
 }
 

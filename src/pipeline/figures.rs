@@ -97,6 +97,12 @@ pub enum Status {
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct CacheStats {
     pub entries: usize,
+    /// Entries of all tenants in this worker's memory, and what they take there, roughly, of the `max_bytes` allowed.
+    pub held: usize,
+    pub bytes: usize,
+    pub max_bytes: usize,
+    /// Whether memory is served from: false where neither the other workers nor the database can be reached.
+    pub in_step: bool,
     pub exact_hits: u64,
     pub semantic_hits: u64,
     /// Lookups that neither tier could answer.
@@ -143,6 +149,10 @@ impl Pipeline {
         let lookups = hits + stats.misses;
         CacheStats {
             entries: stats.entries,
+            held: stats.held,
+            bytes: stats.bytes,
+            max_bytes: self.cache.options().max_bytes,
+            in_step: self.cache.is_in_step(),
             exact_hits: stats.exact_hits,
             semantic_hits: stats.semantic_hits,
             misses: stats.misses,
@@ -294,14 +304,18 @@ fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// A model of the route, and whether it is asked.
+/// A model of the route, whether it is asked, and whether calls wait for its limit.
 fn shown(model: &llm::Health) -> String {
     let ms = model.opens_in.unwrap_or_default().as_millis();
-    match model.circuit {
-        Circuit::Closed => model.model.clone(),
-        Circuit::Open => format!("{} (it failed and is not asked for {ms} ms)", model.model),
-        Circuit::HalfOpen => format!("{} (it failed; the next call finds out)", model.model),
-    }
+    let circuit = match model.circuit {
+        Circuit::Closed => None,
+        Circuit::Open => Some(format!("it failed and is not asked for {ms} ms")),
+        Circuit::HalfOpen => Some("it failed; the next call finds out".to_owned()),
+    };
+    let waiting = model.limit.filter(|limit| limit.waiting > 0);
+    let limit = waiting.map(|limit| format!("its limit is used up: {} calls of this worker wait", limit.waiting));
+    let said: Vec<String> = [circuit, limit].into_iter().flatten().collect();
+    if said.is_empty() { model.model.clone() } else { format!("{} ({})", model.model, said.join("; ")) }
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! One request from start to end: cache → coordinator → record.
 
 mod figures;
+mod flight;
 mod models;
 mod purge;
 mod queries;
+mod spending;
 mod submit;
+mod sweep;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -18,9 +21,11 @@ pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Statu
 pub use models::{FinishReason, ModelAnswer, ModelAnswers, ModelError, ModelSteps, TokenCounts};
 pub use purge::Purged;
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
+pub use spending::{BudgetPeriod, BudgetScope, BudgetState, Budgets, ModelFigures, ModelStats, Sums};
 pub use submit::{Attempt, Submission};
+pub use sweep::Swept;
 
-use crate::cache::{Cache, Found, Key, Order};
+use crate::cache::{Cache, Flights, Found, Key, Order};
 use crate::coordinator::agent::likeliest_type;
 use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
 use crate::domain::record::{Digest, EntryId, EntryKind, Execution, Verdict};
@@ -31,6 +36,7 @@ use crate::domain::{
 use crate::embed::Embedder;
 use crate::store::{Claim, Recorder, Store, Write};
 use crate::telemetry::meters;
+use flight::{Landed, Made, Way};
 
 /// What holds for every request.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -63,6 +69,9 @@ pub enum Error {
     UnknownCorrelationId { id: CorrelationId },
     #[error("the database can't be asked now; try again")]
     Unavailable(#[source] crate::store::Error),
+    /// A paid answer that nobody could account for would be given for nothing after a crash.
+    #[error("what the models were paid can't be written down, so their answer is not given: the database is away")]
+    Unwritten(#[source] crate::store::Error),
     #[error("the embedding model is needed for this and is not there")]
     NoEmbedding(#[source] crate::cache::Error),
     #[error("a stored answer can't be read")]
@@ -108,7 +117,12 @@ pub struct Pipeline {
     /// Why there is no embedder, for health.
     embedding_problem: Option<Arc<str>>,
     running: Arc<std::sync::atomic::AtomicU64>,
+    flights: Flights<Landed>,
+    company: Arc<OnceLock<Box<Company>>>,
 }
+
+/// Whether there are other workers on the same database.
+type Company = dyn Fn() -> bool + Send + Sync;
 
 impl Pipeline {
     pub fn new(
@@ -131,7 +145,15 @@ impl Pipeline {
             embedder,
             embedding_problem: problem,
             running: Arc::default(),
+            flights: Flights::default(),
+            company: Arc::default(),
         }
+    }
+
+    /// Says how to know whether other workers live. Where they do, they are asked before a model is.
+    pub fn has_company(&self, others: impl Fn() -> bool + Send + Sync + 'static) {
+        // Said once, by whoever wires the worker.
+        let _ = self.company.set(Box::new(others));
     }
 
     /// The language of a task: as written, by any of its names; a misspelt one by its nearest name; else the one that
@@ -228,10 +250,12 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Takes over what all tenants found wrong.
+    /// Takes over what all tenants said of answers: the templates they found wrong, and how cached answers fitted.
     pub async fn reload_blocks(&self) -> Result<(), Error> {
         let blocks = self.store.blocks().await.map_err(Error::Unavailable)?;
         self.coordinator.agent().replace_blocks(blocks);
+        let verdicts = self.store.cache_verdicts(VERDICTS).await.map_err(Error::Unavailable)?;
+        self.cache.replace_evidence(verdicts);
         Ok(())
     }
 
@@ -329,11 +353,19 @@ impl Pipeline {
         let started = Instant::now();
         let name = self.name(request);
         let key = &name.key;
-        if request.cache == CacheMode::Use
-            && let Some(found) = self.cache.exact_if(key, now, |answer| self.may_serve(request, &name, answer))
-        {
-            watcher.tell(Stage::Deciding { method: Method::Cached });
-            return Ok(self.hit(request, &name, &found, started, now));
+        let mut flight = None;
+        if request.cache == CacheMode::Use {
+            match self.join(request, &name, now).await {
+                Way::Known(found) => {
+                    watcher.tell(Stage::Deciding { method: Method::Cached });
+                    return Ok(self.hit(request, &name, &found, started, now));
+                }
+                Way::Shared(answer) => {
+                    watcher.tell(Stage::Deciding { method: answer.method });
+                    return Ok(self.shared(request, &name, *answer, started, now));
+                }
+                Way::Leads(lead) => flight = lead,
+            }
         }
         let bounds = Bounds {
             tenant: request.tenant.clone(),
@@ -346,7 +378,23 @@ impl Pipeline {
         let (plan, found) = self.look_up_and_plan(request, &name, now).await;
         if let Some(found) = found {
             watcher.tell(Stage::Deciding { method: Method::Cached });
+            if let Some(flight) = flight {
+                flight.land(Landed::Near(found.clone()));
+            }
             return Ok(self.hit(request, &name, &found, started, now));
+        }
+        let mut leading = None;
+        if flight.is_some() && !plan.is_complete() {
+            match self.lead(request, &name, now).await {
+                Ok(lead) => leading = lead,
+                Err(found) => {
+                    watcher.tell(Stage::Deciding { method: Method::Cached });
+                    if let Some(flight) = flight {
+                        flight.land(Landed::Stored);
+                    }
+                    return Ok(self.hit(request, &name, &found, started, now));
+                }
+            }
         }
         let method = if plan.is_complete() { Method::Autonomous } else { Method::LlmAssisted };
         watcher.tell(Stage::Deciding { method });
@@ -360,8 +408,17 @@ impl Pipeline {
         } else {
             None
         };
+        if let Some(flight) = flight {
+            flight.land(match entry {
+                Some(_) => Landed::Stored,
+                None => Landed::Made(Arc::new(Made::new(&answer, request, bounds.deadline))),
+            });
+        }
         meters().answered(&answer);
         self.record(request, &name, &answer, made_in, entry, now).await;
+        if let Some(leading) = leading {
+            leading.land(self);
+        }
         Ok(Reply { correlation_id: request.correlation_id.clone(), answer })
     }
 
@@ -407,11 +464,11 @@ impl Pipeline {
         }
     }
 
-    /// False where what made an answer, or a part of it, was found wrong for what is asked now. (It may be right for the
-    /// task that it was made for.)
+    /// False where what made an answer, or a part of it, was changed since, or found wrong for what is asked now. (It may be
+    /// right for the task that it was made for.)
     fn may_serve(&self, request: &Request, name: &Name, answer: &Answer) -> bool {
         let agent = self.coordinator.agent();
-        !agent.is_found_wrong(answer, &request.goal, name.task_key, &request.tenant)
+        !agent.is_outdated(answer) && !agent.is_found_wrong(answer, &request.goal, name.task_key, &request.tenant)
     }
 
     /// A request without an answer counts, too, and its id is free again.
@@ -436,6 +493,16 @@ impl Pipeline {
         let task_key = task_key(&request.tenant, &request.goal);
         let execution = self.execution(request, &request.goal, task_key, &answer, now);
         self.recorder.record(Write::Execution(execution));
+    }
+
+    /// An answer that was made for an equal request and could not be stored.
+    fn shared(&self, request: &Request, name: &Name, answer: Answer, started: Instant, now: Timestamp) -> Reply {
+        let mut answer = Answer { time: started.elapsed(), ..answer };
+        answer.notes.extend(request.notes.iter().cloned());
+        meters().answered(&answer);
+        let execution = self.execution(request, &request.goal, name.task_key, &answer, now);
+        self.recorder.record(Write::Execution(execution));
+        Reply { correlation_id: request.correlation_id.clone(), answer }
     }
 
     fn hit(&self, request: &Request, name: &Name, found: &Found, started: Instant, now: Timestamp) -> Reply {
@@ -510,6 +577,9 @@ impl Pipeline {
         }
     }
 }
+
+/// Verdicts on cached answers that are weighed, the newest.
+const VERDICTS: u32 = 1_000;
 
 /// How long an id stays taken after its worker's last sign of life.
 const LEASE: Duration = Duration::from_secs(10);

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Pipeline;
+use super::{Error, Pipeline};
 use crate::domain::{Counted, Message, NanoUsd, Timestamp};
 use crate::llm::{Answered, Finish, Query, Spent, Terms};
+use crate::store;
+
+/// What writing an answer's attempts down may take beyond its deadline.
+const WRITING: Duration = Duration::from_millis(1_500);
 
 /// What came of one query.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -19,7 +23,7 @@ pub struct ModelAnswer {
     pub text: Option<String>,
     /// The conversation, the answer at its end. Null where `prompt` is.
     pub messages: Option<Vec<Message>>,
-    /// Names the query in the worker's log. Nothing else keeps it: there is no ledger of these queries yet.
+    /// Names the query in the worker's log, and its attempts in the ledger.
     pub session_id: String,
     /// As the provider names it.
     pub model: Option<String>,
@@ -74,6 +78,9 @@ pub struct ModelError {
     pub message: String,
     /// Whether asking the same again later can help.
     pub transient: bool,
+    /// Not before this has passed, where that is known: the provider asked for it, or a limit or a circuit is closed until
+    /// then.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// What came of several queries, in their order.
@@ -96,8 +103,11 @@ pub struct ModelSteps {
 }
 
 impl Pipeline {
-    pub async fn query_model(&self, query: Query, terms: Terms, now: Timestamp) -> ModelAnswer {
-        self.coordinator.agent().llm().query(query, terms, now).await.into()
+    pub async fn query_model(&self, query: Query, terms: Terms, now: Timestamp) -> Result<ModelAnswer, Error> {
+        let deadline = terms.deadline;
+        let answer = ModelAnswer::from(self.coordinator.agent().llm().query(query, terms, now).await);
+        self.paid(deadline, [&answer]).await?;
+        Ok(answer)
     }
 
     /// `told` hears of each as it ends, with its place.
@@ -108,11 +118,13 @@ impl Pipeline {
         terms: &Terms,
         now: Timestamp,
         told: impl Fn(usize, &Answered),
-    ) -> ModelAnswers {
+    ) -> Result<ModelAnswers, Error> {
         let llm = self.coordinator.agent().llm();
         let most = max_concurrent.unwrap_or(llm.batch().max_concurrent);
         let answered = llm.query_parallel(queries, most, terms, now, told).await;
-        ModelAnswers { results: answered.into_iter().map(ModelAnswer::from).collect() }
+        let results: Vec<ModelAnswer> = answered.into_iter().map(ModelAnswer::from).collect();
+        self.paid(terms.deadline, &results).await?;
+        Ok(ModelAnswers { results })
     }
 
     pub async fn query_steps(
@@ -123,13 +135,33 @@ impl Pipeline {
         terms: &Terms,
         now: Timestamp,
         told: impl Fn(usize, &Answered),
-    ) -> ModelSteps {
+    ) -> Result<ModelSteps, Error> {
         done.truncate(steps.len());
         let llm = self.coordinator.agent().llm();
         let taken = llm.query_pipeline(steps, use_context, done.clone(), terms, now, told).await;
         let results: Vec<ModelAnswer> = taken.taken.into_iter().map(ModelAnswer::from).collect();
+        self.paid(terms.deadline, &results).await?;
         done.extend(results.iter().filter(|r| r.success).filter_map(|r| r.text.clone()));
-        ModelSteps { success: taken.failed.is_none(), failed_step: taken.failed, results, done }
+        Ok(ModelSteps { success: taken.failed.is_none(), failed_step: taken.failed, results, done })
+    }
+
+    /// What was asked is in the ledger, and committed, before its answer leaves.
+    async fn paid<'a>(
+        &self,
+        deadline: tokio::time::Instant,
+        answers: impl IntoIterator<Item = &'a ModelAnswer>,
+    ) -> Result<(), Error> {
+        if answers.into_iter().all(|answer| answer.attempts == 0) {
+            return Ok(());
+        }
+        let limit = deadline.max(tokio::time::Instant::now()) + WRITING;
+        match tokio::time::timeout_at(limit, self.recorder.flush()).await {
+            Ok(written) => written.map_err(Error::Unwritten),
+            Err(_) => {
+                let late = store::Error::Timeout { action: "write down what a model was paid", limit: WRITING };
+                Err(Error::Unwritten(late))
+            }
+        }
     }
 
     /// When a batch that brings no time of its own must have ended.
@@ -189,7 +221,8 @@ impl From<Answered> for ModelAnswer {
         match outcome {
             Err(failed) => {
                 let (code, transient) = (failed.error.code().to_owned(), failed.error.is_transient());
-                let error = ModelError { code, message: failed.error.chain(), transient };
+                let retry_after_ms = failed.error.retry_after().map(|after| after.as_millis() as u64);
+                let error = ModelError { code, message: failed.error.chain(), transient, retry_after_ms };
                 Self { error: Some(error), ..unanswered }
             }
             Ok(completion) => {
@@ -205,6 +238,7 @@ impl From<Answered> for ModelAnswer {
                     code: code.to_owned(),
                     message: message.to_owned(),
                     transient: false,
+                    retry_after_ms: None,
                 };
                 let Counted { input, output, cached, cache_write, reasoning } = completion.tokens.counted();
                 Self {

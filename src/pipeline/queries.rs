@@ -98,6 +98,11 @@ pub struct Neighbour {
     pub similarity: f64,
     /// Whether its answer would be served.
     pub served: bool,
+    /// How sure it is that both want the same answer, 0 to 1; null where a guard forbids sharing before that is asked.
+    pub sure: Option<f64>,
+    /// How sure it must be; null where nothing would do, because `cache.max_false_hit_rate` is smaller than the
+    /// calibration can promise.
+    pub needed: Option<f64>,
     /// The guard that refuses it; null where none does.
     pub guard: Option<String>,
     /// For a person: why it is not served.
@@ -151,7 +156,7 @@ impl Pipeline {
             .collect();
         edges.sort_by_key(|e| std::cmp::Reverse(e.uses));
         let uses = edges.iter().map(|e| e.uses).sum();
-        Some(TemplateDetail { info: info(template, uses), source: template.source.clone(), edges })
+        Some(TemplateDetail { info: info(template, uses), source: template.source.to_string(), edges })
     }
 
     /// What the rules would do with a task. Nothing is executed or recorded.
@@ -250,6 +255,8 @@ fn neighbour(near: crate::cache::Neighbour) -> Neighbour {
         task: near.task.to_string(),
         similarity: rounded(near.similarity),
         served: near.near_enough && near.refusal.is_none(),
+        sure: near.sure.map(rounded),
+        needed: Some(near.needed).filter(|needed| *needed <= 1.0).map(rounded),
         guard,
         why: if near.near_enough { why } else { Some(why.unwrap_or_else(too_far)) },
         method: near.method,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::domain::Timestamp;
 use crate::domain::record::{CacheEntry, EntryId, Execution};
 
-use super::{Error, Store, entries, learning};
+use super::{Entry, Error, Store, entries, learning, ledger};
 
 /// One thing to write. Several go into one transaction, in their order.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub enum Write {
     Vector(EntryId, Arc<[f32]>),
     /// Entries that are not to be served any more. Ids that are unknown are passed over.
     Withdrawal(Vec<EntryId>, Timestamp),
+    /// An attempt at asking a model.
+    Attempt(Entry),
 }
 
 impl Store {
@@ -23,26 +25,29 @@ impl Store {
     pub async fn write(&self, batch: &[&Write]) -> Result<Vec<EntryId>, Error> {
         let executions = batch.iter().filter_map(|write| if let Write::Execution(e) = write { Some(e) } else { None });
         let puts = batch.iter().filter_map(|write| match write {
-            Write::Execution(_) => None,
+            Write::Execution(_) | Write::Attempt(_) => None,
             Write::Entry(entry) => Some(entries::Put::Entry(entry)),
             Write::Vector(id, vector) => Some(entries::Put::Vector(*id, vector)),
             Write::Withdrawal(ids, now) => Some(entries::Put::Withdrawal(ids, *now)),
         });
-        self.write_both("write a batch", executions.collect(), puts.collect()).await
+        let attempts = batch.iter().filter_map(|write| if let Write::Attempt(a) = write { Some(a) } else { None });
+        self.write_all("write a batch", executions.collect(), attempts.collect(), puts.collect()).await
     }
 
-    pub(super) async fn write_both(
+    pub(super) async fn write_all(
         &self,
         action: &'static str,
         executions: Vec<&Execution>,
+        attempts: Vec<&Entry>,
         puts: Vec<entries::Put<'_>>,
     ) -> Result<Vec<EntryId>, Error> {
-        if executions.is_empty() && puts.is_empty() {
+        if executions.is_empty() && attempts.is_empty() && puts.is_empty() {
             return Ok(Vec::new());
         }
         let run = async {
             let mut tx = self.begin().await?;
             learning::record(&mut tx, executions).await?;
+            ledger::record(&mut tx, attempts).await?;
             let replaced = entries::put(&mut tx, &puts).await?;
             tx.commit().await?;
             Ok(replaced)

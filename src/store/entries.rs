@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::domain::Timestamp;
-use crate::domain::record::{CacheEntry, EntryId};
+use crate::domain::record::{CacheEntry, EntryId, Sweep};
+use crate::domain::{Answer, Tenant, Timestamp};
 
 use super::rows::{EntryRow, entry_bytes, entry_id, kind_name, signed, unsigned, vector_bytes};
 use super::{Error, Store, Tx, on};
@@ -28,19 +28,22 @@ pub struct Changes {
     pub complete: bool,
 }
 
+/// A lead without a beat for so many milliseconds is that of a worker that died.
+const LEFT_OVER: i64 = 60_000;
+
 impl Store {
     /// Puts entries in one transaction. An entry replaces the live one with the same tenant, kind and exact key,
     /// unless that one is newer. Returns the ids that must not be served any more: those replaced, and those of this
     /// batch that came too late.
     pub async fn put_entries(&self, entries: &[CacheEntry]) -> Result<Vec<EntryId>, Error> {
         let puts = entries.iter().map(Put::Entry).collect();
-        self.write_both("put cache entries", Vec::new(), puts).await
+        self.write_all("put cache entries", Vec::new(), Vec::new(), puts).await
     }
 
     /// Gives entries their vectors. An id that is unknown or withdrawn is passed over.
     pub async fn set_vectors(&self, vectors: &[(EntryId, Arc<[f32]>)]) -> Result<(), Error> {
         let puts = vectors.iter().map(|(id, vector)| Put::Vector(*id, vector)).collect();
-        self.write_both("set vectors of cache entries", Vec::new(), puts).await.map(drop)
+        self.write_all("set vectors of cache entries", Vec::new(), Vec::new(), puts).await.map(drop)
     }
 
     /// A live entry, expired or not.
@@ -88,6 +91,45 @@ impl Store {
         run.await.map_err(Error::during("read changes of the cache"))
     }
 
+    /// Withdraws those of a tenant's live entries that were made until then and that a sweep takes, among the next `limit`
+    /// after `from`. Returns which, and where to go on from; `None` when there are no more.
+    pub async fn sweep(
+        &self,
+        tenant: &Tenant,
+        until: Timestamp,
+        what: &Sweep,
+        from: Sequence,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<(Vec<EntryId>, Option<Sequence>), Error> {
+        let run = async {
+            let sql = "SELECT seq, id, answer FROM cache_entries
+                       WHERE seq > $1 AND tenant = $2 AND created_ms <= $3 AND withdrawn_ms IS NULL ORDER BY seq LIMIT $4";
+            let rows: Vec<(i64, Vec<u8>, Vec<u8>)> = on!(&self.read, pool => {
+                sqlx::query_as(sql)
+                    .bind(signed(from.0))
+                    .bind(tenant.as_str())
+                    .bind(until.0)
+                    .bind(i64::from(limit))
+                    .fetch_all(pool)
+                    .await
+            })?;
+            let next = rows.last().map(|(seq, ..)| Sequence(unsigned(*seq)));
+            let mut taken = Vec::new();
+            for (_, id, answer) in &rows {
+                // What can't be read can't be served either.
+                if serde_json::from_slice::<Answer>(answer).is_ok_and(|answer| what.takes(&answer)) {
+                    taken.push(entry_id(id)?);
+                }
+            }
+            let mut tx = self.begin().await?;
+            let taken = withdraw(&mut tx, &taken, now).await?;
+            tx.commit().await?;
+            Ok((taken, next))
+        };
+        run.await.map_err(Error::during("sweep the cache"))
+    }
+
     /// Withdraws entries for good. Returns those that were live.
     pub async fn withdraw(&self, ids: &[EntryId], now: Timestamp) -> Result<Vec<EntryId>, Error> {
         let run = async {
@@ -106,11 +148,15 @@ impl Store {
             let mut tx = self.begin().await?;
             let entries = "DELETE FROM cache_entries WHERE expires_ms <= $1";
             let claims = "DELETE FROM claims WHERE until_ms <= $1";
+            let flights = "DELETE FROM cache_flights WHERE at_ms <= $1";
             let kept = now.0.saturating_sub(i64::try_from(self.replies_kept.as_millis()).unwrap_or(i64::MAX));
-            let purged = on!(&mut tx, tx => (
+            let purged = on!(&mut tx, tx => {
+                sqlx::query(flights).bind(now.0.saturating_sub(LEFT_OVER)).execute(&mut **tx).await?;
+                (
                 sqlx::query(entries).bind(now.0).execute(&mut **tx).await?.rows_affected(),
                 sqlx::query(claims).bind(kept).execute(&mut **tx).await?.rows_affected(),
-            ));
+                )
+            });
             tx.commit().await?;
             Ok(purged)
         };

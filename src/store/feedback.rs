@@ -1,9 +1,11 @@
 use std::collections::BTreeSet;
 
-use crate::domain::record::{Block, EdgeKey, EntryId, Execution, Verdict};
-use crate::domain::{CorrelationId, Method, TemplateId, Tenant, Timestamp};
+use crate::domain::record::{Block, CacheVerdict, EdgeKey, EntryId, Execution, Verdict};
+use crate::domain::{CorrelationId, Method, TemplateId, Tenant, Tier, Timestamp};
 
-use super::rows::{EXECUTIONS, ExecutionRow, decode, digest, entry_bytes, entry_id, label, verdict_name};
+use super::rows::{
+    EXECUTIONS, ExecutionRow, decode, digest, entry_bytes, entry_id, label, tier_name, vector, verdict_name,
+};
 use super::{Error, Store, Tx, claims, entries, learning, on, repeats};
 
 /// What a verdict did. All but `changed` tells how things stand, so that a verdict sent again (its first reply was
@@ -90,6 +92,28 @@ impl Store {
                 .collect::<Result<_, sqlx::Error>>()
         };
         run.await.map_err(Error::during("read blocked templates"))
+    }
+
+    /// What users said of answers that the semantic tier gave, of all tenants, the newest first. A verdict is known as
+    /// long as the row of the entry that was given, withdrawn or not.
+    pub async fn cache_verdicts(&self, limit: u32) -> Result<Vec<CacheVerdict>, Error> {
+        let run = async {
+            let sql = "SELECT c.scope, c.vector, f.verdict FROM feedback f
+                       JOIN executions e ON e.correlation_id = f.correlation_id AND e.tenant = f.tenant
+                       JOIN cache_entries c ON c.id = e.entry AND c.tenant = f.tenant
+                       WHERE e.tier = $1 AND f.verdict IS NOT NULL AND c.vector IS NOT NULL
+                       ORDER BY f.at_ms DESC, f.correlation_id LIMIT $2";
+            let tier = tier_name(Tier::Semantic);
+            let rows: Vec<(Vec<u8>, Vec<u8>, String)> = on!(&self.read, pool => {
+                sqlx::query_as(sql).bind(tier).bind(i64::from(limit)).fetch_all(pool).await
+            })?;
+            let read = |(scope, bytes, verdict): (Vec<u8>, Vec<u8>, String)| {
+                let good = verdict == verdict_name(Verdict::Good);
+                Ok(CacheVerdict { scope: digest(scope)?, vector: vector(&bytes)?, good })
+            };
+            rows.into_iter().map(read).collect::<Result<_, sqlx::Error>>()
+        };
+        run.await.map_err(Error::during("read verdicts on cached answers"))
     }
 }
 

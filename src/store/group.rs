@@ -173,3 +173,35 @@ impl Drop for Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{CorrelationId, RequestId, Tenant, Timestamp};
+    use crate::store::{Claim, Options};
+
+    #[tokio::test]
+    async fn a_claim_whose_caller_went_away_in_the_middle_is_free_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("tandem.db").display());
+        let store = Store::open(&Options { url, ..Options::default() }).await.unwrap();
+        let (tenant, id) = (Tenant::default(), RequestId::parse("order-17").unwrap());
+        let now = Timestamp::now();
+        let claim = async |store: &Store| {
+            let holder = CorrelationId::generate();
+            store.claim(&tenant, &id, &[7; 32], &holder, now, Duration::from_secs(60)).await
+        };
+
+        // SQLite has one writer: while this one is open, the claim is with its group and not written.
+        let other = store.begin().await.unwrap();
+        {
+            let mut first = std::pin::pin!(claim(&store));
+            assert!(futures::poll!(first.as_mut()).is_pending());
+            while !store.group.queue().waiting.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        other.commit().await.unwrap();
+        assert_eq!(claim(&store).await.unwrap(), Claim::Won);
+    }
+}

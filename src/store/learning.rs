@@ -16,7 +16,7 @@ impl Store {
     /// there already, by correlation id and part, is ignored and not folded again. All workers' samples are folded
     /// one after the other, under the edge's lock.
     pub async fn record(&self, batch: &[Execution]) -> Result<(), Error> {
-        self.write_both("record executions", batch.iter().collect(), Vec::new()).await.map(drop)
+        self.write_all("record executions", batch.iter().collect(), Vec::new(), Vec::new()).await.map(drop)
     }
 
     /// Every edge of the template graph, sorted by task type, language and template.
@@ -252,7 +252,7 @@ struct Sum {
     quality: f64,
 }
 
-fn split(value: i64) -> [i64; 2] {
+pub(super) fn split(value: i64) -> [i64; 2] {
     [value >> 32, value & 0xffff_ffff]
 }
 
@@ -445,6 +445,6 @@ fn sum(mut groups: Vec<Group>) -> Result<Totals, sqlx::Error> {
     })
 }
 
-fn saturated(value: i128) -> u64 {
+pub(super) fn saturated(value: i128) -> u64 {
     u64::try_from(value.max(0)).unwrap_or(u64::MAX)
 }

@@ -5,17 +5,22 @@
 //! Both behave alike; every test runs on both.
 //!
 //! Locks are always taken in this order, so that two workers can't wait for each other: rows of `executions` (sorted),
-//! of `execution_days` (sorted), of `feedback`, of `template_edges` (sorted), the one row of `cache_sequence`, rows of
-//! `claims` (sorted).
+//! of `execution_days` (sorted), of `feedback`, of `template_edges` (sorted), the lock of `budget::guard`, rows of
+//! `budgets` (sorted), of `budget_leases` (sorted), of `model_days` (sorted), the one row of `cache_sequence`, rows of
+//! `claims` (sorted). Limits of models are taken in transactions of their own, one at a time for each model.
 
 mod backup;
 mod batch;
+mod budget;
 mod claims;
 mod entries;
 mod error;
 mod feedback;
+mod flights;
 mod group;
 mod learning;
+mod ledger;
+mod limits;
 mod open;
 mod options;
 mod recorder;
@@ -29,10 +34,16 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 pub use batch::Write;
+pub use budget::{Caps, LeaseId, Leased, Scope, Standing, grant};
 pub use claims::{Claim, Delivery};
 pub use entries::{Changes, Sequence};
 pub use error::Error;
 pub use feedback::Judgement;
+pub use flights::Lead;
+pub use ledger::Entry;
+pub use limits::{Amount, Report, Turn, Use, Want};
+#[cfg(test)]
+pub(crate) use limits::{Share as WorkerShare, Standing as LimitStanding};
 pub use options::{Durability, Options};
 pub use recorder::{Recorder, RecorderOptions};
 pub use retention::{Reach, RetentionOptions, Rows};

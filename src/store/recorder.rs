@@ -32,6 +32,8 @@ impl Default for RecorderOptions {
     }
 }
 
+/// What other workers are to see soon waits no longer than this for company.
+const NEWS: Duration = Duration::from_millis(10);
 /// After this a write counts as failed and is tried again. Above SQLite's own wait for another process.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Warnings of one kind come at most this often.
@@ -44,7 +46,9 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 /// the one finds the other.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Message>,
+    queue: mpsc::UnboundedSender<Message>,
+    /// The most that may wait of what can be dropped.
+    room: u64,
     counters: Arc<Counters>,
     commits: watch::Receiver<u64>,
     stop: CancellationToken,
@@ -54,7 +58,8 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the writing task on the current runtime.
     pub fn start(store: Store, options: &RecorderOptions) -> Self {
-        let (queue, messages) = mpsc::channel(options.queue.max(1));
+        let (queue, messages) = mpsc::unbounded_channel();
+        let room = options.queue.max(1) as u64;
         let (committed, commits) = watch::channel(0);
         let counters = Arc::new(Counters::default());
         let stop = CancellationToken::new();
@@ -68,20 +73,35 @@ impl Recorder {
             max_batch: options.max_batch.max(1),
             pending: Vec::new(),
             due: Instant::now(),
+            took: Duration::ZERO,
             failing: false,
             warned: Instant::now(),
             dropped: 0,
         };
         let task = tokio::spawn(Box::pin(writer.run()));
-        Self { queue, counters, commits, stop, task: Arc::new(Mutex::new(Some(task))) }
+        Self { queue, room, counters, commits, stop, task: Arc::new(Mutex::new(Some(task))) }
     }
 
     /// Queues a write and returns at once. Where the queue is full the write is dropped and counted, and this is
     /// false.
     pub fn record(&self, write: Write) -> bool {
-        let accepted = self.queue.try_send(Message { write: Some(write), done: None }).is_ok();
-        let counter = if accepted { &self.counters.accepted } else { &self.counters.dropped };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.accept(write, self.waiting() < self.room)
+    }
+
+    /// Queues what must not be dropped, and returns at once: what was paid, by callers that wait for [`Self::flush`] before
+    /// they go on, so that there are never many.
+    pub fn keep(&self, write: Write) {
+        self.accept(write, true);
+    }
+
+    fn accept(&self, write: Write, has_room: bool) -> bool {
+        // Counted first: the writer may be done with it at once.
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let accepted = has_room && self.queue.send(Message { write: Some(write), done: None }).is_ok();
+        if !accepted {
+            self.counters.accepted.fetch_sub(1, Ordering::Relaxed);
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
         accepted
     }
 
@@ -136,9 +156,11 @@ impl Recorder {
     async fn send(&self, write: Option<Write>) -> Result<(), Error> {
         let (done, answer) = oneshot::channel();
         let counted = u64::from(write.is_some());
-        let place = self.queue.reserve().await.map_err(|_| Error::Stopped)?;
         self.counters.accepted.fetch_add(counted, Ordering::Relaxed);
-        place.send(Message { write, done: Some(done) });
+        if self.queue.send(Message { write, done: Some(done) }).is_err() {
+            self.counters.accepted.fetch_sub(counted, Ordering::Relaxed);
+            return Err(Error::Stopped);
+        }
         answer.await.unwrap_or(Err(Error::Stopped))
     }
 }
@@ -160,7 +182,7 @@ struct Message {
 
 struct Writer {
     store: Store,
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::UnboundedReceiver<Message>,
     committed: watch::Sender<u64>,
     counters: Arc<Counters>,
     stop: CancellationToken,
@@ -170,6 +192,8 @@ struct Writer {
     pending: Vec<Message>,
     /// When `pending` is written at the latest.
     due: Instant,
+    /// How long the last writing took.
+    took: Duration,
     failing: bool,
     warned: Instant,
     /// Of `counters.dropped`, those that were warned about.
@@ -203,6 +227,10 @@ impl Writer {
         if self.pending.is_empty() {
             self.due = Instant::now() + self.interval;
         }
+        if matches!(message.write, Some(Write::Entry(_) | Write::Withdrawal(..))) && !self.failing {
+            // Where writing is slow the machine is busy, and company saves more than haste.
+            self.due = self.due.min(Instant::now() + NEWS.max(self.took * 4));
+        }
         let awaited = message.done.is_some();
         self.pending.push(message);
         if awaited || self.pending.len() >= self.max_batch {
@@ -224,6 +252,12 @@ impl Writer {
     }
 
     async fn write(&mut self) {
+        let begun = Instant::now();
+        self.write_pending().await;
+        self.took = begun.elapsed();
+    }
+
+    async fn write_pending(&mut self) {
         let batch: Vec<&Write> = self.pending.iter().filter_map(|message| message.write.as_ref()).collect();
         match limited(&self.store, &batch).await {
             Ok(()) => {

@@ -20,6 +20,9 @@ pub struct RetentionOptions {
     /// 90: a quarter to look back on, some 350 bytes a request. 0: for ever. At least as long as a cached answer lives,
     /// or a verdict on it can't find what it came from.
     pub executions_days: u32,
+    /// For how many days an attempt at asking a model is kept, some 250 bytes each. Sums over them (`llm.stats`, budgets) are
+    /// kept for ever. 90, as for executions. 0: for ever.
+    pub attempts_days: u32,
     /// For how many days a verdict is kept, and with it the template that it blocks for its task. 0, for ever: a
     /// wrong answer does not become right by waiting, and a verdict is one small row.
     pub feedback_days: u32,
@@ -36,6 +39,7 @@ impl Default for RetentionOptions {
     fn default() -> Self {
         Self {
             executions_days: 90,
+            attempts_days: 90,
             feedback_days: 0,
             withdrawn_texts_hours: 24,
             check_every_ms: 10 * 60 * 1000,
@@ -49,7 +53,10 @@ impl Default for RetentionOptions {
 pub struct Rows {
     /// Requests and their parts.
     pub executions: u64,
-    /// Daily sums of requests.
+    /// Attempts at asking models.
+    #[serde(default)]
+    pub attempts: u64,
+    /// Daily sums of requests, and of attempts at asking models.
     pub days: u64,
     /// Verdicts.
     pub feedback: u64,
@@ -63,9 +70,10 @@ pub struct Rows {
 
 impl Rows {
     /// By name, as the metrics have them.
-    pub fn named(&self) -> [(&'static str, u64); 6] {
+    pub fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("executions", self.executions),
+            ("attempts", self.attempts),
             ("days", self.days),
             ("feedback", self.feedback),
             ("blocks", self.blocks),
@@ -80,6 +88,7 @@ impl Rows {
 
     pub fn add(&mut self, other: &Self) {
         self.executions += other.executions;
+        self.attempts += other.attempts;
         self.days += other.days;
         self.feedback += other.feedback;
         self.blocks += other.blocks;
@@ -128,9 +137,15 @@ impl Store {
         let ago = |days: u32| now.0.saturating_sub(i64::from(days).saturating_mul(DAY_MS));
         let mut gone = Rows::default();
         if options.executions_days > 0 {
-            for tenant in self.tenants().await? {
+            for tenant in self.tenants("SELECT DISTINCT tenant FROM execution_days ORDER BY tenant").await? {
                 let until = Timestamp(ago(options.executions_days));
                 gone.executions += self.delete_requests(&tenant, until, options.batch, true).await?;
+            }
+        }
+        if options.attempts_days > 0 {
+            for tenant in self.tenants("SELECT DISTINCT tenant FROM model_days ORDER BY tenant").await? {
+                let until = Timestamp(ago(options.attempts_days));
+                gone.attempts += self.delete_attempts(&tenant, until, options.batch).await?;
             }
         }
         if options.feedback_days > 0 {
@@ -172,8 +187,10 @@ impl Store {
         let run = async {
             Ok(Rows {
                 executions: count("SELECT COUNT(*) FROM executions WHERE tenant = $1 AND at_ms <= $2", until).await?,
+                attempts: count("SELECT COUNT(*) FROM model_attempts WHERE tenant = $1 AND at_ms <= $2", until).await?,
                 days: count(
-                    "SELECT COUNT(*) FROM execution_days WHERE tenant = $1 AND day < $2",
+                    "SELECT (SELECT COUNT(*) FROM execution_days WHERE tenant = $1 AND day < $2)
+                          + (SELECT COUNT(*) FROM model_days WHERE tenant = $1 AND day < $2)",
                     reach.first_day_kept(),
                 )
                 .await?,
@@ -204,10 +221,13 @@ impl Store {
         if gone.executions == 0 {
             gone.executions = self.delete_parts(tenant, reach.until, batch).await?;
         }
+        gone.attempts = self.delete_attempts(tenant, reach.until, batch).await?;
         (gone.feedback, gone.blocks) = self.delete_feedback(tenant, reach.until, batch).await?;
         let run = async {
             let mut tx = self.begin().await?;
             let days = "DELETE FROM execution_days WHERE tenant = $1 AND day < $2";
+            // What is taken of budgets stays: a purge makes no money.
+            let model_days = "DELETE FROM model_days WHERE tenant = $1 AND day < $2";
             let replies = "DELETE FROM claims WHERE tenant = $1 AND id IN
                            (SELECT id FROM claims WHERE tenant = $1
                             AND until_ms <= CASE WHEN reply IS NULL THEN $2 ELSE $3 END LIMIT $4)";
@@ -217,7 +237,13 @@ impl Store {
                     .bind(reach.first_day_kept())
                     .execute(&mut **tx)
                     .await?
-                    .rows_affected(),
+                    .rows_affected()
+                    + sqlx::query(model_days)
+                        .bind(tenant.as_str())
+                        .bind(reach.first_day_kept())
+                        .execute(&mut **tx)
+                        .await?
+                        .rows_affected(),
                 sqlx::query(replies)
                     .bind(tenant.as_str())
                     .bind(reach.until.0)
@@ -235,9 +261,8 @@ impl Store {
     }
 
     /// Everybody who was ever served, by the sums.
-    async fn tenants(&self) -> Result<Vec<Tenant>, Error> {
+    async fn tenants(&self, sql: &'static str) -> Result<Vec<Tenant>, Error> {
         let run = async {
-            let sql = "SELECT DISTINCT tenant FROM execution_days ORDER BY tenant";
             let rows: Vec<(String,)> = on!(&self.read, pool => sqlx::query_as(sql).fetch_all(pool).await)?;
             rows.into_iter().map(|(tenant,)| Tenant::parse(&tenant).map_err(decode)).collect::<Result<_, sqlx::Error>>()
         };
@@ -279,6 +304,21 @@ impl Store {
             Ok(rows)
         };
         run.await.map_err(Error::during("delete executions"))
+    }
+
+    async fn delete_attempts(&self, tenant: &Tenant, until: Timestamp, batch: u32) -> Result<u64, Error> {
+        let run = async {
+            let mut tx = self.begin().await?;
+            let sql = "DELETE FROM model_attempts WHERE id IN
+                       (SELECT id FROM model_attempts WHERE tenant = $1 AND at_ms <= $2 ORDER BY at_ms LIMIT $3)";
+            let rows = on!(&mut tx, tx => {
+                let query = sqlx::query(sql).bind(tenant.as_str()).bind(until.0).bind(i64::from(batch));
+                query.execute(&mut **tx).await?.rows_affected()
+            });
+            tx.commit().await?;
+            Ok(rows)
+        };
+        run.await.map_err(Error::during("delete attempts at asking models"))
     }
 
     /// Parts whose request was never written. No index finds them, so they are looked for without a lock.

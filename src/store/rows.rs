@@ -32,6 +32,13 @@ pub(super) fn vector_bytes(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
+pub(super) fn vector(bytes: &[u8]) -> Result<Arc<[f32]>, sqlx::Error> {
+    let (values, []) = bytes.as_chunks::<4>() else {
+        return Err(decode(format!("a vector of {} bytes", bytes.len())));
+    };
+    Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
+}
+
 pub(super) fn entry_bytes(id: EntryId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
@@ -206,12 +213,6 @@ impl TryFrom<EntryRow> for CacheEntry {
             "task" => EntryKind::Task,
             other => return Err(decode(format!("no kind of entry {other:?}"))),
         };
-        let floats = |bytes: Vec<u8>| -> Result<Arc<[f32]>, sqlx::Error> {
-            let (values, []) = bytes.as_chunks::<4>() else {
-                return Err(decode(format!("a vector of {} bytes", bytes.len())));
-            };
-            Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
-        };
         Ok(Self {
             id: entry_id(&row.id)?,
             tenant: Tenant::parse(&row.tenant).map_err(decode)?,
@@ -220,7 +221,7 @@ impl TryFrom<EntryRow> for CacheEntry {
             exact: digest(row.exact)?,
             task: String::from_utf8(row.task).map_err(decode)?.into(),
             answer: Arc::new(serde_json::from_slice(&row.answer).map_err(decode)?),
-            vector: row.vector.map(floats).transpose()?,
+            vector: row.vector.as_deref().map(vector).transpose()?,
             origin: CorrelationId::parse(&row.origin).map_err(decode)?,
             created: Timestamp(row.created_ms),
             expires: Timestamp(row.expires_ms),

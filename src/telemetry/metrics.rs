@@ -52,6 +52,8 @@ const ATTEMPTS: &str = "tandem_model_attempts_total";
 const ATTEMPT_SECONDS: &str = "tandem_model_attempt_seconds";
 const FIRST_TOKEN_SECONDS: &str = "tandem_model_first_token_seconds";
 const CIRCUIT: &str = "tandem_model_circuit";
+const LIMIT_WAITING: &str = "tandem_model_limit_waiting";
+const LIMIT_LEASED: &str = "tandem_model_limit_leased";
 const COST: &str = "tandem_model_cost_nanodollars_total";
 const UNKNOWN_COST: &str = "tandem_model_unknown_cost_nanodollars_total";
 const TOKENS: &str = "tandem_model_tokens_total";
@@ -142,6 +144,12 @@ pub const TABLE: &[Metric] = &[
         &["model"],
         "The circuit breaker of a model of the route: 0 closed, 1 open (it is not asked), 2 half-open (one call finds out).",
     ),
+    level(
+        LIMIT_WAITING,
+        &["model"],
+        "Calls of this worker that wait for the limit of a model (requests or tokens a minute).",
+    ),
+    level(LIMIT_LEASED, &["model"], "Requests that this worker may make of a model without asking the others."),
     count(CACHE_LOOKUPS, &[], "Lookups in the semantic cache, of requests and of parts of them."),
     count(CACHE_HITS, &["tier"], "Lookups that were answered, by tier: `exact` or `semantic`."),
     level(CACHE_ENTRIES, &[], "Answers that this worker holds in memory, of all tenants."),
@@ -370,6 +378,12 @@ impl Meters {
         gauge!(CIRCUIT, "model" => model.to_owned()).set(f64::from(state));
     }
 
+    /// Calls that wait for a model's limit, and requests that are leased of it.
+    pub fn limit(&self, model: &str, waiting: usize, leased: u64) {
+        gauge!(LIMIT_WAITING, "model" => model.to_owned()).set(waiting as f64);
+        gauge!(LIMIT_LEASED, "model" => model.to_owned()).set(leased as f64);
+    }
+
     /// `table` is a name of ours.
     pub fn purged(&self, table: &'static str, rows: u64) {
         if rows > 0 {
@@ -462,6 +476,7 @@ mod tests {
         meters.missed();
         meters.embedded(Duration::from_millis(3));
         meters.circuit("openai/gpt-5-mini", 0);
+        meters.limit("openai/gpt-5-mini", 0, 1);
         meters.attempted(&attempt());
         meters.answered(&answer(Method::Cached, Language::Rust));
         let text = meters.render(&Figures::default(), true);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tandem::bus::{Change, Confirmed, Heard, Instance, Options, Sync};
-use tandem::domain::record::EntryId;
-use tandem::domain::{Tenant, Timestamp};
+use tandem::domain::record::{EntryId, Sweep};
+use tandem::domain::{TaskType, TemplateId, Tenant, Timestamp};
 use tokio::sync::mpsc::Receiver;
 
 use crate::nats::Nats;
@@ -146,9 +146,10 @@ async fn the_words_of_this_version_are_written_so() {
     a.publish(&Change::Committed).await.unwrap();
     a.publish(&Change::Removed(vec![entry(1), entry(0xabc)])).await.unwrap();
     a.publish(&Change::Blocks).await.unwrap();
-    a.publish(&Change::Purged { tenant: Tenant::parse("acme").unwrap(), until: Timestamp(1_700_000_000_000) })
-        .await
-        .unwrap();
+    let (tenant, until) = (Tenant::parse("acme").unwrap(), Timestamp(1_700_000_000_000));
+    a.publish(&Change::Purged { tenant: tenant.clone(), until }).await.unwrap();
+    let what = Sweep { task_type: Some(TaskType::Testing), template: Some(TemplateId::parse("rust-testing").unwrap()) };
+    a.publish(&Change::Swept { tenant, until, what }).await.unwrap();
     // Nobody needs to confirm, and the word is the same.
     a.withdraw(&[entry(2)]).await.unwrap();
     let mut said = vec![];
@@ -164,7 +165,7 @@ async fn the_words_of_this_version_are_written_so() {
         if said.last().is_some_and(|line| line.contains("bye")) {
             break;
         }
-        if said.len() == 7 {
+        if said.len() == 8 {
             a.stop().await;
         }
     }
@@ -178,6 +179,7 @@ async fn the_words_of_this_version_are_written_so() {
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"bye"}"#,
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"hello"}"#,
         r#"tandem.sync.purged {"from":"A","wire":1,"kind":"purged","tenant":"acme","until_ms":1700000000000}"#,
+        r#"tandem.sync.swept {"from":"A","wire":1,"kind":"swept","tenant":"acme","until_ms":1700000000000,"task_type":"testing","template":"rust-testing"}"#,
     ];
     assert_eq!(said, written);
 }

@@ -19,15 +19,21 @@ mod nats;
 mod postgres;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/provider.rs"]
+mod provider;
 #[path = "../support/worker.rs"]
 mod worker;
 
 mod clock;
+mod coherence;
 mod database;
+mod flight;
 mod flood;
 mod hostile;
 mod large;
+mod limits;
 mod model;
+mod money;
 mod proxy;
 mod server;
 mod tenants;
@@ -81,6 +87,8 @@ async fn serve(nats: &Nats, folder: &Path, more: &[(&str, &str)]) -> Served {
         ("DATABASE_URL", database.as_str()),
         ("TANDEM_ASSETS", none.as_str()),
         ("TANDEM__LOG__LEVEL", "warn,tandem::app=info"),
+        // `limits.rs` is about it.
+        ("TANDEM__LLM__REQUESTS_PER_MINUTE", "0"),
     ];
     variables.extend(more);
     let mut served = Served::start(tandem(folder, &variables, &["serve"]));

@@ -17,6 +17,10 @@ pub fn check<'a>(rendered: impl IntoIterator<Item = &'a Rendered>, table: &mut T
                 ("Dockerfile", dockerfile(&one.text))
             }
             "Makefile" => ("Makefile", makefile(&one.text)),
+            ".gitignore" | ".editorconfig" => ("lines of settings", settings(&one.text)),
+            name if name.ends_with(".conf") => ("nginx's blocks", blocks(&one.text)),
+            name if name.ends_with(".vue") || name.ends_with(".prisma") => ("closed brackets", brackets(&one.text)),
+            name if name.ends_with(".sh") => ("sh -n", shell(&one.text)),
             name if name.ends_with(".service") => ("systemd's syntax", unit(&one.text)),
             // A query beside a program in another language.
             _ if !matches!(other_language(one), Language::Other(_)) => {
@@ -49,6 +53,40 @@ fn yaml(text: &str) -> Result<(), String> {
 
 fn json(text: &str) -> Result<(), String> {
     serde_json::from_str::<serde_json::Value>(text).map(drop).map_err(|error| error.to_string())
+}
+
+/// A comment, a section, a pattern or `key = value` a line.
+fn settings(text: &str) -> Result<(), String> {
+    let odd = text.lines().find(|line| line.ends_with(' ') || (line.contains('=') && line.split(" = ").count() != 2));
+    odd.map_or(Ok(()), |line| Err(format!("neither a pattern nor a setting: {line:?}")))
+}
+
+/// Every directive ends, every block is closed.
+fn blocks(text: &str) -> Result<(), String> {
+    let mut depth = 0_i32;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.chars().last() {
+            Some('{') => depth += 1,
+            Some('}') if line == "}" => depth -= 1,
+            Some(';') => {}
+            _ => return Err(format!("neither a directive nor a block: {line:?}")),
+        }
+    }
+    if depth == 0 { Ok(()) } else { Err("a block is not closed".to_owned()) }
+}
+
+/// Every bracket and brace is closed.
+fn brackets(text: &str) -> Result<(), String> {
+    let count = |c| text.matches(c).count();
+    let open = [('(', ')'), ('{', '}'), ('[', ']')].into_iter().find(|(a, b)| count(*a) != count(*b));
+    open.map_or(Ok(()), |(a, _)| Err(format!("{a:?} is not closed")))
+}
+
+fn shell(text: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    crate::tool::write(folder.path(), "script.sh", text);
+    let (good, said) = crate::tool::output(crate::tool::command("sh", folder.path()).args(["-n", "script.sh"]));
+    if good { Ok(()) } else { Err(said) }
 }
 
 /// A line is a comment, a setting, a target, or the recipe of one, which begins with a tab.

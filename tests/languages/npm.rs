@@ -34,7 +34,7 @@ pub fn path(one: &Rendered) -> String {
 fn tested<'a>(test: &Rendered, code: &'a [Rendered]) -> Option<&'a Rendered> {
     let kind = test.template.strip_prefix(test.language.as_str())?;
     let tested = match kind {
-        "-testing" | "-testing-node" | "-testing-vitest" | "-performance-bench" => "-general",
+        "-testing" | "-testing-jest" | "-testing-node" | "-testing-vitest" | "-performance-bench" => "-general",
         "-testing-api" => "-api-endpoint",
         _ => return None,
     };

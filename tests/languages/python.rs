@@ -12,10 +12,11 @@ const RULES: &str = "E4,E7,E9,F,W,UP,B,C4,SIM,ASYNC,RET,PIE,RUF";
 const EXCEPT: &str = "B008,RUF001,RUF002,RUF003,RUF012";
 
 /// A template whose output runs, and the template that makes what it imports.
-const RUN: [(&str, &str); 5] = [
+const RUN: [(&str, &str); 6] = [
     ("python-testing", "python-general"),
     ("python-testing-unittest", "python-general"),
     ("python-testing-api", "python-api-endpoint"),
+    ("python-testing-flask", "python-api-endpoint-flask"),
     ("python-testing-database", "python-database"),
     ("python-performance", "python-general"),
 ];

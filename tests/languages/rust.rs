@@ -40,7 +40,7 @@ fn written(code: &[Rendered]) -> PathBuf {
         let mut text = one.text.clone();
         // A program's `main` is called by nobody here: without this all of it would be dead code.
         if text.lines().any(|line| line.starts_with("fn main(") || line.starts_with("async fn main(")) {
-            text.push_str("\npub fn call_of_main() {\n    let _ = main();\n}\n");
+            text.push_str("\n#[allow(clippy::let_unit_value)]\npub fn call_of_main() {\n    let _ = main();\n}\n");
         } else if text.lines().any(|line| line.starts_with("criterion_main!(")) {
             text.push_str("\npub fn call_of_main() {\n    main();\n}\n");
         }

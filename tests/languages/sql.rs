@@ -60,9 +60,34 @@ fn before(one: &Rendered, table_of: &Rendered) -> String {
             "CREATE TABLE {table} (id uuid PRIMARY KEY, created_at timestamptz NOT NULL DEFAULT now(), tenant_id uuid);\n\
              INSERT INTO {table} VALUES (gen_random_uuid()), (gen_random_uuid());\n"
         ),
+        "sql-testing-pgtap" => format!("{PGTAP}{whole}"),
         _ => whole.to_owned(),
     }
 }
+
+/// What the template uses of pgTAP, with the parameters that its documentation names: each fails where its test would.
+const PGTAP: &str = r#"
+    CREATE OR REPLACE FUNCTION no_plan() RETURNS SETOF text LANGUAGE sql AS $$ SELECT '' $$;
+    CREATE OR REPLACE FUNCTION finish() RETURNS SETOF text LANGUAGE sql AS $$ SELECT '' $$;
+    CREATE OR REPLACE FUNCTION demand(holds boolean, label text) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN IF holds IS NOT TRUE THEN RAISE EXCEPTION 'not ok: %', label; END IF; RETURN 'ok'; END $$;
+    CREATE OR REPLACE FUNCTION has_table(t name) RETURNS text LANGUAGE sql AS $$ SELECT demand(to_regclass(quote_ident(t)) IS NOT NULL, t) $$;
+    CREATE OR REPLACE FUNCTION keys(t name, kind "char", c name) RETURNS boolean LANGUAGE sql AS $$
+        SELECT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conrelid = quote_ident(t)::regclass AND k.contype = kind
+            AND (c IS NULL OR k.conkey = ARRAY(SELECT attnum FROM pg_attribute WHERE attrelid = k.conrelid AND attname = c))) $$;
+    CREATE OR REPLACE FUNCTION has_pk(t name) RETURNS text LANGUAGE sql AS $$ SELECT demand(keys(t, 'p', NULL), t) $$;
+    CREATE OR REPLACE FUNCTION col_is_unique(t name, c name) RETURNS text LANGUAGE sql AS $$ SELECT demand(keys(t, 'u', c), c) $$;
+    CREATE OR REPLACE FUNCTION col(t name, c name) RETURNS SETOF pg_attribute LANGUAGE sql AS $$
+        SELECT * FROM pg_attribute WHERE attrelid = quote_ident(t)::regclass AND attname = c $$;
+    CREATE OR REPLACE FUNCTION has_column(t name, c name) RETURNS text LANGUAGE sql AS $$ SELECT demand(EXISTS (SELECT FROM col(t, c)), c) $$;
+    CREATE OR REPLACE FUNCTION col_type_is(t name, c name, type text) RETURNS text LANGUAGE sql AS $$
+        SELECT demand((SELECT format_type(atttypid, atttypmod) = type FROM col(t, c)), c || ' ' || type) $$;
+    CREATE OR REPLACE FUNCTION col_not_null(t name, c name) RETURNS text LANGUAGE sql AS $$ SELECT demand((SELECT attnotnull FROM col(t, c)), c) $$;
+    CREATE OR REPLACE FUNCTION col_is_null(t name, c name) RETURNS text LANGUAGE sql AS $$ SELECT demand((SELECT NOT attnotnull FROM col(t, c)), c) $$;
+    CREATE OR REPLACE FUNCTION lives_ok(q text, label text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; RETURN 'ok'; END $$;
+    CREATE OR REPLACE FUNCTION throws_ok(q text, code char(5), message text, label text) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN EXECUTE q; RETURN demand(false, label); EXCEPTION WHEN OTHERS THEN RETURN demand(SQLSTATE = code, label); END $$;
+"#;
 
 /// What there is in the schema, one line a thing.
 const SNAPSHOT: &str = "CREATE TEMP VIEW there AS

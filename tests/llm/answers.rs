@@ -128,7 +128,7 @@ async fn a_local_server_without_a_key_is_asked_without_a_header_and_priced_by_th
         prices: BTreeMap::from([("openai/meta/llama-3.2:1b".to_owned(), free)]),
         ..Options::default()
     };
-    let client = Client::new(options, OpenAi.credentials(server.url(), "")).unwrap();
+    let client = Client::new(options, OpenAi.credentials(server.url(), ""), None).unwrap();
     assert!(client.is_configured());
     let answer = client.ask(&prompt(), &soon(), NOW).await.unwrap();
     // 77 × 37.5 = 2,887.5
@@ -286,7 +286,7 @@ async fn at_the_deadline_the_request_is_really_cancelled() {
         }
         let mut server = Server::start(Reply::Stalled).await;
         let options = Options { route: vec![format.model().into()], timeout_ms: 500, ..Options::default() };
-        let client = Client::new(options, format.credentials(server.url(), CANARY)).unwrap();
+        let client = Client::new(options, format.credentials(server.url(), CANARY), None).unwrap();
         let error = client.ask(&prompt(), &soon(), NOW).await.unwrap_err().error;
         assert!(matches!(error, Error::Timeout { .. }), "the configured timeout counts too: {error:?}");
         timeout(Duration::from_secs(10), server.cancelled()).await.unwrap();
@@ -416,7 +416,7 @@ async fn without_a_key_no_model_is_configured() {
     for (options, credentials) in
         [(Options::default(), Credentials::default()), (options, Anthropic.credentials(String::new(), CANARY))]
     {
-        let client = Client::new(options, credentials).unwrap();
+        let client = Client::new(options, credentials, None).unwrap();
         assert!(!client.is_configured() && client.models().is_empty());
         let failed = client.ask(&prompt(), &soon(), NOW).await.unwrap_err();
         assert!(matches!(failed.error, Error::NotConfigured));
@@ -427,7 +427,7 @@ async fn without_a_key_no_model_is_configured() {
 #[test]
 fn the_default_route_has_a_model_of_every_provider_with_a_key() {
     let key = || Some(Key { secret: CANARY.into(), base_url: String::new() });
-    let client = |credentials| Client::new(Options::default(), credentials).unwrap().models();
+    let client = |credentials| Client::new(Options::default(), credentials, None).unwrap().models();
     let all = Credentials { anthropic: key(), openai: key(), google: key() };
     assert!(!format!("{all:?}").contains("canary"));
     assert_eq!(client(all), FORMATS.map(Format::model));
@@ -436,7 +436,8 @@ fn the_default_route_has_a_model_of_every_provider_with_a_key() {
 
 #[test]
 fn what_is_configured_wrongly_is_refused_at_the_start() {
-    let new = |options, base: &str, secret: &str| Client::new(options, OpenAi.credentials(base.into(), secret)).err();
+    let new =
+        |options, base: &str, secret: &str| Client::new(options, OpenAi.credentials(base.into(), secret), None).err();
     let route = |model: &str| Options { route: vec![model.into()], ..Options::default() };
     for model in ["gpt-5-mini", "mistral/x", "openai/", "openai/a b", "openai/ü"] {
         assert!(matches!(new(route(model), "", CANARY), Some(Error::Model { .. })), "{model}");
@@ -480,5 +481,5 @@ async fn the_worst_case_is_above_what_the_call_can_cost() {
     // Twelve characters are three tokens in, five are two out.
     assert_eq!(client.estimate(12, 5, NOW), Some(NanoUsd(3 * 3_000 + 2 * 15_000)));
     let options = Options { reference_model: "openai/nobody-knows".into(), ..Options::default() };
-    assert_eq!(Client::new(options, Credentials::default()).unwrap().estimate(12, 5, NOW), None);
+    assert_eq!(Client::new(options, Credentials::default(), None).unwrap().estimate(12, 5, NOW), None);
 }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tandem::domain::NanoUsd;
-use tandem::llm::{BreakerOptions, Client, Completion, Error, Failed, Finish, Options, Prompt, Reason, Schema, Terms};
+use tandem::domain::{NanoUsd, Tally, Tenant};
+use tandem::llm::{
+    Books, BreakerOptions, Client, Completion, Error, Failed, Finish, Options, Prompt, Reason, Schema, Terms,
+};
+use tandem::store::{Options as StoreOptions, Recorder, RecorderOptions, Store};
 use tokio::net::TcpListener;
 
 use crate::Format::{Anthropic, Gemini, OpenAi};
@@ -284,12 +287,19 @@ fn too_long(format: Format) -> Reply {
     Reply::json(400, body.to_string())
 }
 
-async fn asked(fault: &Fault, format: Format, mode: Mode, server: &Server) -> (Result<Completion, Failed>, String) {
+async fn asked(
+    fault: &Fault,
+    format: Format,
+    mode: Mode,
+    server: &Server,
+    books: &Books,
+) -> (Result<Completion, Failed>, String) {
     // Short only where silence is the fault: a busy machine is silent, too.
     let patience = if fault.name.starts_with("stalled") || fault.name.starts_with("slow") { 1_500 } else { 30_000 };
     let options = Options {
         route: vec![format.model().into()],
         backoff_ms: 1,
+        requests_per_minute: 0,
         response_timeout_ms: patience,
         first_token_timeout_ms: patience,
         idle_timeout_ms: patience,
@@ -300,19 +310,20 @@ async fn asked(fault: &Fault, format: Format, mode: Mode, server: &Server) -> (R
     let asked = Prompt { schema, ..prompt() };
     let (terms, heard) = listening();
     let terms = if mode == Stream { terms } else { Terms { listener: None, ..terms } };
-    let answer = format.client_with(options, server.url()).ask(&asked, &terms, NOW).await;
+    let client = Client::new(options, format.credentials(server.url(), CANARY), Some(books.clone())).unwrap();
+    let answer = client.ask(&asked, &terms, NOW).await;
     let attempt = server.received().len() as u32;
     (answer, text(&heard, attempt))
 }
 
-/// What the table says of one fault in one format.
-async fn cell(fault: &Fault, format: Format, mode: Mode) -> String {
+/// What the table says of one fault in one format, and how many requests the provider got.
+async fn cell(fault: &Fault, format: Format, mode: Mode, books: &Books) -> (String, u32) {
     let replies = (fault.replies)(format, mode);
     if replies.is_empty() {
-        return "-".to_owned();
+        return ("-".to_owned(), 0);
     }
     let server = Server::script(replies.into_iter().chain([finished(format, mode, format.stop())])).await;
-    let (answer, heard) = asked(fault, format, mode, &server).await;
+    let (answer, heard) = asked(fault, format, mode, &server, books).await;
     let (received, at) = (server.received().len() as u32, format!("{}, {format:?}, {mode:?}", fault.name));
     match (&fault.expect, &answer) {
         (Recovers(attempts), Ok(answer)) => {
@@ -331,15 +342,35 @@ async fn cell(fault: &Fault, format: Format, mode: Mode) -> String {
         }
         (_, answer) => panic!("{at}: {answer:?}"),
     }
-    format!("pass in {received}")
+    (format!("pass in {received}"), received)
 }
 
 #[tokio::test]
 async fn every_fault_in_every_format_ends_as_it_should() {
-    let mut lines = vec![];
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("tandem.db").display());
+    let store = Store::open(&StoreOptions { url, ..StoreOptions::default() }).await.unwrap();
+    let books = Books { recorder: Recorder::start(store.clone(), &RecorderOptions::default()), store };
+    let (mut lines, mut received) = (vec![], 0);
     for fault in TABLE {
-        let cells = [AtOnce, Stream].into_iter().flat_map(|mode| FORMATS.map(|format| cell(fault, format, mode)));
-        lines.push((fault.name, futures::future::join_all(cells).await));
+        let of = |mode| FORMATS.map(|format| cell(fault, format, mode, &books));
+        let cells: Vec<(String, u32)> = futures::future::join_all([AtOnce, Stream].into_iter().flat_map(of)).await;
+        received += cells.iter().map(|(_, received)| u64::from(*received)).sum::<u64>();
+        lines.push((fault.name, cells.into_iter().map(|(cell, _)| cell).collect::<Vec<_>>()));
+    }
+    books.recorder.flush().await.unwrap();
+    let (tallies, _) = books.store.tallies(&Tenant::default()).await.unwrap();
+    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
+    let (sent, unknown) = (sum(|tally| tally.sent), sum(|tally| tally.unknown));
+    report(
+        "model: the ledger against the providers' logs",
+        format!("{sent} in the ledger, {unknown} of them of unknown cost; {received} received"),
+        "as many",
+    );
+    assert_eq!((sent, sum(|tally| tally.attempts)), (received, received));
+    for file in std::fs::read_dir(folder.path()).unwrap().flatten() {
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(!bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()), "{:?} has the key", file.path());
     }
     for (name, cells) in lines {
         report(

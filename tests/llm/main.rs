@@ -9,7 +9,9 @@ mod provider;
 
 mod answers;
 mod batch;
+mod costs;
 mod faults;
+mod limits;
 mod route;
 mod stream;
 
@@ -63,7 +65,7 @@ impl Format {
     }
 
     fn client_with(self, options: Options, base_url: String) -> Client {
-        Client::new(options, self.credentials(base_url, CANARY)).unwrap()
+        Client::new(options, self.credentials(base_url, CANARY), None).unwrap()
     }
 
     /// A good answer with cached input and, where the format has them, thoughts.

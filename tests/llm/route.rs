@@ -39,7 +39,7 @@ fn along(options: Options, servers: &[(Format, &Server)]) -> Client {
         }
         route.push(format.model().to_owned());
     }
-    Client::new(Options { route, ..options }, credentials).unwrap()
+    Client::new(Options { route, ..options }, credentials, None).unwrap()
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod worker;
 
 mod backup;
 mod files;
+mod money;
 mod page;
 mod purge;
 mod retention;

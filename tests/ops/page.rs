@@ -77,8 +77,14 @@ async fn a_scrape_shows_what_was_done_by_method_language_and_code_and_what_it_co
     }
     assert!(sample(&text, "tandem_cache_entries").unwrap() >= 2.0);
     assert!(!text.contains("acme") && !text.contains("secret-tenant") && !text.contains("sky"), "{text}");
-    // Nothing was purged, embedded or streamed.
-    let unused = ["tandem_purged_rows_total", "tandem_embedding_seconds", "tandem_model_first_token_seconds"];
+    // Nothing was purged, embedded, streamed or limited.
+    let unused = [
+        "tandem_purged_rows_total",
+        "tandem_embedding_seconds",
+        "tandem_model_first_token_seconds",
+        "tandem_model_limit_waiting",
+        "tandem_model_limit_leased",
+    ];
     for row in TABLE.iter().filter(|row| !unused.contains(&row.name)) {
         assert!(text.contains(&format!("\n# TYPE {} ", row.name)), "{} is not there: {text}", row.name);
     }

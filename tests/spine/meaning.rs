@@ -1,5 +1,7 @@
 //! Answers found by what a task means, with the real model.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use tandem::cache::Order;
 use tandem::llm::Credentials;
@@ -88,4 +90,32 @@ async fn with_rules_first_a_paraphrase_is_answered_by_rules_without_a_lookup_by_
     assert_eq!(asker.request(&example()).await["cache"]["tier"], "exact");
     let stats = asker.ask("cache.stats", &json!({})).await;
     assert_eq!((&stats["semantic_hits"], &stats["refused"]), (&json!(0), &json!({})), "nobody looked: {stats}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_hit_makes_every_worker_ask_for_more_near_it() {
+    let nats = Nats::start().await;
+    let place = Place::with_model();
+    let asker = Asker::of(&nats).await;
+    let _workers = [place.worker(&nats).await, place.worker(&nats).await];
+    asker.request(&with(&example(), json!({ "task": "Create a NATS consumer for processing order events" }))).await;
+    asker.request(&example()).await;
+    let ask = with(&example(), json!({ "task": PARAPHRASE }));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Either worker may answer; what ten answers in a row say, both have read.
+    let all_say = async |what: &str, says: &dyn Fn(&serde_json::Value) -> bool| {
+        let mut said = 0;
+        while said < 10 {
+            assert!(Instant::now() < deadline, "{what}");
+            said = if says(&asker.ask("cache.explain", &ask).await["neighbours"]) { said + 1 } else { 0 };
+        }
+    };
+    all_say("both entries have their vectors", &|near| near.as_array().is_some_and(|near| near.len() == 2)).await;
+    let needed = |near: &serde_json::Value| near[0]["needed"].as_f64();
+    let before = needed(&asker.ask("cache.explain", &ask).await["neighbours"]);
+    let hit = asker.request(&ask).await;
+    assert_eq!(hit["cache"]["tier"], "semantic", "{hit}");
+    let verdict = json!({ "correlation_id": hit["correlation_id"], "verdict": "wrong" });
+    asker.ask("execution.feedback", &verdict).await;
+    all_say("more is needed than before", &|near| needed(near) > before).await;
 }

@@ -154,6 +154,18 @@ async fn a_template_dropped_into_the_folder_serves_without_a_restart_and_a_broke
     let shown = asker.ask("template.show", &json!({"id": "python-carillon"})).await;
     assert!(text(&shown, "path").ends_with("carillon.jinja"), "{shown}");
 
+    // Stored, and no longer served once its template is another.
+    let stored = with(&body, json!({"cache": "use"}));
+    asker.request(&stored).await;
+    assert_eq!(asker.request(&stored).await["metrics"]["cache_hit"], true);
+    fs::write(folder.join("carillon.jinja"), template.replace("    pass", "    bells = 3")).unwrap();
+    // The file system's own clock may be some milliseconds behind.
+    let file = fs::File::options().write(true).open(folder.join("carillon.jinja")).unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    let renewed = async || text(&asker.request(&stored).await, "result").contains("bells = 3").then_some(());
+    until("the answer of the changed template serves", renewed).await;
+    assert_eq!(asker.request(&stored).await["metrics"]["cache_hit"], true, "what the new one made is stored");
+
     fs::remove_file(folder.join("carillon.jinja")).unwrap();
     let gone = async || (asker.request(&body).await["method"] == "fallback").then_some(());
     until("a template that was taken away serves no more", gone).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
-use tandem::domain::{TemplateId, Tenant, Timestamp};
+use tandem::domain::{TemplateId, Timestamp};
 use tandem::llm::Credentials;
 
 use crate::nats::{Nats, json as read};
@@ -135,15 +135,13 @@ async fn what_a_worker_learnt_last_is_told_to_the_others_when_it_stops() {
     config.recording.flush_interval_ms = 60_000;
     let leaving = town.place.worker_with(config, Credentials::default()).await;
     let asker = Asker::of(&town.nats).await;
-    let answer = asker.request(&example()).await;
+    // Without an answer to store, which would not wait.
+    asker.request(&with(&example(), json!({"cache": "off"}))).await;
     let staying = town.worker().await;
     assert_eq!(uses(&staying), 0);
     leaving.stop().await;
     let told = async || (uses(&staying) == 1).then_some(());
     within(Duration::from_secs(4), "the other worker knows the use", told).await;
-    let stored = async || (staying.pipeline.cache_stats(&Tenant::default()).entries == 1).then_some(());
-    within(Duration::from_secs(4), "the other worker has the answer", stored).await;
-    assert_eq!(asker.request(&example()).await["cache"]["origin"], answer["correlation_id"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,6 +59,8 @@ impl Place {
         config.database.url = self.database();
         // Who looks at the page gives it a port.
         config.http.listen = String::new();
+        // A test asks as often as it likes; `tests/faults/limits.rs` is about the limit.
+        config.llm.requests_per_minute = 0;
         // Which template answers is to be the same each time.
         config.agent.choice.explore = 0.0;
         config

@@ -131,7 +131,7 @@ impl From<pipeline::Error> for Refusal {
                 Self::at(Code::NotFound, "correlation_id", format!("this tenant has no answer with the id '{id}'"))
             }
             // The cause is in the log; a stranger needs no names of tables and hosts.
-            E::Unavailable(_) | E::NoEmbedding(_) => {
+            E::Unavailable(_) | E::Unwritten(_) | E::NoEmbedding(_) => {
                 tracing::warn!(error = %Causes(&error), "a request could not be served");
                 Self::new(Code::Unavailable, error.to_string())
             }

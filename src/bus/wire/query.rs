@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fields::{Fields, ID, PLAIN, SAYS, quoted, wrong_type};
 use super::{Code, Refusal};
-use crate::domain::record::Verdict;
+use crate::domain::record::{Sweep, Verdict};
 use crate::domain::{CorrelationId, IdError, Language, TaskType, TemplateId};
 use crate::pipeline::{Neighbour, TemplateCheck, TemplateFilter, TemplateInfo};
 use crate::store::Rows;
@@ -67,6 +67,34 @@ pub struct PurgeAnswer {
     pub complete: bool,
     pub rows: Rows,
     /// Live workers that did not confirm in time that they forgot it. They read it from the database within seconds.
+    pub unconfirmed_workers: usize,
+}
+
+/// Takes cached answers of this tenant back, on all workers: those that all given fields fit. What is stored afterwards is
+/// not touched.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Invalidate {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_type: Option<TaskType>,
+    /// Made by this template, in any of its versions, or with a part that was: `elixir-nats-consumer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = ID))]
+    pub template: Option<String>,
+    /// Everything that this tenant has stored. In the place of the other fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everything: Option<bool>,
+}
+
+/// What was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct InvalidateAnswer {
+    pub tenant: String,
+    /// Stored answers that no longer serve.
+    pub withdrawn: usize,
+    /// False where there was too much for one call: ask again.
+    pub complete: bool,
+    /// Live workers that did not confirm in time. They read it from the database within seconds.
     pub unconfirmed_workers: usize,
 }
 
@@ -191,6 +219,41 @@ pub(crate) fn feedback(body: &[u8]) -> Result<Judgement, Refusal> {
     Ok(Judgement { correlation_id, verdict, comment })
 }
 
+pub(crate) fn invalidate(body: &[u8]) -> Result<Sweep, Refusal> {
+    let hint = r#"{"template": "<id>"}, {"task_type": "..."} or {"everything": true}"#;
+    let mut fields = Fields::parse(body, hint)?;
+    let task_type = task_type(&mut fields)?;
+    let template = match fields.text("template")? {
+        None => None,
+        Some(text) => Some(
+            TemplateId::parse(&text)
+                .map_err(|error| Refusal::at(Code::InvalidField, "template", format!("'template' {error}")))?,
+        ),
+    };
+    let everything = match fields.take("everything") {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(|| wrong_type("everything", "true or false", &value))?,
+    };
+    fields.nothing_else()?;
+    let what = Sweep { task_type, template };
+    if everything == (what == Sweep::default()) {
+        return Ok(what);
+    }
+    let message = format!("say what is to be taken back: {hint}; 'everything' stands alone");
+    Err(Refusal::at(Code::InvalidField, "everything", message))
+}
+
+fn task_type(fields: &mut Fields) -> Result<Option<TaskType>, Refusal> {
+    let read = |text: String| {
+        text.parse::<TaskType>().map_err(|_| {
+            let known = TaskType::ALL.map(TaskType::as_str).join(", ");
+            let message = format!("there is no task type {}; there are: {known}", quoted(&text));
+            Refusal::at(Code::InvalidField, "task_type", message)
+        })
+    };
+    fields.text("task_type")?.map(read).transpose()
+}
+
 pub(crate) fn nothing(body: &[u8]) -> Result<(), Refusal> {
     optional(body)?.nothing_else()
 }
@@ -198,14 +261,7 @@ pub(crate) fn nothing(body: &[u8]) -> Result<(), Refusal> {
 pub(crate) fn template_query(body: &[u8]) -> Result<TemplateFilter, Refusal> {
     let mut fields = optional(body)?;
     let language = fields.text("language")?.map(Language::from);
-    let task_type = fields.text("task_type")?.map(|text| {
-        text.parse::<TaskType>().map_err(|_| {
-            let known = TaskType::ALL.map(TaskType::as_str).join(", ");
-            let message = format!("there is no task type {}; there are: {known}", quoted(&text));
-            Refusal::at(Code::InvalidField, "task_type", message)
-        })
-    });
-    let task_type = task_type.transpose()?;
+    let task_type = task_type(&mut fields)?;
     fields.nothing_else()?;
     Ok(TemplateFilter { language, task_type })
 }
@@ -259,6 +315,23 @@ mod tests {
         assert_eq!(field(r#"{"dry_run": "yes"}"#), "dry_run");
         assert_eq!(field(r#"{"confirm": "acme", "older_than": 1}"#), "older_than");
         assert_eq!(field(r#"{"confirm": "acme", "older_than_s": -1}"#), "older_than_s");
+    }
+
+    #[test]
+    fn what_is_taken_back_is_said() {
+        let read = invalidate(br#"{"template": "elixir-nats-consumer", "task_type": "testing"}"#).unwrap();
+        assert_eq!(
+            (read.template.unwrap().as_str(), read.task_type),
+            ("elixir-nats-consumer", Some(TaskType::Testing))
+        );
+        assert_eq!(invalidate(br#"{"everything": true}"#).unwrap(), Sweep::default());
+        let field = |body: &str| invalidate(body.as_bytes()).err().unwrap().field.unwrap();
+        for vague in ["{}", r#"{"everything": false}"#, r#"{"everything": true, "task_type": "testing"}"#] {
+            assert_eq!(field(vague), "everything", "{vague}");
+        }
+        assert_eq!(field(r#"{"task_type": "x"}"#), "task_type");
+        assert_eq!(field(r#"{"template": "a b"}"#), "template");
+        assert_eq!(field(r#"{"templat": "x"}"#), "templat");
     }
 
     #[test]

@@ -124,7 +124,6 @@ fn cut(text: &str, listed: bool) -> Vec<Clause> {
             found.push(whole.map_or(last.clone(), |whole| Clause { task_type: last.task_type, ..whole }));
         } else {
             // Nor is there anything before it: it begins what follows ("unit and integration tests").
-            joined = next;
             continue;
         }
         joined = next;
@@ -198,12 +197,42 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     // "a Makefile with build, test and lint", "a pyproject.toml with ruff and pytest" speak of tests that exist.
     let mentions = task_type == TaskType::Testing
         && last.is_some_and(|l| {
-            matches!(l.task_type, TaskType::Devops | TaskType::Configuration)
-                && (joined == "with" || l.text.contains(" with "))
+            let builds = |t: TaskType| matches!(t, TaskType::Devops | TaskType::Configuration);
+            (builds(l.task_type) || classify(&self::words(&l.text)).iter().any(|c| builds(c.task_type) && !c.aside))
+                && (joined == "with" || l.text.contains(" with ") || l.text.contains('('))
         });
+    // "a kubernetes deployment and service", "listening at 9000" make nothing of their own.
+    let part_of_last = last.is_some_and(|l| {
+        l.task_type == TaskType::Devops
+            && task_type == TaskType::Microservice
+            && ["kubernetes", "k8s"].iter().any(|k| l.text.to_lowercase().contains(k))
+    });
+    let listens = matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
+        && words.iter().take(5).any(|w| w.form == Form::Number);
     let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
     // "a consumer for order and table events" has no table; "a REST API and database for orders" has a database.
-    let beside = head && last.is_some_and(|l| l.task_type != task_type && (l.name.is_none() || name.is_some()));
+    // "a table for orders and table for customers" are two. "JWT auth middleware" needs no name.
+    const WHOLE: [&str; 9] = [
+        "middleware",
+        "auth",
+        "authentication",
+        "authorization",
+        "cache",
+        "migration",
+        "config",
+        "configuration",
+        "benchmark",
+    ];
+    let is_whole = content.len() > 1 && content.last().is_some_and(|w| WHOLE.contains(&w.lower.as_str()));
+    let beside = head
+        && last.is_some_and(|l| match l.task_type == task_type {
+            true => {
+                let before = self::words(&l.text);
+                let again = before.iter().any(|w| w.stem == first.stem);
+                (again && l.name.is_some() && name.is_some() && l.name != name) || are_two_files(&before, words)
+            }
+            false => l.name.is_none() || name.is_some() || is_whole,
+        });
     let stands = alongside
         || (joined.is_empty() && !content.is_empty())
         || (opens && joined != "with")
@@ -220,7 +249,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
-    if !stands || is_field || object {
+    if !stands || is_field || object || part_of_last || listens {
         return None;
     }
     let said = match another {
@@ -240,8 +269,29 @@ fn comes_along(task_type: TaskType) -> bool {
 /// deploy with are two files.
 fn is_same_part(last: &Clause, next: &Clause, joined: &str) -> bool {
     last.task_type == next.task_type
+        && !are_two_files(&words(&last.text), &words(&next.text))
         && (last.task_type != TaskType::Devops || joined == "with")
         && (last.name.is_none() || next.name.is_none() || last.name == next.name)
+}
+
+/// "an ESLint and Prettier config": a file each.
+fn are_two_files(one: &[Word], other: &[Word]) -> bool {
+    const FILES: [&str; 12] = [
+        "eslint",
+        "prettier",
+        "tsconfig",
+        "gitignore",
+        "editorconfig",
+        "readme",
+        "changelog",
+        "contributing",
+        "nginx",
+        "systemd",
+        "makefile",
+        "dependabot",
+    ];
+    let of = |words: &[Word]| FILES.into_iter().find(|file| words.iter().any(|w| w.lower == *file));
+    matches!((of(one), of(other)), (Some(a), Some(b)) if a != b)
 }
 
 /// "a table" of "a table for users".
@@ -274,6 +324,7 @@ pub(in crate::coordinator) fn name_of(words: &[Word]) -> Option<String> {
     };
     for (at, word) in words.iter().enumerate() {
         let found = match word.lower.as_str() {
+            "for" | "of" if part_meant(words, at + 1).is_some() => None,
             "for" | "of" | "about" | "called" | "named" => phrase(at + 1),
             "that" | "which" if words.get(at + 2).is_some_and(|w| !w.is_boundary() && !is_pronoun(w)) => phrase(at + 2),
             _ => None,
@@ -290,9 +341,19 @@ pub(in crate::coordinator) fn name_of(words: &[Word]) -> Option<String> {
         matches!(
             w.to_lowercase().as_str(),
             "unit" | "integration" | "nats" | "rest" | "restful" | "json" | "background" | "dead"
-        ) || crate::domain::Language::named(&w.to_lowercase()).is_some()
+        ) || lexicon::is_foreign(&w.to_lowercase())
+            || crate::domain::Language::named(&w.to_lowercase()).is_some()
     };
     (!before.is_empty() && !before.iter().any(qualifies) && !orders(&words[from])).then(|| before.join(" "))
+}
+
+/// Where "the endpoint" names a part by nothing but its kind: the kind's first word. "the orders endpoint" does not.
+fn part_meant(words: &[Word], at: usize) -> Option<usize> {
+    words.get(at).filter(|w| matches!(w.lower.as_str(), "the" | "this" | "that" | "its" | "their"))?;
+    let mut phrase =
+        words[at + 1..].iter().enumerate().take_while(|(i, w)| !w.is_boundary() && (*i == 0 || !w.after_break));
+    let is_kind = |w: &Word| w.form == Form::Plain && !types_of(w).is_empty();
+    words.get(at + 1).is_some_and(is_kind).then_some(at + 1).filter(|_| phrase.all(|(_, w)| is_kind(w)))
 }
 
 /// "that lists them", "deploy it": who fills in the name puts it there.
@@ -342,10 +403,25 @@ pub(super) fn named(clause: &Clause, name: Option<&str>) -> String {
     let text = clause.text.trim();
     let (None, Some(name)) = (&clause.name, name) else { return text.to_owned() };
     let words = words(text);
+    // Who may call is not asked of one thing alone.
+    let for_all = matches!(clause.task_type, TaskType::Security | TaskType::Configuration)
+        && words.last().is_some_and(|w| {
+            matches!(w.lower.as_str(), "middleware" | "auth" | "authentication" | "config" | "configuration")
+        });
+    if for_all {
+        return text.to_owned();
+    }
     let said = words.iter().map(|w| w.lower.as_str()).collect::<Vec<_>>().join(" ");
+    let meant =
+        |at: usize| matches!(words[at].lower.as_str(), "for" | "of").then(|| part_meant(&words, at + 1)).flatten();
+    if let Some(kind) = (0..words.len()).find_map(meant) {
+        let (before, kind) = text.split_at(words[kind].at);
+        return format!("{before}{name} {kind}");
+    }
     match (0..words.len()).find(|&at| is_object(&words, at)).map(|at| &words[at]) {
         Some(pronoun) => format!("{}{name}{}", &text[..pronoun.at], &text[pronoun.at + pronoun.text.len()..]),
-        None if said.ends_with(&name.to_lowercase()) => text.to_owned(),
+        // A path that ends so, "/api/orders", is no name.
+        None if format!(" {said}").ends_with(&format!(" {}", name.to_lowercase())) => text.to_owned(),
         None => format!("{text} for {name}"),
     }
 }

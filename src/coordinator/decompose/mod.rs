@@ -3,7 +3,7 @@
 mod clauses;
 mod spread;
 
-use super::words::words;
+use super::words::{is_question, words};
 use crate::domain::{Dag, DagError, Limits, Task, TaskId, TaskType};
 pub(super) use clauses::name_of;
 use clauses::{Clause, clauses, named, orders, plainly};
@@ -27,6 +27,9 @@ pub struct Piece {
 
 /// The goal as a hierarchical graph, by rules. What can't be taken apart is one node.
 pub fn by_rules(goal: &str) -> Dag {
+    if is_question(&words(goal), goal) {
+        return Dag::atomic(goal);
+    }
     // A goal that names more than fits one level is rather not taken apart than cut short.
     take_apart(goal).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
 }

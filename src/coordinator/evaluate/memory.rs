@@ -555,7 +555,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (built_in, _) = Library::load(None);
         let source = &built_in.iter().next().unwrap().source;
-        std::fs::write(folder.path().join("own.jinja"), source).unwrap();
+        std::fs::write(folder.path().join("own.jinja"), &**source).unwrap();
         let (library, anew) = (Library::load(Some(folder.path())).0, Library::load(Some(folder.path())).0);
         let (one, other) = (library.iter().next().unwrap(), anew.iter().next().unwrap());
         assert!(one.path.is_some() && !Arc::ptr_eq(&one.grades, &other.grades));

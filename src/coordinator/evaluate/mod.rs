@@ -3,7 +3,7 @@
 //! Code is parsed and its tree walked once (`code`, with what each grammar's nodes mean in `rules`). The weights are
 //! the source's: 0.5 for being there, and up to 0.1 for error handling, 0.2 for structure, 0.2 for a reasonable length,
 //! each by degrees. A parse error leaves three tenths of all that, so at most 0.3. SQL is read by its words (`sql`),
-//! as its grammar takes too little of what databases take. A Dockerfile and YAML are parsed too; they don't branch. Code in a language without a grammar is judged by its
+//! as its grammar takes too little of what databases take. A Dockerfile, YAML, TOML and JSON are parsed too; they don't branch. Code in a language without a grammar is judged by its
 //! length and the shape of its lines: it can't earn what nobody read. Prose is judged as prose (`prose`).
 
 mod code;
@@ -33,6 +33,8 @@ use crate::domain::{Evaluation, Language};
 pub enum Kind<'a> {
     Code(&'a Language),
     Prose,
+    /// Lines of a form that nothing here can parse.
+    Text,
     /// A model's answer: the text decides. The language is the one that was asked for.
     Unknown(&'a Language),
 }
@@ -43,7 +45,8 @@ pub enum Kind<'a> {
 /// - Code that is blank has quality 0.
 /// - Code above 256 KiB, or so tangled that the parser gives up, is not vouched for: `parses` is false and the quality
 ///   at most 0.3, as with a parse error; `cyclomatic` is `None`, which tells the two apart.
-/// - A Dockerfile and YAML have no `cyclomatic`.
+/// - A Dockerfile, YAML, TOML and JSON have no `cyclomatic`.
+/// - Text has none either, is graded by its length and the shape of its lines alone, and always `parses`.
 /// - Prose has no `cyclomatic` and always `parses`, except Markdown whose fenced blocks of a known language do not.
 ///   Blocks that leave something out (`...` on a line) or show a shell session need not parse.
 /// - A model's answer that is (nearly) one fenced block is code, of the language that the fence names or else the one
@@ -53,18 +56,19 @@ pub fn evaluate(text: &str, kind: Kind<'_>) -> Evaluation {
     match kind {
         Kind::Code(language) => evaluate_code(text, language),
         Kind::Prose => evaluate_prose(text),
+        Kind::Text => graded(text, &Language::Other("text".into()), &Reading::NoGrammar),
         Kind::Unknown(asked) => evaluate_unknown(text, asked),
     }
 }
 
-/// The first syntax error of a text; `None` where it parses or its language has no grammar. `file` is the name that the
+/// The first syntax error of a text; `None` where it parses or nothing here can parse its language. `file` is the name that the
 /// text is to have, if that is known: it tells a Dockerfile or TSX from the language around it.
 pub fn first_error(text: &str, language: &Language, file: Option<&str>) -> Option<SyntaxError> {
     let named = file.map_or_else(|| language.clone(), |file| language_of(file, language));
     let jsx = file.is_some_and(|file| file.ends_with(".tsx"));
     let reading = read(text, &named, jsx);
     let (point, what) = match reading {
-        Reading::NoGrammar => return None,
+        Reading::NoGrammar => plain::first_error(text, &named)?,
         Reading::Unread => (Point::default(), "too large or too tangled to be read".to_owned()),
         Reading::Read { fault, .. } => fault?,
     };
@@ -187,7 +191,7 @@ fn evaluate_code(text: &str, language: &Language) -> Evaluation {
 fn graded(text: &str, language: &Language, reading: &Reading) -> Evaluation {
     let (quality, parses, cyclomatic) = match reading {
         Reading::NoGrammar => {
-            let parses = plain::parses(text, language);
+            let parses = plain::first_error(text, language).is_none();
             (plain::quality(text), parses, None)
         }
         Reading::Unread => (plain::quality(text), false, None),

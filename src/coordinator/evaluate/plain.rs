@@ -1,5 +1,8 @@
 //! Code in a language without a grammar: what its lines alone tell.
 
+use serde::de::IgnoredAny;
+use tree_sitter::Point;
+
 use crate::domain::Language;
 
 /// Half by the source's base, up to 0.2 for a reasonable length, up to 0.2 for brackets in pairs and lines that nest.
@@ -15,14 +18,30 @@ pub(super) fn quality(text: &str) -> f64 {
     0.5 + 0.2 * structure * counts.length() + 0.2 * counts.length()
 }
 
-/// JSON is read as JSON; of anything else no error is known.
-pub(super) fn parses(text: &str, language: &Language) -> bool {
-    language.as_str() != "json" || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+/// Where JSON or TOML goes wrong and how; of anything else no error is known.
+pub(super) fn first_error(text: &str, language: &Language) -> Option<(Point, String)> {
+    match language.as_str() {
+        "json" => {
+            let error = serde_json::from_str::<IgnoredAny>(text).err()?;
+            let point = Point { row: error.line().saturating_sub(1), column: error.column().saturating_sub(1) };
+            // Its place is told beside it.
+            let what = error.to_string();
+            Some((point, what.split(" at line ").next().unwrap_or(&what).to_owned()))
+        }
+        "toml" => {
+            let error = text.parse::<toml::Table>().err()?;
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.rfind('\n').map_or(0, |newline| newline + 1);
+            let point = Point { row: before.matches('\n').count(), column: before.len() - line };
+            Some((point, error.message().to_owned()))
+        }
+        _ => None,
+    }
 }
 
 /// A whole object or list, not a word or number, which would be JSON too.
 pub(super) fn is_json(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn is_code(line: &str) -> bool {

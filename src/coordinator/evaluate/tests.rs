@@ -355,9 +355,28 @@ fn a_language_without_a_grammar_is_judged_by_its_lines() {
     assert!((0.75..=0.9).contains(&evaluation.quality), "{evaluation:?}");
     check_worse(&kotlin, text, &text[..text.len() / 2], "cut off");
     assert_eq!(first_error("fun (", &kotlin, None), None);
-    let json = Language::Other("json".into());
-    assert!(evaluate("{\"a\": [1, 2]}", Kind::Code(&json)).parses);
-    assert!(!evaluate("{\"a\": [1, 2}", Kind::Code(&json)).parses);
+}
+
+#[test]
+fn json_and_toml_are_parsed_and_their_errors_placed_and_text_is_not() {
+    let (json, toml) = (Language::Other("json".into()), Language::Other("toml".into()));
+    for (language, good, damaged, place) in [
+        (&json, "{\n  \"a\": [1, 2]\n}\n", "{\n  \"a\": [1, 2\n}\n", (3, 1)),
+        (&toml, "[a]\nb = 1\n\n[c]\nd = [2]\n", "[a]\nb = 1\n\n[c]\nd = [2\n", (5, 1)),
+        (&toml, "[a]\nb = \"ä\"\nc = 1\n", "[a]\nb = \"ä\"\nb = 1\n", (3, 1)),
+    ] {
+        let evaluation = evaluate(good, Kind::Code(language));
+        assert!(evaluation.parses && evaluation.cyclomatic.is_none(), "{good}");
+        assert_eq!(first_error(good, language, None), None);
+        check_worse(language, good, damaged, "damaged");
+        let error = first_error(damaged, language, None).unwrap();
+        assert_eq!((error.line, error.what.contains(" line ")), (place.0, false), "{error}");
+        assert!(error.column >= place.1, "{error}");
+    }
+    let makefile = "image: build\n\tdocker build [\n";
+    let evaluation = evaluate(makefile, Kind::Text);
+    assert!(evaluation.parses && evaluation.cyclomatic.is_none() && evaluation.lines == 2);
+    assert!(evaluation.quality < evaluate(&makefile.repeat(10), Kind::Text).quality);
 }
 
 const DOCKERFILE: &str = "# syntax=docker/dockerfile:1\nARG GO=1.24\nFROM golang:${GO}-bookworm AS build\nWORKDIR /src\n\

@@ -33,6 +33,7 @@ without_parentheses = [
   slot: 2,
   slot: 3,
   live: 2,
+  pipe_through: 1,
   resources: 3,
   check: 1,
   check: 2,

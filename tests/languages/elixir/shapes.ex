@@ -22,7 +22,9 @@ defmodule Plug.Conn do
   def assign(conn, key, value), do: Shape.of({conn, key, value})
   def fetch_query_params(conn), do: Shape.of(conn)
   def get_req_header(conn, name), do: Shape.of({conn, name})
+  def get_resp_header(conn, name), do: Shape.of({conn, name})
   def halt(conn), do: Shape.of(conn)
+  def put_req_header(conn, name, value), do: Shape.of({conn, name, value})
   def put_resp_content_type(conn, type), do: Shape.of({conn, type})
   def put_resp_header(conn, name, value), do: Shape.of({conn, name, value})
   def put_status(conn, status), do: Shape.of({conn, status})
@@ -163,8 +165,54 @@ defmodule Ecto.Migration do
   def timestamps(options \\ []), do: Shape.of(options)
 end
 
+defmodule Ecto.Adapters.SQL.Sandbox do
+  def checkout(repo, options \\ []), do: Shape.of({repo, options})
+end
+
+defmodule Phoenix.Router do
+  defmacro __using__(_options) do
+    quote do
+      import Phoenix.Router
+      import Plug.Conn
+
+      def init(options), do: options
+      def call(conn, options), do: Shape.of({conn, options})
+    end
+  end
+
+  # A plug is a module, or a function of two that is imported.
+  defmacro plug(plug, options \\ [])
+
+  defmacro plug(plug, options) when is_atom(plug) do
+    name = :"plug_#{System.unique_integer([:positive])}"
+    quote(do: def(unquote(name)(conn), do: unquote(plug)(conn, unquote(options))))
+  end
+
+  defmacro plug(plug, options), do: quote(do: @last_plug({unquote(plug), unquote(options)}))
+  defmacro pipeline(_name, do: block), do: block
+  defmacro scope(_path, do: block), do: block
+  defmacro pipe_through(name), do: quote(do: @piped(unquote(name)))
+
+  # The actions that are left are functions of the controller.
+  defmacro resources(_path, controller, options \\ []) do
+    all = [:index, :new, :create, :show, :edit, :update, :delete]
+    left = Keyword.get(options, :only, all) -- Keyword.get(options, :except, [])
+    calls = for action <- left, do: quote(do: unquote(controller).unquote(action)(conn, %{}))
+    name = :"resources_#{System.unique_integer([:positive])}"
+    quote(do: def(unquote(name)(conn), do: unquote(calls)))
+  end
+end
+
+defmodule Phoenix.ConnTest do
+  def build_conn, do: Shape.of([])
+  def dispatch(conn, endpoint, method, path, body \\ nil), do: Shape.of({conn, endpoint, method, path, body})
+  def json_response(conn, status), do: Shape.of({conn, status})
+  def response(conn, status), do: Shape.of({conn, status})
+end
+
 defmodule Phoenix.Controller do
   defmacro __using__(_options), do: quote(do: import(Phoenix.Controller))
+  def accepts(conn, accepted), do: Shape.of({conn, accepted})
   defmacro action_fallback(plug), do: quote(do: @action_fallback(unquote(plug)))
   def render(conn, template), do: Shape.of({conn, template})
   def render(conn, template, assigns), do: Shape.of({conn, template, assigns})

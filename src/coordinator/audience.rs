@@ -1,0 +1,73 @@
+//! For whom and for what a thing is made: words that say nothing of the code.
+
+use super::lexicon;
+use super::words::{Form, Word};
+
+/// The words of a phrase that only says for whom: at most so many, or it says more.
+const LONGEST: usize = 4;
+
+/// Where the task itself begins: after "I'm building a staffing app and need", "As a backend developer I want".
+pub(super) fn opening(words: &[Word]) -> usize {
+    const WISHES: [&str; 6] = ["need", "needs", "want", "wants", "require", "needed"];
+    let first = words.first().map_or("", |w| w.lower.as_str());
+    if !matches!(first, "i" | "we" | "i'm" | "im" | "we're" | "as" | "my" | "our") {
+        return 0;
+    }
+    let Some(wish) = words.iter().take(16).position(|w| WISHES.contains(&w.lower.as_str())) else { return 0 };
+    let harmless = |w: &Word| w.form == Form::Plain && !lexicon::is_foreign(&w.lower) && !w.limits();
+    let tells = |w: &Word| {
+        matches!(
+            w.lower.as_str(),
+            "as" | "building" | "writing" | "making" | "developing" | "creating" | "starting" | "working"
+        )
+    };
+    if words[..wish].iter().all(harmless) && words[..wish].iter().any(tells) { wish } else { 0 }
+}
+
+/// "for the billing team": people, never the name of what is made.
+pub(super) fn groups(words: &[Word]) -> Vec<bool> {
+    let mut found = vec![false; words.len()];
+    for at in (1..words.len()).filter(|&at| lexicon::is_group(&words[at].lower)) {
+        if let Some(from) = possessed(words, at) {
+            found[from..=at].fill(true);
+        }
+    }
+    found
+}
+
+/// "for our app", "so that other services can use it".
+pub(super) fn account(words: &[Word], taken: &mut [bool]) {
+    for at in 1..words.len() {
+        let word = &words[at];
+        if lexicon::is_whole(&word.lower) && words[at - 1].is_filler() {
+            taken[at] = true;
+        }
+        if let Some(from) = possessed(words, at).filter(|_| lexicon::is_whole(&word.lower)) {
+            taken[from..=at].fill(true);
+        }
+    }
+    if let Some(from) = words.iter().position(|w| w.lower == "so") {
+        let end = (from + 1..words.len()).find(|&i| words[i].after_break).unwrap_or(words.len());
+        let said = |i: usize| words[..from].iter().any(|w| w.stem == words[i].stem);
+        let plain =
+            |i: usize| words[i].form == Form::Plain && !lexicon::is_foreign(&words[i].lower) && !words[i].limits();
+        for i in from..end {
+            // "the *billing* service" is who uses it.
+            let whose = i + 1 < end
+                && plain(i)
+                && matches!(words[i - 1].lower.as_str(), "the" | "our" | "other" | "my")
+                && lexicon::is_purpose(&words[i + 1].lower);
+            taken[i] |= lexicon::is_purpose(&words[i].lower) || said(i) || whose;
+        }
+    }
+}
+
+/// Where "for our mobile app" begins, if `at` ends such a phrase.
+fn possessed(words: &[Word], at: usize) -> Option<usize> {
+    let from = (at.saturating_sub(LONGEST)..at).rev().find(|&i| words[i].is_boundary() || words[i].limits())?;
+    let owned = matches!(words[from].lower.as_str(), "the" | "our" | "my" | "your" | "their" | "a" | "an");
+    let plain = |w: &Word| w.form == Form::Plain && !w.after_break && !lexicon::is_foreign(&w.lower);
+    let relates =
+        from > 0 && matches!(words[from - 1].lower.as_str(), "for" | "in" | "of" | "by" | "to" | "from" | "at");
+    (owned && relates && words[from..=at].iter().all(plain)).then_some(from)
+}
