@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::TryFutureExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{trace, warn};
@@ -192,9 +191,7 @@ impl Shared {
     async fn report(self: &Arc<Self>) {
         let _one = self.reporting.lock().await;
         let (report, asked) = self.state().share.ask(Instant::now());
-        // Said again it changes nothing, so a clash with another transaction is nobody's failure.
-        let say = || self.store.limit(&self.model, &self.worker, &report);
-        let answered = timeout(PATIENCE, say().or_else(|_| say())).await;
+        let answered = timeout(PATIENCE, self.store.limit(&self.model, &self.worker, &report)).await;
         let now = Instant::now();
         let told = {
             let mut state = self.state();

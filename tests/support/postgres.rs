@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 /// The user that owns the server's files where the test runs as root, whom PostgreSQL refuses to serve.
 const SERVER_USER: &str = "postgres";
@@ -54,12 +55,19 @@ impl Postgres {
 
     /// Returns whether the server is ready.
     pub(crate) fn resume(&mut self) -> bool {
-        let mut child = server(&self.folder.path().join("data"), self.port).spawn().expect("start postgres");
-        let stderr = child.stderr.take().expect("postgres has a stderr");
-        let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        let ready = lines.by_ref().any(|line| line.contains("database system is ready to accept connections"));
-        // A full pipe would stop the server.
-        std::thread::spawn(move || lines.for_each(drop));
+        let mut command = server(&self.folder.path().join("data"), self.port);
+        let (tell, told) = mpsc::channel();
+        // The kernel ends the server with the thread that started it: one that lives as long, as the caller's may not.
+        std::thread::spawn(move || {
+            let mut child = command.spawn().expect("start postgres");
+            let stderr = child.stderr.take().expect("postgres has a stderr");
+            let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
+            let ready = lines.by_ref().any(|line| line.contains("database system is ready to accept connections"));
+            let _gone = tell.send((child, ready));
+            // A full pipe would stop the server.
+            lines.for_each(drop);
+        });
+        let (child, ready) = told.recv().expect("start postgres");
         self.child = Some(child);
         if !ready {
             self.pause();
@@ -75,7 +83,7 @@ impl Drop for Postgres {
 }
 
 fn server(data: &Path, port: u16) -> Command {
-    // The kernel ends the server if the test is killed; the parent is the thread that starts it.
+    // The kernel ends the server if the test is killed.
     let mut command = as_server_user(&program("postgres"), &["--pdeathsig", "QUIT"]);
     command.arg("-D").arg(data).args(["-p", &port.to_string()]);
     for setting in [
