@@ -1,6 +1,9 @@
 //! What the store promises, on SQLite and on PostgreSQL alike.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[macro_use]
+#[path = "support/both.rs"]
+mod both;
 #[path = "support/postgres.rs"]
 mod postgres;
 
@@ -47,25 +50,8 @@ impl Place {
     }
 }
 
-/// Runs each check as a test on either database.
-macro_rules! on_both {
-    ($($check:ident),* $(,)?) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                Box::pin(super::$check(super::Place::sqlite())).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                Box::pin(super::$check(super::Place::postgres())).await;
-            })*
-        }
-    };
-}
-
 on_both!(
+    Place:
     an_execution_is_read_as_it_was_written_and_only_by_its_tenant,
     an_execution_that_comes_twice_counts_once,
     repeats_share_a_row_and_each_is_counted_once_and_can_be_judged,

@@ -56,7 +56,8 @@ impl Follower {
     /// Takes over figures of templates, blocks and what the cache's table holds. What takes longer is read by [`Self::run`]
     /// while this worker serves already; until then exact answers that are not here yet are looked for in the database.
     pub async fn begin(&self) -> Result<(), Error> {
-        self.reload().await?;
+        self.pipeline.reload_figures().await?;
+        self.pipeline.reload_blocks().await?;
         self.pipeline.cache().set_loading(true);
         self.read_changes(FIRST_LOOK).await
     }
@@ -64,11 +65,6 @@ impl Follower {
     /// Rows of the cache that were read since the start.
     pub fn rows_read(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
-    }
-
-    async fn reload(&self) -> Result<(), Error> {
-        self.pipeline.reload_figures().await?;
-        self.pipeline.reload_blocks().await
     }
 
     async fn read_changes(&self, limit: Duration) -> Result<(), Error> {
@@ -116,10 +112,14 @@ impl Follower {
         }
     }
 
+    /// Verdicts come with a word of their own; reading them at every commit would be for nothing.
     async fn follow_figures(&self, news: &Notify) {
+        let mut repair = every(REPAIR);
         loop {
-            news.notified().await;
-            note(self.reload().await);
+            note(tokio::select! {
+                () = news.notified() => self.pipeline.reload_figures().await,
+                _ = repair.tick() => self.pipeline.reload_blocks().await,
+            });
             tokio::time::sleep(FIGURES).await;
         }
     }

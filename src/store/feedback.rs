@@ -98,10 +98,12 @@ impl Store {
     /// long as the row of the entry that was given, withdrawn or not.
     pub async fn cache_verdicts(&self, limit: u32) -> Result<Vec<CacheVerdict>, Error> {
         let run = async {
+            // SQLite takes the tables of a CROSS JOIN in this order: verdicts are few, executions are not.
             let sql = "SELECT c.scope, c.vector, f.verdict FROM feedback f
-                       JOIN executions e ON e.correlation_id = f.correlation_id AND e.tenant = f.tenant
-                       JOIN cache_entries c ON c.id = e.entry AND c.tenant = f.tenant
-                       WHERE e.tier = $1 AND f.verdict IS NOT NULL AND c.vector IS NOT NULL
+                       CROSS JOIN executions e CROSS JOIN cache_entries c
+                       WHERE f.verdict IS NOT NULL
+                           AND e.correlation_id = f.correlation_id AND e.tenant = f.tenant AND e.tier = $1
+                           AND c.id = e.entry AND c.tenant = f.tenant AND c.vector IS NOT NULL
                        ORDER BY f.at_ms DESC, f.correlation_id LIMIT $2";
             let tier = tier_name(Tier::Semantic);
             let rows: Vec<(Vec<u8>, Vec<u8>, String)> = on!(&self.read, pool => {

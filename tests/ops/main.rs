@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test")]
 
+#[macro_use]
+#[path = "../support/both.rs"]
+mod both;
 #[path = "../support/collector.rs"]
 mod collector;
 #[path = "../support/nats.rs"]

@@ -22,24 +22,8 @@ use crate::{ask, declined, until};
 const DAY: i64 = 24 * 3600 * 1000;
 const NOW: Timestamp = Timestamp(400 * DAY + 5_000);
 
-macro_rules! on_both {
-    ($($check:ident),* $(,)?) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                Box::pin(super::$check(super::Base::sqlite())).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                Box::pin(super::$check(super::Base::postgres())).await;
-            })*
-        }
-    };
-}
-
 on_both!(
+    Base:
     an_attempt_counts_once_however_often_it_is_written,
     a_reset_begins_the_statistics_anew_and_no_budget,
     a_budget_begins_with_what_was_spent_before_it,

@@ -70,24 +70,8 @@ impl Base {
     }
 }
 
-macro_rules! on_both {
-    ($($check:ident),* $(,)?) => {
-        mod on_sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                Box::pin(super::$check(super::Base::sqlite())).await;
-            })*
-        }
-        mod on_postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                Box::pin(super::$check(super::Base::postgres())).await;
-            })*
-        }
-    };
-}
-
 on_both!(
+    Base:
     old_executions_go_and_the_sums_stay,
     what_was_there_before_the_sums_is_in_them,
     a_purge_takes_one_tenants_rows_and_no_others,
