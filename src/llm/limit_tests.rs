@@ -468,17 +468,16 @@ fn no_minute_holds_more_than_the_limit_and_nearly_all_of_it_can_be_used() {
 }
 
 #[test]
+#[ignore = "a minute or two: scripts/test --faults runs it"]
 fn a_million_calls() {
-    let full = std::env::vars_os().any(|(name, _)| name == "TANDEM_FAULTS");
-    let (requests, minutes) = if full { (20_000, 52) } else { (2_000, 4) };
     // Short queues: what is tested is not how many can wait.
     let (demand, patience) = (1.2, 3 * SECOND);
-    let plan = Plan { limit: Amount { requests, tokens: 0 }, minutes, demand, patience, ..Plan::CALM };
-    let run = Run::new(plan).go();
+    let limit = Amount { requests: 20_000, tokens: 0 };
+    let run = Run::new(Plan { limit, minutes: 52, demand, patience, ..Plan::CALM }).go();
     run.judge();
     let arrived = run.arrivals.iter().flatten().count();
     println!("{arrived} calls let through, {:.2} % of the limit", run.share_used() * 100.0);
-    assert!(!full || arrived >= 1_000_000, "{arrived}");
+    assert!(arrived >= 1_000_000, "{arrived}");
     assert!(run.share_used() >= 0.98, "{}", run.share_used());
 }
 
