@@ -336,12 +336,9 @@ impl<'a> Run<'a> {
         Ok(Running { run: self, target, worst, reservation, used, number, at, begun, trace, bill: None, ended: false })
     }
 
-    /// The most that it can cost.
+    /// The most that it can cost now.
     fn worst(&self, target: &Target, call: &Call<'_>) -> Result<NanoUsd, Error> {
-        let input = call.most_input_tokens();
-        let rates = self.client.prices.rates(target.provider, &target.model, None, input, self.timestamp());
-        let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;
-        Ok(rates.worst_case(input, call.max_output_tokens.into()))
+        self.client.worst(target, call, self.timestamp())
     }
 
     /// The true cost, and what was counted. Where the model that answered can't be priced: the worst.

@@ -175,11 +175,7 @@ impl Client {
     /// some for its frame), as many output tokens as are allowed, at the dearest rate that applies.
     pub fn worst_case(&self, prompt: &Prompt, now: Timestamp) -> Result<NanoUsd, Error> {
         let target = self.0.route.first().ok_or(Error::NotConfigured)?;
-        let call = self.0.call(target, prompt)?;
-        let input = call.most_input_tokens();
-        let rates = self.0.prices.rates(target.provider, &target.model, None, input, now);
-        let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;
-        Ok(rates.worst_case(input, call.max_output_tokens.into()))
+        self.0.worst(target, &self.0.call(target, prompt)?, now)
     }
 
     /// What the reference model would cost for texts of this length, at four characters a token (usual for English and
@@ -222,6 +218,14 @@ impl Inner {
     fn call<'a>(&self, target: &'a Target, prompt: &'a Prompt) -> Result<Call<'a>, Error> {
         let most = prompt.max_output_tokens.unwrap_or(self.max_output_tokens);
         Call::new(&target.model, prompt, most, prompt.temperature.or(self.temperature))
+    }
+
+    /// The most that one attempt can cost.
+    fn worst(&self, target: &Target, call: &Call<'_>, now: Timestamp) -> Result<NanoUsd, Error> {
+        let input = call.most_input_tokens();
+        let rates = self.prices.rates(target.provider, &target.model, None, input, now);
+        let rates = rates.ok_or_else(|| Error::Unpriced { model: target.name.clone() })?;
+        Ok(rates.worst_case(input, call.max_output_tokens.into()))
     }
 
     /// Every attempt ends here.

@@ -1,5 +1,7 @@
 //! What is asked of a model directly.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -170,34 +172,38 @@ pub(crate) fn model_query(body: &[u8]) -> Result<Asked, Refusal> {
 }
 
 pub(crate) fn batch(body: &[u8]) -> Result<Batch, Refusal> {
-    let mut fields = Fields::parse(body, r#"{"queries": [{"prompt": "..."}], "max_concurrent"?: 5}"#)?;
-    let queries = queries(&mut fields, "queries")?;
-    let max_concurrent = whole(&mut fields, "max_concurrent", 1, MOST_CONCURRENT as u64)?.map(|n| n as usize);
-    let (timeout, progress) = (ms(&mut fields, "timeout_ms", 1)?, id(&mut fields, "progress")?);
+    let hint = r#"{"queries": [{"prompt": "..."}], "max_concurrent"?: 5}"#;
+    let (mut fields, mut batch) = several(body, hint, "queries")?;
+    batch.max_concurrent = whole(&mut fields, "max_concurrent", 1, MOST_CONCURRENT as u64)?.map(|n| n as usize);
     fields.nothing_else()?;
-    Ok(Batch { queries, list: "queries", max_concurrent, timeout, progress, use_context: false, done: vec![] })
+    Ok(batch)
 }
 
 pub(crate) fn steps(body: &[u8]) -> Result<Batch, Refusal> {
-    let mut fields = Fields::parse(body, r#"{"steps": [{"prompt": "..."}], "use_context"?: true}"#)?;
-    let queries = queries(&mut fields, "steps")?;
-    let use_context = match fields.take("use_context") {
-        None => true,
-        Some(value) => value.as_bool().ok_or_else(|| wrong_type("use_context", "true or false", &value))?,
-    };
-    let mut done = vec![];
+    let (mut fields, mut batch) = several(body, r#"{"steps": [{"prompt": "..."}], "use_context"?: true}"#, "steps")?;
+    if let Some(value) = fields.take("use_context") {
+        batch.use_context = value.as_bool().ok_or_else(|| wrong_type("use_context", "true or false", &value))?;
+    }
     for (path, item) in fields.list("done")? {
         let Value::String(known) = item else { return Err(wrong_type(&path, "a string", &item)) };
         not_blank(&known, &path)?;
-        done.push(known);
+        batch.done.push(known);
     }
-    if done.len() > queries.len() {
-        let message = format!("'done' has {} answers, and there are {} steps", done.len(), queries.len());
+    let (known, steps) = (batch.done.len(), batch.queries.len());
+    if known > steps {
+        let message = format!("'done' has {known} answers, and there are {steps} steps");
         return Err(Refusal::at(Code::InvalidField, "done", message));
     }
-    let (timeout, progress) = (ms(&mut fields, "timeout_ms", 1)?, id(&mut fields, "progress")?);
     fields.nothing_else()?;
-    Ok(Batch { queries, list: "steps", max_concurrent: None, timeout, progress, use_context, done })
+    Ok(batch)
+}
+
+/// What questions beside and after each other have in common; the rest as it is where nothing is said.
+fn several(body: &[u8], hint: &str, list: &'static str) -> Result<(Fields, Batch), Refusal> {
+    let mut fields = Fields::parse(body, hint)?;
+    let queries = queries(&mut fields, list)?;
+    let (timeout, progress) = (ms(&mut fields, "timeout_ms", 1)?, id(&mut fields, "progress")?);
+    Ok((fields, Batch { queries, list, max_concurrent: None, timeout, progress, use_context: true, done: vec![] }))
 }
 
 fn queries(fields: &mut Fields, name: &str) -> Result<Vec<Query>, Refusal> {
@@ -275,36 +281,28 @@ fn missing(path: &str, wanted: &str) -> Refusal {
 }
 
 fn whole(fields: &mut Fields, name: &str, least: u64, most: u64) -> Result<Option<u64>, Refusal> {
-    let Some(value) = fields.take(name) else { return Ok(None) };
-    match value.as_u64().filter(|n| (least..=most).contains(n)) {
-        Some(n) => Ok(Some(n)),
-        None => {
-            let path = fields.path(name);
-            let message = format!("'{path}' must be a whole number from {least} to {most}");
-            Err(Refusal::at(Code::InvalidField, path, message))
-        }
-    }
+    let wanted = format_args!("a whole number from {least} to {most}");
+    checked(fields, name, wanted, |value| value.as_u64().filter(|n| (least..=most).contains(n)))
 }
 
 fn ms(fields: &mut Fields, name: &str, least: u64) -> Result<Option<Duration>, Refusal> {
     Ok(whole(fields, name, least, LONGEST_MS)?.map(Duration::from_millis))
 }
 
-fn number(
+fn number(fields: &mut Fields, name: &str, allowed: RangeInclusive<f64>, wanted: &str) -> Result<Option<f64>, Refusal> {
+    checked(fields, name, wanted, |value| value.as_f64().filter(|n| allowed.contains(n)))
+}
+
+fn checked<T>(
     fields: &mut Fields,
     name: &str,
-    allowed: std::ops::RangeInclusive<f64>,
-    wanted: &str,
-) -> Result<Option<f64>, Refusal> {
+    wanted: impl Display,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>, Refusal> {
     let Some(value) = fields.take(name) else { return Ok(None) };
-    match value.as_f64().filter(|n| allowed.contains(n)) {
-        Some(n) => Ok(Some(n)),
-        None => {
-            let path = fields.path(name);
-            let message = format!("'{path}' must be {wanted}");
-            Err(Refusal::at(Code::InvalidField, path, message))
-        }
-    }
+    let path = fields.path(name);
+    let refusal = || Refusal::at(Code::InvalidField, &path, format!("'{path}' must be {wanted}"));
+    read(&value).map(Some).ok_or_else(refusal)
 }
 
 fn id(fields: &mut Fields, name: &str) -> Result<Option<RequestId>, Refusal> {
