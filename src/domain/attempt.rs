@@ -37,8 +37,9 @@ impl Attempt {
     }
 }
 
-/// Tokens as the provider counted them; `None` is what it did not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Tokens as the provider counted them; null is what it did not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "TokenCounts")]
 pub struct Counted {
     /// All input, what went through the provider's cache included.
     pub input: Option<u64>,

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, Provider, Schema, Spent};
 use crate::domain::{Counted, Message, NanoUsd, Usage};
 
@@ -56,7 +58,8 @@ impl Spent {
 }
 
 /// Why a model stopped. Any other reason is an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// It had said everything.
     Stop,

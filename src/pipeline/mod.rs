@@ -18,7 +18,7 @@ use tracing::{Instrument, debug_span, warn};
 
 pub use crate::coordinator::analyze::Analysis;
 pub use figures::{CacheStats, ComponentHealth, Health, Percentiles, Stats, Status, rounded};
-pub use models::{FinishReason, ModelAnswer, ModelAnswers, ModelError, ModelSteps, TokenCounts};
+pub use models::{ModelAnswer, ModelAnswers, ModelError, ModelSteps};
 pub use purge::Purged;
 pub use queries::{Neighbour, Selection, TemplateCheck, TemplateDetail, TemplateFilter, TemplateInfo, check};
 pub use spending::{BudgetPeriod, BudgetScope, BudgetState, Budgets, ModelFigures, ModelStats, Sums};

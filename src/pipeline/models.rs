@@ -29,7 +29,7 @@ pub struct ModelAnswer {
     pub model: Option<String>,
     pub provider: Option<String>,
     /// Why the model stopped.
-    pub finish: Option<FinishReason>,
+    pub finish: Option<Finish>,
     /// Of all attempts together, in US dollars. Null where an attempt was sent whose cost nobody knows.
     pub cost_usd: Option<f64>,
     /// The same, exact, in billionths of a US dollar.
@@ -37,37 +37,13 @@ pub struct ModelAnswer {
     /// What attempts of unknown cost can have cost at most, in billionths of a US dollar.
     pub unknown_nanodollars: u64,
     /// Of the attempt that succeeded.
-    pub tokens: Option<TokenCounts>,
+    pub tokens: Option<Counted>,
     /// Requests that were sent, or tried to be.
     pub attempts: u32,
     /// From asking to the last byte, with all attempts and pauses; null where there is no answer.
     pub time_ms: Option<f64>,
     /// Why there is no answer, or none that is complete.
     pub error: Option<ModelError>,
-}
-
-/// Why a model stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// It had said everything.
-    Stop,
-    /// It ran into a limit: the text is cut.
-    Length,
-    /// It, or a filter of the provider, would not answer.
-    Refused,
-}
-
-/// Tokens as the provider counted them; null is what it did not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct TokenCounts {
-    /// All input, what went through the provider's cache included.
-    pub input: Option<u64>,
-    /// All output, thoughts included.
-    pub output: Option<u64>,
-    pub cached: Option<u64>,
-    pub cache_write: Option<u64>,
-    pub reasoning: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -226,13 +202,11 @@ impl From<Answered> for ModelAnswer {
                 Self { error: Some(error), ..unanswered }
             }
             Ok(completion) => {
-                let (finish, problem) = match completion.finish {
-                    Finish::Stop if success => (FinishReason::Stop, None),
-                    Finish::Stop => (FinishReason::Stop, Some(("empty", "the model said nothing"))),
-                    Finish::Length => {
-                        (FinishReason::Length, Some(("truncated", "the model ran into the limit of output tokens")))
-                    }
-                    Finish::Refused => (FinishReason::Refused, Some(("refused", "the model would not answer"))),
+                let problem = match completion.finish {
+                    Finish::Stop if success => None,
+                    Finish::Stop => Some(("empty", "the model said nothing")),
+                    Finish::Length => Some(("truncated", "the model ran into the limit of output tokens")),
+                    Finish::Refused => Some(("refused", "the model would not answer")),
                 };
                 let error = |(code, message): (&str, &str)| ModelError {
                     code: code.to_owned(),
@@ -240,13 +214,12 @@ impl From<Answered> for ModelAnswer {
                     transient: false,
                     retry_after_ms: None,
                 };
-                let Counted { input, output, cached, cache_write, reasoning } = completion.tokens.counted();
                 Self {
                     text: Some(completion.text),
                     model: Some(completion.model),
                     provider: Some(completion.provider.as_str().to_owned()),
-                    finish: Some(finish),
-                    tokens: Some(TokenCounts { input, output, cached, cache_write, reasoning }),
+                    finish: Some(completion.finish),
+                    tokens: Some(completion.tokens.counted()),
                     time_ms: Some(completion.time.as_secs_f64() * 1e3),
                     error: problem.map(error),
                     ..unanswered
