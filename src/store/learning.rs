@@ -9,6 +9,7 @@ use crate::domain::{CorrelationId, NanoUsd, TemplateId, Tenant, Timestamp, Usage
 use super::rows::{
     EXECUTIONS, EdgeRow, ExecutionRow, StatsRow, decode, entry_bytes, label, method, nanos, signed, tier_name, unsigned,
 };
+use super::sums::{added, saturated, split};
 use super::{Error, Store, Tx, on, repeats};
 
 impl Store {
@@ -231,13 +232,10 @@ fn measured(quality: Option<f64>) -> Option<f64> {
     quality.filter(|q| q.is_finite())
 }
 
-pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
-
 /// By tenant, day since 1970, method and template (empty for none): sorted, as they are locked.
 type Sums = BTreeMap<(String, i64, String, String), Sum>;
 
-/// Sums of requests, in halves of 32 bits: SQLite fails where a sum overflows, and one absurd row must not take a
-/// tenant's figures away.
+/// Sums of requests.
 #[derive(Default)]
 struct Sum {
     executions: i64,
@@ -252,15 +250,11 @@ struct Sum {
     quality: f64,
 }
 
-pub(super) fn split(value: i64) -> [i64; 2] {
-    [value >> 32, value & 0xffff_ffff]
-}
-
 impl Sum {
     /// Of one request, and where it belongs.
     fn of(e: &Execution) -> ((String, i64, String, String), Self) {
         let template = e.template.as_ref().map_or(String::new(), |id| id.as_str().to_owned());
-        let key = (e.tenant.as_str().to_owned(), e.at.0.div_euclid(DAY_MS), e.method.as_str().to_owned(), template);
+        let key = (e.tenant.as_str().to_owned(), e.at.day(), e.method.as_str().to_owned(), template);
         let quality = measured(e.quality);
         let sum = Self {
             executions: 1,
@@ -292,30 +286,19 @@ impl Sum {
     }
 }
 
+const KEY: &str = "tenant, day, method, template";
+const SUMS: &str = "executions, successes, cost_high, cost_low, priced, all_model_high, all_model_low, input_high, \
+    input_low, output_high, output_low, time_high, time_low, measured, quality";
+
 async fn add_up(tx: &mut Tx, sums: Sums) -> Result<(), sqlx::Error> {
-    let sql = "INSERT INTO execution_days (tenant, day, method, template, executions, successes, cost_high, cost_low,
-                   priced, all_model_high, all_model_low, input_high, input_low, output_high, output_low, time_high,
-                   time_low, measured, quality)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-               ON CONFLICT (tenant, day, method, template) DO UPDATE SET
-                   executions = execution_days.executions + excluded.executions,
-                   successes = execution_days.successes + excluded.successes,
-                   cost_high = execution_days.cost_high + excluded.cost_high,
-                   cost_low = execution_days.cost_low + excluded.cost_low,
-                   priced = execution_days.priced + excluded.priced,
-                   all_model_high = execution_days.all_model_high + excluded.all_model_high,
-                   all_model_low = execution_days.all_model_low + excluded.all_model_low,
-                   input_high = execution_days.input_high + excluded.input_high,
-                   input_low = execution_days.input_low + excluded.input_low,
-                   output_high = execution_days.output_high + excluded.output_high,
-                   output_low = execution_days.output_low + excluded.output_low,
-                   time_high = execution_days.time_high + excluded.time_high,
-                   time_low = execution_days.time_low + excluded.time_low,
-                   measured = execution_days.measured + excluded.measured,
-                   quality = execution_days.quality + excluded.quality";
+    let sql = format!(
+        "INSERT INTO execution_days ({KEY}, {SUMS})
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) {}",
+        added("execution_days", KEY, SUMS)
+    );
     for ((tenant, day, method, template), sum) in sums {
         on!(&mut *tx, tx => {
-            sqlx::query(sql)
+            sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
                 .bind(tenant)
                 .bind(day)
                 .bind(method)
@@ -443,8 +426,4 @@ fn sum(mut groups: Vec<Group>) -> Result<Totals, sqlx::Error> {
         mean_time: time.checked_div(executions).map(Duration::from_nanos),
         mean_quality: (measured > 0).then(|| groups.iter().filter_map(|g| g.quality).sum::<f64>() / measured as f64),
     })
-}
-
-pub(super) fn saturated(value: i128) -> u64 {
-    u64::try_from(value.max(0)).unwrap_or(u64::MAX)
 }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::domain::{Attempt, CorrelationId, Counted, NanoUsd, Outcome, Tally, Tenant, Timestamp};
 
 use super::budget::{self, Guard, Taken};
-use super::learning::{DAY_MS, saturated, split};
 use super::rows::{decode, label, nanos, signed, unsigned};
+use super::sums::{DAY_MS, added, saturated, split};
 use super::{Error, Store, Tx, on};
 
 /// One attempt on its way into the ledger. It may be written twice, and counts once.
@@ -52,10 +52,9 @@ impl Store {
             // What is written meanwhile would be deleted without being moved.
             budget::guard(&mut tx, Guard::Exclusive).await?;
             let moved = format!(
-                "INSERT INTO model_days ({SUMS})
-                 SELECT tenant, day, provider, model, outcome, TRUE, attempts, sent, cost_high, cost_low, unknown,
-                     unknown_high, unknown_low, input, output, cached, cache_write, reasoning, time_us
-                 FROM model_days WHERE tenant = $1 AND NOT past {ADD}"
+                "INSERT INTO model_days ({KEY}, {SUMS}) SELECT tenant, day, provider, model, outcome, TRUE, {SUMS}
+                 FROM model_days WHERE tenant = $1 AND NOT past {}",
+                added("model_days", KEY, SUMS)
             );
             let since = "INSERT INTO model_resets (tenant, at_ms) VALUES ($1, $2)
                          ON CONFLICT (tenant) DO UPDATE SET at_ms = excluded.at_ms";
@@ -279,28 +278,15 @@ impl Sum {
     }
 }
 
-const SUMS: &str = "tenant, day, provider, model, outcome, past, attempts, sent, cost_high, cost_low, unknown,
-    unknown_high, unknown_low, input, output, cached, cache_write, reasoning, time_us";
-
-const ADD: &str = "ON CONFLICT (tenant, day, provider, model, outcome, past) DO UPDATE SET
-    attempts = model_days.attempts + excluded.attempts,
-    sent = model_days.sent + excluded.sent,
-    cost_high = model_days.cost_high + excluded.cost_high,
-    cost_low = model_days.cost_low + excluded.cost_low,
-    unknown = model_days.unknown + excluded.unknown,
-    unknown_high = model_days.unknown_high + excluded.unknown_high,
-    unknown_low = model_days.unknown_low + excluded.unknown_low,
-    input = model_days.input + excluded.input,
-    output = model_days.output + excluded.output,
-    cached = model_days.cached + excluded.cached,
-    cache_write = model_days.cache_write + excluded.cache_write,
-    reasoning = model_days.reasoning + excluded.reasoning,
-    time_us = model_days.time_us + excluded.time_us";
+const KEY: &str = "tenant, day, provider, model, outcome, past";
+const SUMS: &str = "attempts, sent, cost_high, cost_low, unknown, unknown_high, unknown_low, input, output, cached, \
+    cache_write, reasoning, time_us";
 
 async fn add_up(tx: &mut Tx, sums: Sums) -> Result<(), sqlx::Error> {
     let sql = format!(
-        "INSERT INTO model_days ({SUMS})
-         VALUES ($1, $2, $3, $4, $5, FALSE, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) {ADD}"
+        "INSERT INTO model_days ({KEY}, {SUMS})
+         VALUES ($1, $2, $3, $4, $5, FALSE, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) {}",
+        added("model_days", KEY, SUMS)
     );
     for ((tenant, day, provider, model, outcome), sum) in sums {
         on!(&mut *tx, tx => {

@@ -27,6 +27,7 @@ mod recorder;
 mod repeats;
 mod retention;
 mod rows;
+mod sums;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::domain::record::EntryId;
 use crate::domain::{Tenant, Timestamp};
 
-use super::learning::{self, DAY_MS};
+use super::learning;
 use super::rows::{decode, entry_bytes, entry_id};
+use super::sums::DAY_MS;
 use super::{Error, Store, Tx, entries, on};
 
 /// How long what is kept.
@@ -115,7 +116,7 @@ impl Reach {
 
     /// The first day whose sums stay.
     fn first_day_kept(self) -> i64 {
-        if self.whole { i64::MAX } else { self.until.0.div_euclid(DAY_MS) }
+        if self.whole { i64::MAX } else { self.until.day() }
     }
 }
 
