@@ -220,7 +220,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One attempt with everything that belongs to it: what it needs beforehand, the request, its true cost, its row. However it ends, dropped in the middle too, its row says so.
+    /// One attempt with everything that belongs to it: what it needs beforehand, the request, its true cost, its row. However
+    /// it ends, dropped in the middle too, its row says so.
     async fn attempt(&self, target: &Target, call: &Call<'_>, patience: Duration) -> Result<Answer, Error> {
         let (_turn, pass, mut running) = self.ready(target, call, patience).await?;
         let answered = self.exchange(target, call, &mut running).await;

@@ -174,10 +174,9 @@ impl Store {
     pub async fn hold(&self, leases: &[Uuid], until: Timestamp) -> Result<Vec<bool>, Error> {
         let run = async {
             let mut tx = self.begin().await?;
-            let mut held = Vec::with_capacity(leases.len());
+            let mut held = vec![false; leases.len()];
             let mut sorted: Vec<(usize, &Uuid)> = leases.iter().enumerate().collect();
             sorted.sort_by_key(|(_, id)| **id);
-            held.resize(leases.len(), false);
             for (place, id) in sorted {
                 let sql = "UPDATE budget_leases SET until_ms = $2 WHERE id = $1";
                 held[place] = on!(&mut tx, tx => {
