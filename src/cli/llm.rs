@@ -239,8 +239,9 @@ async fn pipeline(arguments: PipelineArguments, variables: &Variables) -> Result
             earlier.done
         }
     };
-    let (id, known) = (RequestId::generate(), done.len());
-    let bar = bar(steps.len().saturating_sub(known));
+    let known: Vec<(String, String)> = steps.iter().map(|step| step.prompt.clone()).zip(done.clone()).collect();
+    let id = RequestId::generate();
+    let bar = bar(steps.len() - known.len());
     let (timeout_ms, progress) = (common.timeout_ms, Some(id.to_string()));
     let body = ModelPipeline { steps, use_context: Some(!no_context), done, timeout_ms, progress };
     let client = connect(variables).await?;
@@ -250,7 +251,11 @@ async fn pipeline(arguments: PipelineArguments, variables: &Variables) -> Result
     let answered: Answered<ModelSteps> = show(&said?, common.json)?;
     let Answered::Ok(steps) = answered else { return Ok(Ended::Refused) };
     if !common.json {
-        steps.results.iter().enumerate().for_each(|(index, answer)| print(known + index, answer));
+        for (index, (prompt, text)) in known.iter().enumerate() {
+            print_text(index, Some(prompt), Some(text));
+            eprintln!("known, and not paid again");
+        }
+        steps.results.iter().enumerate().for_each(|(index, answer)| print(known.len() + index, answer));
         if let Some(failed) = steps.failed_step {
             eprintln!("step {} failed; with --json and --resume it goes on from there", failed + 1);
         }
@@ -319,11 +324,15 @@ fn bar(length: usize) -> ProgressBar {
 }
 
 fn print(index: usize, answer: &ModelAnswer) {
-    say!("## {}. {}\n", index + 1, answer.prompt.as_deref().unwrap_or("(a long question)"));
-    if let Some(text) = &answer.text {
+    print_text(index, answer.prompt.as_deref(), answer.text.as_deref());
+    eprintln!("{}", line(answer));
+}
+
+fn print_text(index: usize, prompt: Option<&str>, text: Option<&str>) {
+    say!("## {}. {}\n", index + 1, prompt.unwrap_or("(a long question)"));
+    if let Some(text) = text {
         say!("{}\n", text.trim_end_matches('\n'));
     }
-    eprintln!("{}", line(answer));
 }
 
 fn line(answer: &ModelAnswer) -> String {
