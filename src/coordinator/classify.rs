@@ -29,18 +29,18 @@ const VOCABULARY: [(TaskType, &str); 14] = [
         TaskType::Bugfix,
         "fix|bug|bugfix|debug|crash|broken|repair|error message|stack trace|error handler|retry|backoff|panic|unhandled|wrap errors",
     ),
-    (TaskType::NatsConsumer, "nats|jetstream|consumer|subscriber|subscription|listener|subscribe|consume"),
+    (TaskType::NatsConsumer, "nats|jetstream|event handler|message handler|event listener|consumer|subscriber|subscription|listener|subscribe|consume"),
     (
         TaskType::ApiEndpoint,
         "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler|openapi|swagger",
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table",
     ),
     (
         TaskType::Security,
-        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|hsts|webhook signature|encryption",
+        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|secure header|secure http headers|hsts|webhook signature|encryption",
     ),
     (
         TaskType::Microservice,
@@ -56,7 +56,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Documentation,
-        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
+        "doc|docs|documentation|document|guide|tutorial|readme|runbook|user manual|manual for|manual of|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
     ),
     (
         TaskType::Configuration,
@@ -64,7 +64,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Devops,
-        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|pre commit|git hook",
+        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|precommit|git hook|production image|container image|docker image|image for",
     ),
     (
         TaskType::Performance,

@@ -137,8 +137,13 @@ impl Task<'_> {
             if self.is(at, &["to", "on", "over"]) && !said {
                 return None;
             }
-            let only_relates = |w: &Word| (w.is_filler() || lexicon::relates(&w.lower)) && !w.after_break;
-            let related = (at + 1..self.words.len()).find(|&i| !only_relates(&self.words[i]))?;
+            // "for a *Go* billing package"
+            let only_relates = |i: usize| {
+                let word = &self.words[i];
+                let language = self.taken[i] && Language::named(&word.lower).is_some();
+                (word.is_filler() || language || lexicon::relates(&word.lower)) && !word.after_break
+            };
+            let related = (at + 1..self.words.len()).find(|&i| !only_relates(i))?;
             let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
             let mut phrase = self.phrase(from, |i| self.is_usable(i));
             // "the orders endpoint" is called orders, where an endpoint is what it is.
@@ -161,10 +166,12 @@ impl Task<'_> {
                 || word(i).is_filler()
                 || lexicon::relates(&word(i).lower)
         };
+        // "to create, list and delete *seats*"
+        let listed = |i: usize| word(i).before == "," && self.honoured[i] && lexicon::takes(&word(i).lower);
         let mut from = related;
         while from + 1 < self.words.len()
             && known(from)
-            && !word(from + 1).after_break
+            && (!word(from + 1).after_break || listed(from + 1))
             && !self.is_named(&self.phrase(from, |i| self.is_free(i)))
         {
             from += 1;
@@ -176,7 +183,8 @@ impl Task<'_> {
         let thing = self.is(at, &["to"]) && self.is(at + 1, &["the", "our", "my"]);
         // "adds a column to orders": one word in the plural.
         let added = self.is(at, &["to"])
-            && self.triggers.get(at.wrapping_sub(1)).is_some_and(|is_trigger| *is_trigger)
+            && at > 0
+            && (self.triggers[at - 1] || self.taken[at - 1])
             && word(from).lower.ends_with('s')
             && self.phrase(from, |i| self.is_usable(i)).len() == 1;
         (acted || heard || thing || added).then_some(from)
@@ -210,7 +218,8 @@ impl Task<'_> {
     /// "import *products*", "benchmark the *parser*".
     fn object(&self) -> Option<Range<usize>> {
         let first = self.words.iter().position(|w| !w.is_filler() && Language::named(&w.lower).is_none())?;
-        let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
+        let verb = &self.words[first].lower;
+        let takes = self.taken[first] && (lexicon::takes(verb) || lexicon::relates(verb));
         // "stream and parse log entries": the last of the verbs takes it.
         let passed = |i: usize| {
             self.is(i, &["a", "an", "the", "our", "my", "and"])

@@ -3,6 +3,7 @@
 mod clauses;
 mod spread;
 
+use super::audience;
 use super::words::{is_question, words};
 use crate::domain::{Dag, DagError, Limits, Task, TaskId, TaskType};
 pub(super) use clauses::name_of;
@@ -27,15 +28,19 @@ pub struct Piece {
 
 /// The goal as a hierarchical graph, by rules. What can't be taken apart is one node.
 pub fn by_rules(goal: &str) -> Dag {
-    if is_question(&words(goal), goal) {
+    let words = words(goal);
+    let said = &words[audience::opening(&words)..];
+    if is_question(said, goal) {
         return Dag::atomic(goal);
     }
+    let begin = said.first().map_or(0, |word| word.at);
     // A goal that names more than fits one level is rather not taken apart than cut short.
-    take_apart(goal).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
+    take_apart(goal, &goal[begin..]).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
 }
 
-fn take_apart(goal: &str) -> Option<Result<Dag, DagError>> {
-    let text = plainly(goal);
+/// Takes apart what is said of the goal after its opening.
+fn take_apart(goal: &str, said: &str) -> Option<Result<Dag, DagError>> {
+    let text = plainly(said);
     let mut tasks = vec![];
     let root = tasks_add(&mut tasks, None, "root", goal, vec![]);
     let arranged = if let Some((each, things)) = spread::over_things(&text) {
@@ -58,7 +63,7 @@ fn take_apart(goal: &str) -> Option<Result<Dag, DagError>> {
                 arrange(&mut tasks, &group, parts, Some(thing))
             }
         })
-    } else if let Some((name, parts)) = spread::service(&text) {
+    } else if let Some((name, parts)) = spread::service(&text).or_else(|| spread::headed(&text)) {
         arrange(&mut tasks, &root, &parts, name.as_deref())
     } else {
         let parts = clauses(&text);
