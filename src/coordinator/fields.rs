@@ -89,13 +89,12 @@ impl FieldType {
     fn usual(name: &str) -> Option<Self> {
         Some(match name {
             "name" | "title" | "email" | "description" | "note" | "notes" | "slug" | "code" | "phone" | "address"
-            | "status" | "url" | "username" | "body" | "content" | "label" | "city" | "country" | "currency" | "street"
-            | "zip" | "postcode" | "sku" | "isbn" | "brand" | "category" | "author" => {
-                Self::Text
-            }
+            | "status" | "url" | "username" | "body" | "content" | "label" | "city" | "country" | "currency"
+            | "street" | "zip" | "postcode" | "sku" | "isbn" | "brand" | "category" | "author" => Self::Text,
             "quantity" | "count" | "age" | "stock" | "year" => Self::Integer,
             "price" | "total" | "amount" => Self::Decimal,
             "active" | "enabled" => Self::Boolean,
+            "id" => Self::Uuid,
             _ => match name.rsplit_once('_')?.1 {
                 "at" => Self::Timestamp,
                 // As the keys of the templates are.

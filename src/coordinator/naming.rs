@@ -129,32 +129,34 @@ impl Task<'_> {
 
     /// "for processing *user events*", "that keeps *sessions*", "called *billing*".
     fn after_preposition(&self) -> Option<Named> {
-        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over"]).find_map(|at| {
-            // "based on distroless", "runs on arm" name no thing that is made.
-            let said = at > 0
-                && !self.is(at - 1, &["run", "runs", "running"])
-                && (self.taken[at - 1] || self.words[at - 1].is_filler());
-            if self.is(at, &["to", "on", "over"]) && !said {
-                return None;
-            }
-            // "for a *Go* billing package"
-            let only_relates = |i: usize| {
-                let word = &self.words[i];
-                let language = self.taken[i] && Language::named(&word.lower).is_some();
-                (word.is_filler() || language || lexicon::relates(&word.lower)) && !word.after_break
-            };
-            let related = (at + 1..self.words.len()).find(|&i| !only_relates(i))?;
-            let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
-            let mut phrase = self.phrase(from, |i| self.is_usable(i));
-            // "the orders endpoint" is called orders, where an endpoint is what it is.
-            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
-                phrase.end -= 1;
-            }
-            let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
-            // What only relates the name to the rest is understood with it.
-            let begin = if from == related { at + 1 } else { from };
-            (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
-        })
+        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over", "around"]).find_map(
+            |at| {
+                // "based on distroless", "runs on arm" name no thing that is made.
+                let said = at > 0
+                    && !self.is(at - 1, &["run", "runs", "running"])
+                    && (self.taken[at - 1] || self.words[at - 1].is_filler());
+                if self.is(at, &["to", "on", "over", "around"]) && !said {
+                    return None;
+                }
+                // "for a *Go* billing package"
+                let only_relates = |i: usize| {
+                    let word = &self.words[i];
+                    let language = self.taken[i] && Language::named(&word.lower).is_some();
+                    (word.is_filler() || language || lexicon::relates(&word.lower)) && !word.after_break
+                };
+                let related = (at + 1..self.words.len()).find(|&i| !only_relates(i))?;
+                let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
+                let mut phrase = self.phrase(from, |i| self.is_usable(i));
+                // "the orders endpoint" is called orders, where an endpoint is what it is.
+                while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                    phrase.end -= 1;
+                }
+                let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
+                // What only relates the name to the rest is understood with it.
+                let begin = if from == related { at + 1 } else { from };
+                (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
+            },
+        )
     }
 
     /// "to list and create *vehicles*", "that returns *users*": verbs come first, which the template honours or which say

@@ -195,7 +195,9 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
     let words: Vec<&Word> = words.iter().skip_while(greeting).collect();
     let [first, rest @ ..] = words.as_slice() else { return false };
     let kindly = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
-        && rest.first().is_some_and(|w| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody"))
+        && rest.first().is_some_and(|w| {
+            matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody")
+        })
         && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
     // In capitals it is SQL.
     let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
@@ -406,7 +408,22 @@ const TOOLS: [(Language, &[&str]); 7] = [
     ),
     (
         Language::JavaScript,
-        &["express", "knex", "jsdoc", "eslint", "react", "jsx", "supertest", "prettier", "jest", "vue", "svelte", "fastify", "npm", "vuejs"],
+        &[
+            "express",
+            "knex",
+            "jsdoc",
+            "eslint",
+            "react",
+            "jsx",
+            "supertest",
+            "prettier",
+            "jest",
+            "vue",
+            "svelte",
+            "fastify",
+            "npm",
+            "vuejs",
+        ],
     ),
     (Language::Go, &["goroutine", "gin", "pprof", "httptest", "gofmt", "godoc", "pgx", "slog", "goroutines"]),
     (Language::Sql, &["plpgsql", "pgtap"]),

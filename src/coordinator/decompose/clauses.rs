@@ -224,6 +224,8 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     });
     let listens = matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
         && words.iter().take(5).any(|w| w.form == Form::Number);
+    // "and log errors" is what it does.
+    let logs = last.is_some() && matches!(first.lower.as_str(), "log" | "logs");
     let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
     // "a consumer for order and table events" has no table; "a REST API and database for orders" has a database.
     // "a table for orders and table for customers" are two. "JWT auth middleware" needs no name.
@@ -270,7 +272,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
-    if !stands || is_field || object || part_of_last || listens || slashed || (mentions && name.is_none()) {
+    if !stands || is_field || object || part_of_last || listens || slashed || logs || (mentions && name.is_none()) {
         return None;
     }
     let said = match another {
