@@ -91,3 +91,26 @@ fn possessed(words: &[Word], at: usize) -> Option<usize> {
         from > 0 && matches!(words[from - 1].lower.as_str(), "for" | "in" | "of" | "by" | "to" | "from" | "at");
     (owned && relates && words[from..=at].iter().all(plain)).then_some(from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::words;
+    use super::*;
+
+    #[test]
+    fn a_task_begins_after_a_greeting_and_who_wishes_and_nowhere_else() {
+        for (task, begins) in [
+            ("Hi all, one more: a table for orders", "a"),
+            ("Again: again: nats consumer", "nats"),
+            ("I'm building a staffing app and need an endpoint", "need"),
+            ("Our mobile frontend needs an endpoint", "needs"),
+            ("My endpoint needs tests", "My"),
+            ("Orders, invoices: tables", "Orders"),
+            ("Without auth: an endpoint", "Without"),
+            ("Again:", "Again"),
+        ] {
+            let words = words(task);
+            assert_eq!(words[opening(&words)].text, begins, "{task}");
+        }
+    }
+}

@@ -51,7 +51,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::WebComponent,
-        "ui|sortable|paginated table|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html",
+        "ui|sortable|paginated table|datatable|tableview|tabledisplay|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html",
     ),
     (
         TaskType::Refactoring,

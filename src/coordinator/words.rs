@@ -488,11 +488,14 @@ mod tests {
         );
         assert_eq!(forms("port 8080, please")[1], ("8080".to_owned(), Form::Number));
         assert_eq!(forms("real-time").len(), 2);
+        assert_eq!(forms("parse orders.csv")[1..], ["orders", "csv"].map(|w| (w.to_owned(), Form::Plain)));
         assert!(forms("\u{0}\" ` {{ 🦀 }} ///").is_empty());
     }
 
     #[test]
     fn words_are_read_as_they_are_meant() {
+        let read: Vec<String> = words("GET /orders, get orders").into_iter().map(|w| w.lower).collect();
+        assert_eq!(read, ["endpoint", "/orders", "get", "orders"]);
         let read = words("Schreibe einen EP für Bestellungen mit docker file, MIT and/or CI/CD");
         let meant: Vec<&str> = read.iter().map(|w| w.lower.as_str()).collect();
         assert_eq!(

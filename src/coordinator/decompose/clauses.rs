@@ -266,7 +266,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         && !comes_along(task_type)
         && matches!(first.lower.as_str(), "the" | "its" | "their");
     // "index/show/create" are ways to use the same.
-    let slashed = words.get(1).is_some_and(|w| w.before == "/");
+    let slashed = words.get(1).is_some_and(|w| w.before == "/" && lexicon::takes(&w.lower));
     // "index integer" is a column, not a part, and so is all of "user, order and table fields".
     let is_field = content.last().is_some_and(|w| {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))

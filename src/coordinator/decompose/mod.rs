@@ -246,6 +246,34 @@ mod tests {
     }
 
     #[test]
+    fn openings_headings_and_inline_numbers_are_no_parts() {
+        for (goal, expected) in [
+            (
+                "One more: a table for orders and an endpoint that lists them",
+                ["root.1: Create a table for orders", "root.2: Create an endpoint that lists orders"].as_slice(),
+            ),
+            (
+                "Could somebody add a table for orders and a REST endpoint for orders",
+                &["root.1: Add a table for orders", "root.2: Create a REST endpoint for orders"],
+            ),
+            (
+                "Orders: 1) postgres repository 2) REST API 3) Dockerfile",
+                &[
+                    "root.1.1: Create postgres repository for Orders",
+                    "root.1.2: Create REST API for Orders",
+                    "root.2: Write Dockerfile for Orders",
+                ],
+            ),
+            (
+                "trucks: table and CRUD endpoints",
+                &["root.1: Create table for trucks", "root.2: Create CRUD endpoints for trucks"],
+            ),
+        ] {
+            assert_eq!(parts(goal), expected, "{goal}");
+        }
+    }
+
+    #[test]
     fn what_is_one_thing_stays_one_node() {
         for goal in [
             "Create a NATS consumer for processing user events",
@@ -257,6 +285,11 @@ mod tests {
             "and and, with with",
             "REST endpoint for orders and a consumer for order events, without tests",
             "REST endpoint for orders and a consumer for order events, with no docs",
+            "HTTP client with timeout and retries",
+            "docker-compose with postgres and nats for local development",
+            "subscribe to votes.cast and handle votes; log errors",
+            "GitHub Actions workflow that runs lint and tests",
+            "One more: REST endpoint for orders",
         ] {
             assert_eq!(by_rules(goal).tasks().len(), 1, "{goal}: {:?}", parts(goal));
         }

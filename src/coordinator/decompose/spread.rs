@@ -102,14 +102,16 @@ pub(super) fn service(text: &str) -> Option<(Option<String>, Vec<Clause>)> {
     (parts.len() >= 2 && makers >= 2).then_some((name, parts))
 }
 
-/// "trucks: a table, CRUD endpoints and tests": what all of it is about stands before it.
+/// "trucks: a table, CRUD endpoints and tests", "build a fleet manager: …": what all of it is about stands before it.
 pub(super) fn headed(text: &str) -> Option<(Option<String>, Vec<Clause>)> {
     let words = words(text);
-    let first = words.iter().position(|w| w.before.contains(':')).filter(|at| (1..=3).contains(at))?;
+    let first = words.iter().take(8).position(|w| w.before.contains(':'))?;
+    let from = words[..first].iter().position(|w| !w.is_filler())?;
     let names = |w: &Word| {
         w.form == Form::Plain && !w.is_boundary() && types_of(w).is_empty() && Language::named(&w.lower).is_none()
     };
-    let name = text[..words[first - 1].at + length_in(text, &words[first - 1])].trim();
+    let name = text[words[from].at..words[first - 1].at + length_in(text, &words[first - 1])].trim();
     let parts = listed(&text[words[first].at..]);
-    (words[..first].iter().all(names) && parts.len() >= 2).then(|| (Some(name.to_owned()), parts))
+    let is_name = first - from <= 3 && words[from..first].iter().all(names);
+    (is_name && parts.len() >= 2).then(|| (Some(name.to_owned()), parts))
 }
