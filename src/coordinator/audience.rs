@@ -6,14 +6,34 @@ use super::words::{Form, Word};
 /// The words of a phrase that only says for whom: at most so many, or it says more.
 const LONGEST: usize = 4;
 
-/// Where the task itself begins: after "I'm building a staffing app and need", "As a backend developer I want".
+/// Where the task itself begins: after "Hello again:", and "I'm building a staffing app and need" or "Our team needs".
 pub(super) fn opening(words: &[Word]) -> usize {
+    let greeted = greeting(words);
+    greeted + wish(&words[greeted..])
+}
+
+/// After "Hi all,", "One more:", "Quick task:": a phrase of its own that says nothing.
+fn greeting(words: &[Word]) -> usize {
+    let says_nothing = |w: &Word| w.form == Form::Plain && (w.is_filler() || lexicon::opens(&w.lower));
+    let mut from = 0;
+    while let Some(end) = (from + 1..words.len().min(from + 1 + LONGEST)).find(|&i| words[i].after_break)
+        && words[from..end].iter().all(says_nothing)
+    {
+        from = end;
+    }
+    from
+}
+
+fn wish(words: &[Word]) -> usize {
     const WISHES: [&str; 6] = ["need", "needs", "want", "wants", "require", "needed"];
     let first = words.first().map_or("", |w| w.lower.as_str());
-    if !matches!(first, "i" | "we" | "i'm" | "im" | "we're" | "as" | "my" | "our") {
+    if !matches!(first, "i" | "we" | "i'm" | "im" | "we're" | "as" | "my" | "our" | "the") {
         return 0;
     }
     let Some(wish) = words.iter().take(16).position(|w| WISHES.contains(&w.lower.as_str())) else { return 0 };
+    // "our frontend needs", "my team wants"
+    let whose = |w: &Word| lexicon::is_purpose(&w.lower) || lexicon::is_group(&w.lower) || lexicon::is_whole(&w.lower);
+    let wishes = matches!(first, "my" | "our" | "the") && wish > 1 && wish <= LONGEST && whose(&words[wish - 1]);
     let harmless = |w: &Word| w.form == Form::Plain && !lexicon::is_foreign(&w.lower) && !w.limits();
     let tells = |w: &Word| {
         matches!(
@@ -21,7 +41,7 @@ pub(super) fn opening(words: &[Word]) -> usize {
             "as" | "building" | "writing" | "making" | "developing" | "creating" | "starting" | "working"
         )
     };
-    if words[..wish].iter().all(harmless) && words[..wish].iter().any(tells) { wish } else { 0 }
+    if words[..wish].iter().all(harmless) && (wishes || words[..wish].iter().any(tells)) { wish } else { 0 }
 }
 
 /// "for the billing team": people, never the name of what is made.
@@ -70,4 +90,27 @@ fn possessed(words: &[Word], at: usize) -> Option<usize> {
     let relates =
         from > 0 && matches!(words[from - 1].lower.as_str(), "for" | "in" | "of" | "by" | "to" | "from" | "at");
     (owned && relates && words[from..=at].iter().all(plain)).then_some(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::words;
+    use super::*;
+
+    #[test]
+    fn a_task_begins_after_a_greeting_and_who_wishes_and_nowhere_else() {
+        for (task, begins) in [
+            ("Hi all, one more: a table for orders", "a"),
+            ("Again: again: nats consumer", "nats"),
+            ("I'm building a staffing app and need an endpoint", "need"),
+            ("Our mobile frontend needs an endpoint", "needs"),
+            ("My endpoint needs tests", "My"),
+            ("Orders, invoices: tables", "Orders"),
+            ("Without auth: an endpoint", "Without"),
+            ("Again:", "Again"),
+        ] {
+            let words = words(task);
+            assert_eq!(words[opening(&words)].text, begins, "{task}");
+        }
+    }
 }

@@ -23,24 +23,27 @@ pub struct Classified {
 const VOCABULARY: [(TaskType, &str); 14] = [
     (
         TaskType::Testing,
-        "test|spec|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite",
+        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite",
     ),
     (
         TaskType::Bugfix,
         "fix|bug|bugfix|debug|crash|broken|repair|error message|stack trace|error handler|retry|backoff|panic|unhandled|wrap errors",
     ),
-    (TaskType::NatsConsumer, "nats|jetstream|consumer|subscriber|subscription|listener|subscribe|consume"),
+    (
+        TaskType::NatsConsumer,
+        "nats|jetstream|event handler|message handler|event listener|consumer|subscriber|subscription|listener|subscribe|consume",
+    ),
     (
         TaskType::ApiEndpoint,
         "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler|openapi|swagger",
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table",
     ),
     (
         TaskType::Security,
-        "auth|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|hsts|webhook signature|encryption",
+        "auth|protect|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|secure header|secure http headers|hsts|webhook signature|encryption",
     ),
     (
         TaskType::Microservice,
@@ -48,7 +51,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::WebComponent,
-        "ui|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html",
+        "ui|sortable|paginated table|datatable|tableview|tabledisplay|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html",
     ),
     (
         TaskType::Refactoring,
@@ -56,7 +59,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Documentation,
-        "doc|docs|documentation|document|guide|tutorial|readme|runbook|manual|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
+        "doc|docs|documentation|document|guide|tutorial|readme|runbook|user manual|manual for|manual of|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
     ),
     (
         TaskType::Configuration,
@@ -64,7 +67,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Devops,
-        "deploy|deployment|ci|cd|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|pre commit|git hook",
+        "deploy|deployment|ci|cd|continuous integration|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|precommit|git hook|production image|container image|docker image|image for",
     ),
     (
         TaskType::Performance,
@@ -119,7 +122,8 @@ enum Standing {
 }
 
 /// Verbs that are a type's own order.
-const ORDERS: [&str; 19] = [
+const ORDERS: [&str; 20] = [
+    "protect",
     "test",
     "document",
     "deploy",

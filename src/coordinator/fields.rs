@@ -89,12 +89,12 @@ impl FieldType {
     fn usual(name: &str) -> Option<Self> {
         Some(match name {
             "name" | "title" | "email" | "description" | "note" | "notes" | "slug" | "code" | "phone" | "address"
-            | "status" | "url" | "username" | "body" | "content" | "label" | "city" | "country" | "currency" => {
-                Self::Text
-            }
-            "quantity" | "count" | "age" | "stock" => Self::Integer,
+            | "status" | "url" | "username" | "body" | "content" | "label" | "city" | "country" | "currency"
+            | "street" | "zip" | "postcode" | "sku" | "isbn" | "brand" | "category" | "author" => Self::Text,
+            "quantity" | "count" | "age" | "stock" | "year" => Self::Integer,
             "price" | "total" | "amount" => Self::Decimal,
             "active" | "enabled" => Self::Boolean,
+            "id" => Self::Uuid,
             _ => match name.rsplit_once('_')?.1 {
                 "at" => Self::Timestamp,
                 // As the keys of the templates are.
@@ -150,12 +150,16 @@ pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, st
         );
         let opened = words[at].before.contains(['(', ':', '-', '\n']) || (at > 0 && words[at - 1].form == Form::Path);
         let list = |from, untyped| List { words, details, untyped }.read(from).map(|(fields, end)| (fields, at..end));
+        // "an Order struct, id uuid and total decimal": one alone may be anything.
+        let several = |found: &(Vec<Field>, std::ops::Range<usize>)| found.0.len() > 1;
         if listed {
             list(at + 1, Untyped::IsText)
         } else if begins {
             list(at + 1, if words[at].lower == "of" { Untyped::IsNoField } else { Untyped::IfUsual })
         } else if opened {
             list(at, Untyped::IsNoField)
+        } else if words[at].before.contains(',') {
+            list(at, Untyped::IsNoField).filter(several)
         } else {
             None
         }

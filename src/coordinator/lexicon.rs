@@ -26,6 +26,7 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Audience {
+    openings: String,
     groups: String,
     wholes: String,
     purposes: String,
@@ -67,6 +68,7 @@ pub(super) struct Lexicon {
     relating: HashSet<String>,
     common: BTreeMap<TaskType, Vec<String>>,
     doers: HashSet<String>,
+    openings: HashSet<String>,
     groups: HashSet<String>,
     wholes: HashSet<String>,
     purposes: HashSet<String>,
@@ -118,6 +120,7 @@ impl From<File> for Lexicon {
             relating,
             common: file.common,
             doers: set(&file.doers.words),
+            openings: set(&file.audience.openings),
             groups,
             wholes,
             purposes,
@@ -179,6 +182,11 @@ pub(super) fn common(task_type: TaskType) -> &'static [String] {
 /// A name that promises what only code of its own does: "logger", "heap".
 pub(super) fn does(lower: &str) -> bool {
     LEXICON.doers.contains(lower)
+}
+
+/// A word of what stands before a task: "*again*:", "one *more*:".
+pub(super) fn opens(lower: &str) -> bool {
+    LEXICON.openings.contains(lower)
 }
 
 /// People that a thing is made for: "the billing *team*".

@@ -129,27 +129,34 @@ impl Task<'_> {
 
     /// "for processing *user events*", "that keeps *sessions*", "called *billing*".
     fn after_preposition(&self) -> Option<Named> {
-        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over"]).find_map(|at| {
-            // "based on distroless", "runs on arm" name no thing that is made.
-            let said = at > 0
-                && !self.is(at - 1, &["run", "runs", "running"])
-                && (self.taken[at - 1] || self.words[at - 1].is_filler());
-            if self.is(at, &["to", "on", "over"]) && !said {
-                return None;
-            }
-            let only_relates = |w: &Word| (w.is_filler() || lexicon::relates(&w.lower)) && !w.after_break;
-            let related = (at + 1..self.words.len()).find(|&i| !only_relates(&self.words[i]))?;
-            let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
-            let mut phrase = self.phrase(from, |i| self.is_usable(i));
-            // "the orders endpoint" is called orders, where an endpoint is what it is.
-            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
-                phrase.end -= 1;
-            }
-            let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
-            // What only relates the name to the rest is understood with it.
-            let begin = if from == related { at + 1 } else { from };
-            (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
-        })
+        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over", "around"]).find_map(
+            |at| {
+                // "based on distroless", "runs on arm" name no thing that is made.
+                let said = at > 0
+                    && !self.is(at - 1, &["run", "runs", "running"])
+                    && (self.taken[at - 1] || self.words[at - 1].is_filler());
+                if self.is(at, &["to", "on", "over", "around"]) && !said {
+                    return None;
+                }
+                // "for a *Go* billing package"
+                let only_relates = |i: usize| {
+                    let word = &self.words[i];
+                    let language = self.taken[i] && Language::named(&word.lower).is_some();
+                    (word.is_filler() || language || lexicon::relates(&word.lower)) && !word.after_break
+                };
+                let related = (at + 1..self.words.len()).find(|&i| !only_relates(i))?;
+                let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
+                let mut phrase = self.phrase(from, |i| self.is_usable(i));
+                // "the orders endpoint" is called orders, where an endpoint is what it is.
+                while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                    phrase.end -= 1;
+                }
+                let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
+                // What only relates the name to the rest is understood with it.
+                let begin = if from == related { at + 1 } else { from };
+                (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
+            },
+        )
     }
 
     /// "to list and create *vehicles*", "that returns *users*": verbs come first, which the template honours or which say
@@ -161,10 +168,12 @@ impl Task<'_> {
                 || word(i).is_filler()
                 || lexicon::relates(&word(i).lower)
         };
+        // "to create, list and delete *seats*"
+        let listed = |i: usize| word(i).before == "," && self.honoured[i] && lexicon::takes(&word(i).lower);
         let mut from = related;
         while from + 1 < self.words.len()
             && known(from)
-            && !word(from + 1).after_break
+            && (!word(from + 1).after_break || listed(from + 1))
             && !self.is_named(&self.phrase(from, |i| self.is_free(i)))
         {
             from += 1;
@@ -176,7 +185,8 @@ impl Task<'_> {
         let thing = self.is(at, &["to"]) && self.is(at + 1, &["the", "our", "my"]);
         // "adds a column to orders": one word in the plural.
         let added = self.is(at, &["to"])
-            && self.triggers.get(at.wrapping_sub(1)).is_some_and(|is_trigger| *is_trigger)
+            && at > 0
+            && (self.triggers[at - 1] || self.taken[at - 1])
             && word(from).lower.ends_with('s')
             && self.phrase(from, |i| self.is_usable(i)).len() == 1;
         (acted || heard || thing || added).then_some(from)
@@ -210,7 +220,8 @@ impl Task<'_> {
     /// "import *products*", "benchmark the *parser*".
     fn object(&self) -> Option<Range<usize>> {
         let first = self.words.iter().position(|w| !w.is_filler() && Language::named(&w.lower).is_none())?;
-        let takes = self.taken[first] && lexicon::takes(&self.words[first].lower);
+        let verb = &self.words[first].lower;
+        let takes = self.taken[first] && (lexicon::takes(verb) || lexicon::relates(verb));
         // "stream and parse log entries": the last of the verbs takes it.
         let passed = |i: usize| {
             self.is(i, &["a", "an", "the", "our", "my", "and"])

@@ -96,7 +96,7 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     }
     for at in 1..words.len() {
         // "stream-based", "JWT support": what is said of it is known.
-        let based = words[at].lower == "based" && words[at].before == "-";
+        let based = words[at].lower == "based" && words.get(at + 1).is_none_or(|w| w.lower != "on");
         let support = matches!(words[at].lower.as_str(), "support" | "integration" | "handling" | "functionality")
             && !template.slots.is_empty()
             && words.get(at + 1).is_none_or(|w| w.after_break || w.is_filler());

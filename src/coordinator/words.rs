@@ -195,7 +195,9 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
     let words: Vec<&Word> = words.iter().skip_while(greeting).collect();
     let [first, rest @ ..] = words.as_slice() else { return false };
     let kindly = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
-        && rest.first().is_some_and(|w| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone"))
+        && rest.first().is_some_and(|w| {
+            matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody")
+        })
         && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
     // In capitals it is SQL.
     let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
@@ -237,7 +239,11 @@ pub fn words(task: &str) -> Vec<Word> {
         // "and/or" are two words, "at /orders" has a path.
         let path = c == '/' && !task[..at].ends_with(is_word);
         if path || is_word(c) {
-            let end = end_of_token(task, at, path);
+            let mut end = end_of_token(task, at, path);
+            // "orders.csv" is a CSV of orders.
+            if !path && let Some(stem) = FILES.iter().find_map(|kind| task[at..end].strip_suffix(kind)) {
+                end = at + stem.len();
+            }
             if end > at {
                 push_token(&task[at..end], at, &mut before, &mut found);
                 while rest.next_if(|(i, _)| *i < end).is_some() {}
@@ -249,8 +255,22 @@ pub fn words(task: &str) -> Vec<Word> {
         }
         rest.next();
     }
-    join(found)
+    let mut words = join(found);
+    for at in 1..words.len() {
+        // "GET /orders" is an endpoint.
+        if words[at].form == Form::Path && METHODS.contains(&words[at - 1].text.as_str()) {
+            let method = &mut words[at - 1];
+            (method.as_written, method.lower) = (Some(method.stem.clone()), "endpoint".to_owned());
+            method.stem = stem(&method.lower);
+        }
+    }
+    words
 }
+
+/// What a file has in it, where its name says so.
+const FILES: [&str; 3] = [".csv", ".ndjson", ".jsonl"];
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// Puts two words together that people write apart: "docker file".
 fn join(words: Vec<Word>) -> Vec<Word> {
@@ -388,7 +408,22 @@ const TOOLS: [(Language, &[&str]); 7] = [
     ),
     (
         Language::JavaScript,
-        &["express", "knex", "jsdoc", "eslint", "prettier", "jest", "vue", "svelte", "fastify", "npm", "vuejs"],
+        &[
+            "express",
+            "knex",
+            "jsdoc",
+            "eslint",
+            "react",
+            "jsx",
+            "supertest",
+            "prettier",
+            "jest",
+            "vue",
+            "svelte",
+            "fastify",
+            "npm",
+            "vuejs",
+        ],
     ),
     (Language::Go, &["goroutine", "gin", "pprof", "httptest", "gofmt", "godoc", "pgx", "slog", "goroutines"]),
     (Language::Sql, &["plpgsql", "pgtap"]),
@@ -453,11 +488,14 @@ mod tests {
         );
         assert_eq!(forms("port 8080, please")[1], ("8080".to_owned(), Form::Number));
         assert_eq!(forms("real-time").len(), 2);
+        assert_eq!(forms("parse orders.csv")[1..], ["orders", "csv"].map(|w| (w.to_owned(), Form::Plain)));
         assert!(forms("\u{0}\" ` {{ 🦀 }} ///").is_empty());
     }
 
     #[test]
     fn words_are_read_as_they_are_meant() {
+        let read: Vec<String> = words("GET /orders, get orders").into_iter().map(|w| w.lower).collect();
+        assert_eq!(read, ["endpoint", "/orders", "get", "orders"]);
         let read = words("Schreibe einen EP für Bestellungen mit docker file, MIT and/or CI/CD");
         let meant: Vec<&str> = read.iter().map(|w| w.lower.as_str()).collect();
         assert_eq!(

@@ -138,9 +138,20 @@ fn joint(words: &[Word], at: usize) -> Option<&'static str> {
         "and" | "plus" => Some("and"),
         "then" => Some("then"),
         "with" | "including" => Some("with"),
+        _ if is_numeral(words, at) => Some("break"),
+        _ if is_numeral(words, at - 1) => None,
         _ if words[at].after_break => Some("break"),
         _ => None,
     }
+}
+
+/// The "2" of "1) a table 2) an endpoint".
+fn is_numeral(words: &[Word], at: usize) -> bool {
+    let word = &words[at];
+    word.form == Form::Number
+        && word.text.len() == 1
+        && !word.before.contains('(')
+        && words.get(at + 1).is_some_and(|next| next.before.starts_with(')'))
 }
 
 fn is_joint_word(word: &Word) -> bool {
@@ -149,8 +160,10 @@ fn is_joint_word(word: &Word) -> bool {
 
 /// Where the clause itself begins: after what joins it, its number in a list, and who wants it.
 fn opening(words: &[Word], from: usize, to: usize) -> usize {
-    const WISHES: [&str; 12] =
-        ["i", "we", "you", "please", "need", "want", "would", "like", "can", "could", "also", "next"];
+    const WISHES: [&str; 15] = [
+        "i", "we", "you", "someone", "somebody", "please", "need", "needs", "want", "would", "like", "can", "could",
+        "also", "next",
+    ];
     let mut at = from;
     while at < to {
         let word = &words[at];
@@ -199,7 +212,9 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         && last.is_some_and(|l| {
             let builds = |t: TaskType| matches!(t, TaskType::Devops | TaskType::Configuration);
             (builds(l.task_type) || classify(&self::words(&l.text)).iter().any(|c| builds(c.task_type) && !c.aside))
-                && (joined == "with" || l.text.contains(" with ") || l.text.contains('('))
+                && (joined == "with"
+                    || l.text.contains([':', '('])
+                    || [" with ", " that ", " runs ", " run ", " running "].iter().any(|runs| l.text.contains(runs)))
         });
     // "a kubernetes deployment and service", "listening at 9000" make nothing of their own.
     let part_of_last = last.is_some_and(|l| {
@@ -209,6 +224,8 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     });
     let listens = matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
         && words.iter().take(5).any(|w| w.form == Form::Number);
+    // "and log errors" is what it does.
+    let logs = last.is_some() && matches!(first.lower.as_str(), "log" | "logs");
     let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
     // "a consumer for order and table events" has no table; "a REST API and database for orders" has a database.
     // "a table for orders and table for customers" are two. "JWT auth middleware" needs no name.
@@ -224,7 +241,11 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         "benchmark",
     ];
     let is_whole = content.len() > 1 && content.last().is_some_and(|w| WHOLE.contains(&w.lower.as_str()));
+    // "a client with timeout and retries", "compose with postgres and nats": what it comes with.
+    let attribute = joined == "and"
+        && last.is_some_and(|l| l.text.contains(" with ") && (name.is_none() || l.task_type == TaskType::Devops));
     let beside = head
+        && !attribute
         && last.is_some_and(|l| match l.task_type == task_type {
             true => {
                 let before = self::words(&l.text);
@@ -244,12 +265,14 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         && last.is_some_and(|l| !l.extra && comes_along(l.task_type) && l.name.is_some())
         && !comes_along(task_type)
         && matches!(first.lower.as_str(), "the" | "its" | "their");
+    // "index/show/create" are ways to use the same.
+    let slashed = words.get(1).is_some_and(|w| w.before == "/" && lexicon::takes(&w.lower));
     // "index integer" is a column, not a part, and so is all of "user, order and table fields".
     let is_field = content.last().is_some_and(|w| {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
-    if !stands || is_field || object || part_of_last || listens {
+    if !stands || is_field || object || part_of_last || listens || slashed || logs || (mentions && name.is_none()) {
         return None;
     }
     let said = match another {

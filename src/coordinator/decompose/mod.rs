@@ -3,6 +3,7 @@
 mod clauses;
 mod spread;
 
+use super::audience;
 use super::words::{is_question, words};
 use crate::domain::{Dag, DagError, Limits, Task, TaskId, TaskType};
 pub(super) use clauses::name_of;
@@ -27,15 +28,19 @@ pub struct Piece {
 
 /// The goal as a hierarchical graph, by rules. What can't be taken apart is one node.
 pub fn by_rules(goal: &str) -> Dag {
-    if is_question(&words(goal), goal) {
+    let words = words(goal);
+    let said = &words[audience::opening(&words)..];
+    if is_question(said, goal) {
         return Dag::atomic(goal);
     }
+    let begin = said.first().map_or(0, |word| word.at);
     // A goal that names more than fits one level is rather not taken apart than cut short.
-    take_apart(goal).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
+    take_apart(goal, &goal[begin..]).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
 }
 
-fn take_apart(goal: &str) -> Option<Result<Dag, DagError>> {
-    let text = plainly(goal);
+/// Takes apart what is said of the goal after its opening.
+fn take_apart(goal: &str, said: &str) -> Option<Result<Dag, DagError>> {
+    let text = plainly(said);
     let mut tasks = vec![];
     let root = tasks_add(&mut tasks, None, "root", goal, vec![]);
     let arranged = if let Some((each, things)) = spread::over_things(&text) {
@@ -58,7 +63,7 @@ fn take_apart(goal: &str) -> Option<Result<Dag, DagError>> {
                 arrange(&mut tasks, &group, parts, Some(thing))
             }
         })
-    } else if let Some((name, parts)) = spread::service(&text) {
+    } else if let Some((name, parts)) = spread::service(&text).or_else(|| spread::headed(&text)) {
         arrange(&mut tasks, &root, &parts, name.as_deref())
     } else {
         let parts = clauses(&text);
@@ -241,6 +246,34 @@ mod tests {
     }
 
     #[test]
+    fn openings_headings_and_inline_numbers_are_no_parts() {
+        for (goal, expected) in [
+            (
+                "One more: a table for orders and an endpoint that lists them",
+                ["root.1: Create a table for orders", "root.2: Create an endpoint that lists orders"].as_slice(),
+            ),
+            (
+                "Could somebody add a table for orders and a REST endpoint for orders",
+                &["root.1: Add a table for orders", "root.2: Create a REST endpoint for orders"],
+            ),
+            (
+                "Orders: 1) postgres repository 2) REST API 3) Dockerfile",
+                &[
+                    "root.1.1: Create postgres repository for Orders",
+                    "root.1.2: Create REST API for Orders",
+                    "root.2: Write Dockerfile for Orders",
+                ],
+            ),
+            (
+                "trucks: table and CRUD endpoints",
+                &["root.1: Create table for trucks", "root.2: Create CRUD endpoints for trucks"],
+            ),
+        ] {
+            assert_eq!(parts(goal), expected, "{goal}");
+        }
+    }
+
+    #[test]
     fn what_is_one_thing_stays_one_node() {
         for goal in [
             "Create a NATS consumer for processing user events",
@@ -252,6 +285,11 @@ mod tests {
             "and and, with with",
             "REST endpoint for orders and a consumer for order events, without tests",
             "REST endpoint for orders and a consumer for order events, with no docs",
+            "HTTP client with timeout and retries",
+            "docker-compose with postgres and nats for local development",
+            "subscribe to votes.cast and handle votes; log errors",
+            "GitHub Actions workflow that runs lint and tests",
+            "One more: REST endpoint for orders",
         ] {
             assert_eq!(by_rules(goal).tasks().len(), 1, "{goal}: {:?}", parts(goal));
         }

@@ -4,7 +4,7 @@ use super::super::classify::types_of;
 use super::super::words::{Form, Word, words};
 use super::PARTS;
 use super::clauses::{Clause, length_in, listed, name_of};
-use crate::domain::TaskType;
+use crate::domain::{Language, TaskType};
 
 /// "a table and an endpoint for each of users, orders and products": what is wanted, and of which things.
 pub(super) fn over_things(text: &str) -> Option<(String, Vec<String>)> {
@@ -100,4 +100,18 @@ pub(super) fn service(text: &str) -> Option<(Option<String>, Vec<Clause>)> {
     let makers = parts.iter().filter(|c| !c.extra).count();
     let name = name_of(&words[..=at]).filter(|name| !name.is_empty());
     (parts.len() >= 2 && makers >= 2).then_some((name, parts))
+}
+
+/// "trucks: a table, CRUD endpoints and tests", "build a fleet manager: …": what all of it is about stands before it.
+pub(super) fn headed(text: &str) -> Option<(Option<String>, Vec<Clause>)> {
+    let words = words(text);
+    let first = words.iter().take(8).position(|w| w.before.contains(':'))?;
+    let from = words[..first].iter().position(|w| !w.is_filler())?;
+    let names = |w: &Word| {
+        w.form == Form::Plain && !w.is_boundary() && types_of(w).is_empty() && Language::named(&w.lower).is_none()
+    };
+    let name = text[words[from].at..words[first - 1].at + length_in(text, &words[first - 1])].trim();
+    let parts = listed(&text[words[first].at..]);
+    let is_name = first - from <= 3 && words[from..first].iter().all(names);
+    (is_name && parts.len() >= 2).then(|| (Some(name.to_owned()), parts))
 }
