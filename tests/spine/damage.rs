@@ -58,7 +58,8 @@ async fn without_assets_rules_and_the_exact_tier_serve() {
 
 #[tokio::test]
 async fn with_a_damaged_model_rules_and_the_exact_tier_serve() {
-    let half = |to: &Path| fs::write(to, &fs::read(assets().join("embedding/minilm.onnx")).unwrap()[..1 << 20]).unwrap();
+    let half =
+        |to: &Path| fs::write(to, &fs::read(assets().join("embedding/minilm.onnx")).unwrap()[..1 << 20]).unwrap();
     serves_without(assets_with("embedding/minilm.onnx", half).path(), "embedding/minilm.onnx", "damaged").await;
 }
 
