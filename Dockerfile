@@ -3,7 +3,7 @@
 FROM python:3.11-slim-bookworm AS assets
 WORKDIR /tandem
 COPY config/assets.toml config/assets.toml
-COPY scripts/setup scripts/setup
+COPY scripts/setup scripts/fused_model.py scripts/
 RUN python3 scripts/setup
 
 FROM rust:1.95-bookworm AS build

@@ -19,7 +19,7 @@ const NOW: Timestamp = Timestamp(1_000_000);
 fn assets() -> PathBuf {
     let folder = std::env::var_os("TANDEM_ASSETS").map_or_else(|| ".tandem".into(), PathBuf::from);
     assert!(
-        folder.join("embedding/model.onnx").exists(),
+        folder.join("embedding/minilm.onnx").exists(),
         "the embedding model is not in {}: run ./scripts/setup, or set TANDEM_ASSETS",
         folder.display()
     );
@@ -111,7 +111,7 @@ async fn of_the_held_out_pairs_half_of_the_paraphrases_are_served_and_hardly_a_t
 #[test]
 fn a_missing_or_damaged_file_is_named_with_the_mend() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["onnxruntime/libonnxruntime.so", "embedding/tokenizer.json", "embedding/model.onnx"] {
+    for file in ["onnxruntime/libonnxruntime.so", "embedding/tokenizer.json", "embedding/minilm.onnx"] {
         let to = folder.path().join(file);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(assets().join(file), &to).unwrap();
@@ -120,7 +120,7 @@ fn a_missing_or_damaged_file_is_named_with_the_mend() {
         let _ = fs::copy(stamp(&assets()), stamp(folder.path()));
     }
     let load = || Embedder::load(folder.path(), Options::default()).map(|_| ()).unwrap_err();
-    for file in ["embedding/tokenizer.json", "embedding/model.onnx", "onnxruntime/libonnxruntime.so"] {
+    for file in ["embedding/tokenizer.json", "embedding/minilm.onnx", "onnxruntime/libonnxruntime.so"] {
         let path = folder.path().join(file);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();

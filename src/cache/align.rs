@@ -1,6 +1,7 @@
 //! Which word of one text says what which word of the other says.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use super::lexicon::{self, Relation, spelt_alike};
 use super::reading::{Case, Join, Kind, Reading, Said, Token, is_unit};
@@ -31,7 +32,7 @@ const MANY: usize = 24;
 impl<'a> Alignment<'a> {
     pub(super) fn of(a: &'a Reading, b: &'a Reading) -> Self {
         let (a, b): (Vec<_>, Vec<_>) = (a.said().collect(), b.said().collect());
-        let mut places: HashMap<(Kind, &str), Vec<usize>> = HashMap::new();
+        let mut places: HashMap<(Kind, &str), Vec<usize>> = HashMap::with_capacity(b.len());
         for (place, token) in b.iter().enumerate().rev() {
             places.entry((token.kind, &token.text)).or_default().push(place);
         }
@@ -43,23 +44,26 @@ impl<'a> Alignment<'a> {
                     taken[other] = true;
                     pairs.push(Pair { a: place, b: other, relation: None });
                 }
-                None => open.push(place),
+                None => open.push((place, Plain::of(token))),
             }
         }
-        let free: Vec<usize> = (0..b.len()).filter(|place| !taken[*place]).collect();
+        let free = (0..b.len()).filter(|place| !taken[*place]);
+        let free: Vec<_> = free.map(|place| (place, Plain::of(b[place]))).collect();
         if open.len() <= MANY && free.len() <= MANY {
             for wanted in [Relation::Synonym, Relation::Derived] {
-                open.retain(|&place| {
-                    let fits = |&&other: &&usize| !taken[other] && related(a[place], b[other]) == Some(wanted);
-                    let Some(&other) = free.iter().find(fits) else { return true };
+                open.retain(|(place, word)| {
+                    let fits = |(other, like): &&(usize, Option<Plain<'_>>)| {
+                        !taken[*other] && related(word.as_ref(), like.as_ref()) == Some(wanted)
+                    };
+                    let Some(&(other, _)) = free.iter().find(fits) else { return true };
                     taken[other] = true;
-                    pairs.push(Pair { a: place, b: other, relation: Some(wanted) });
+                    pairs.push(Pair { a: *place, b: other, relation: Some(wanted) });
                     false
                 });
             }
         }
         pairs.sort_unstable_by_key(|pair| pair.a);
-        let only_a = open.iter().map(|&place| a[place]).collect();
+        let only_a = open.iter().map(|(place, _)| a[*place]).collect();
         let only_b = (0..b.len()).filter(|place| !taken[*place]).map(|place| b[place]).collect();
         Self { pairs, a, b, only_a, only_b }
     }
@@ -115,16 +119,28 @@ fn said<'a>(tokens: &[&'a Token], texts: &[Option<&'a str>]) -> Vec<Said<'a>> {
     said
 }
 
-/// Names, units and code have no synonyms.
-fn related(a: &Token, b: &Token) -> Option<Relation> {
-    let plain = |t: &Token| t.kind == Kind::Word && !is_name(t);
-    if !plain(a) || !plain(b) || (is_unit(&a.written) && is_unit(&b.written)) {
+/// A word that may have synonyms; names and code have none.
+struct Plain<'a> {
+    token: &'a Token,
+    is_unit: bool,
+}
+
+impl<'a> Plain<'a> {
+    fn of(token: &'a Token) -> Option<Self> {
+        (token.kind == Kind::Word && !is_name(token)).then(|| Self { token, is_unit: is_unit(&token.written) })
+    }
+}
+
+/// A unit is no synonym of another.
+fn related(a: Option<&Plain<'_>>, b: Option<&Plain<'_>>) -> Option<Relation> {
+    let (a, b) = (a?, b?);
+    if a.is_unit && b.is_unit {
         return None;
     }
-    if spelt_alike(&a.written, &b.written) {
+    if spelt_alike(&a.token.written, &b.token.written) {
         return Some(Relation::Synonym);
     }
-    lexicon::relation(a.known?, b.known?)
+    lexicon::relation(a.token.known?, b.token.known?)
 }
 
 /// Names one thing in the world: by its capital where capitals say something, or by being known.
@@ -147,12 +163,15 @@ pub(super) enum Weight {
 pub(super) fn weight(token: &Token) -> Weight {
     match token.written.as_str() {
         _ if token.kind != Kind::Word || is_name(token) => Weight::Hard,
-        word if SOFT.contains(&word) => Weight::Soft,
-        word if RATING.contains(&word) => Weight::Rating,
-        word if GENERIC.contains(&word) => Weight::Generic,
-        _ => Weight::Hard,
+        word => WEIGHTS.get(word).copied().unwrap_or(Weight::Hard),
     }
 }
+
+static WEIGHTS: LazyLock<HashMap<&str, Weight>> = LazyLock::new(|| {
+    let of = |words: &'static [&'static str], weight| words.iter().map(move |word| (*word, weight));
+    // What stands in two tables is the softer.
+    of(GENERIC, Weight::Generic).chain(of(RATING, Weight::Rating)).chain(of(SOFT, Weight::Soft)).collect()
+});
 
 #[cfg(test)]
 mod tests {

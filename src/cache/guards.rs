@@ -1,6 +1,7 @@
 //! Why two near texts must not share an answer. Cosine hardly sees a "not", a number or a swapped order; these do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::LazyLock;
 
 use super::align::{Alignment, Pair, is_name};
 use super::frames::Want;
@@ -171,6 +172,10 @@ pub(super) fn check(asked: &Reading, stored: &Reading, similarity: f64, bar: &Ba
 
 /// What only one of the texts has, each as often as it has it more.
 fn only<'a>(a: &'a Reading, b: &'a Reading, kind: Kind) -> (Vec<&'a Token>, Vec<&'a Token>) {
+    // Of most kinds most texts have nothing.
+    if a.of_kind(kind).chain(b.of_kind(kind)).next().is_none() {
+        return (vec![], vec![]);
+    }
     let mut balance: HashMap<&str, i32> = HashMap::new();
     for token in a.of_kind(kind) {
         *balance.entry(&token.text).or_default() += 1;
@@ -231,21 +236,22 @@ fn case(Both { a, b, .. }: &Both<'_>) -> Option<String> {
     if !a.is_order && !b.is_order {
         return None;
     }
-    let cases = |reading: &Reading| {
-        let mut cases: BTreeMap<String, BTreeSet<Case>> = BTreeMap::new();
-        for token in reading.of_kind(Kind::Word) {
-            if let Some(case) = token.case {
-                cases.entry(token.text.clone()).or_default().insert(case);
-            }
+    fn cases(reading: &Reading) -> BTreeMap<&str, BTreeSet<Case>> {
+        let mut cases: BTreeMap<&str, BTreeSet<Case>> = BTreeMap::new();
+        for (token, case) in reading.of_kind(Kind::Word).filter_map(|token| Some((token, token.case?))) {
+            cases.entry(&token.text).or_default().insert(case);
         }
         cases
-    };
+    }
     let (a, b) = (cases(a), cases(b));
     let differing = a.iter().find(|(word, cases)| b.get(*word).is_some_and(|others| others != *cases));
     differing.map(|(word, _)| format!("\"{}\" is written with other capitals", shown(word)))
 }
 
 fn negation(Both { a, b, .. }: &Both<'_>) -> Option<String> {
+    if a.negated.is_empty() && b.negated.is_empty() {
+        return None;
+    }
     // "Why don't people…", "Why doesn't anyone…": who is no more than somebody.
     let says = |n: &Negated| !GENERIC.contains(&n.written.as_str()) && !SOFT.contains(&n.written.as_str());
     let words = |reading: &'_ Reading| -> Vec<String> {
@@ -269,28 +275,45 @@ fn negation(Both { a, b, .. }: &Both<'_>) -> Option<String> {
 }
 
 fn opposites(both: &Both<'_>) -> Option<String> {
-    let (a, b) = (&both.aligned.only_a, &both.aligned.only_b);
-    let known = |x: &Token, y: &Token| Some(lexicon::relation(x.known?, y.known?)? == Relation::Opposite);
-    let opposed = |a: &Token, b: &Token| {
-        let (x, y) = (a.written.as_str(), b.written.as_str());
-        let listed = OPPOSITES.iter().any(|(p, q)| (same(x, p) && same(y, q)) || (same(x, q) && same(y, p)));
-        listed || turned(x, y) || turned(y, x) || known(a, b) == Some(true)
+    type Sided<'a> = (&'a Token, Vec<(usize, bool)>);
+    fn words<'a>(tokens: &[&'a Token]) -> Vec<Sided<'a>> {
+        tokens.iter().filter(|t| t.kind == Kind::Word).take(MANY).map(|t| (*t, sides(&t.written))).collect()
+    }
+    let (a, b) = (words(&both.aligned.only_a), words(&both.aligned.only_b));
+    let opposed = |(a, sides): &Sided<'_>, (b, others): &Sided<'_>| {
+        let listed = sides.iter().any(|&(row, left)| others.contains(&(row, !left)));
+        let known = || Some(lexicon::relation(a.known?, b.known?)? == Relation::Opposite);
+        listed || turned(&a.written, &b.written) || turned(&b.written, &a.written) || known() == Some(true)
     };
-    let is_word = |t: &&&Token| t.kind == Kind::Word;
-    let mut pairs = a.iter().filter(is_word).flat_map(|x| b.iter().filter(is_word).map(move |y| (x, y))).take(MANY);
-    pairs.find(|(x, y)| opposed(x, y)).and_then(|(x, y)| against(&[x], &[y]))
+    let mut pairs = a.iter().flat_map(|x| b.iter().map(move |y| (x, y))).take(MANY);
+    pairs.find(|(x, y)| opposed(x, y)).and_then(|(x, y)| against(&[x.0], &[y.0]))
 }
+
+/// The rows of [`OPPOSITES`] that a word stands in, perhaps with an ending ("increments", "increment"), and whether on the left.
+fn sides(written: &str) -> Vec<(usize, bool)> {
+    let ends = ["", "s", "d", "es", "ed", "ing"];
+    let plain = ends.into_iter().filter_map(|ending| OPPOSED.get(written.strip_suffix(ending)?));
+    plain.flatten().copied().collect()
+}
+
+static OPPOSED: LazyLock<HashMap<&str, Vec<(usize, bool)>>> = LazyLock::new(|| {
+    let mut opposed: HashMap<&str, Vec<(usize, bool)>> = HashMap::new();
+    for (row, (left, right)) in OPPOSITES.iter().enumerate() {
+        opposed.entry(left).or_default().push((row, true));
+        opposed.entry(right).or_default().push((row, false));
+    }
+    opposed
+});
 
 /// More pairs of differing words than this are not looked at one by one.
 const MANY: usize = 64;
 
 fn entities(both: &Both<'_>) -> Option<String> {
-    let named = |tokens: &[&'_ Token]| {
-        tokens.iter().copied().filter(|t| is_name(t)).map(|t| t.written.clone()).collect::<Vec<_>>()
-    };
+    fn named<'a>(tokens: &[&'a Token]) -> Vec<&'a str> {
+        tokens.iter().filter(|t| is_name(t)).map(|t| t.written.as_str()).collect()
+    }
     let (a, b) = (named(&both.aligned.only_a), named(&both.aligned.only_b));
-    let say =
-        |names: &[String]| names.iter().take(4).map(|n| format!("\"{}\"", shown(n))).collect::<Vec<_>>().join(", ");
+    let say = |names: &[&str]| names.iter().take(4).map(|n| format!("\"{}\"", shown(n))).collect::<Vec<_>>().join(", ");
     match (a.as_slice(), b.as_slice()) {
         ([], []) => None,
         (a, []) => Some(format!("{} only here", say(a))),
@@ -299,26 +322,20 @@ fn entities(both: &Both<'_>) -> Option<String> {
     }
 }
 
-/// The same word, one of them perhaps with an ending: "increments" and "increment".
-fn same(written: &str, word: &str) -> bool {
-    written == word
-        || written.strip_prefix(word).is_some_and(|ending| matches!(ending, "s" | "d" | "es" | "ed" | "ing"))
-}
-
 /// "unsorted" and "sorted".
 fn turned(long: &str, short: &str) -> bool {
-    short.len() > 2 && TURNING_PREFIXES.iter().any(|prefix| long.strip_prefix(prefix).is_some_and(|rest| rest == short))
+    short.len() > 2 && long.strip_suffix(short).is_some_and(|prefix| TURNING_PREFIXES.contains(&prefix))
 }
 
 fn order(both: &Both<'_>) -> Option<String> {
     let Both { a, b, aligned } = both;
-    let roles = |reading: &Reading, role: Role| -> Vec<String> {
-        reading.tokens.iter().filter(|t| t.role == Some(role)).map(|t| t.text.clone()).collect()
-    };
+    fn roles(reading: &Reading, role: Role) -> Vec<&str> {
+        reading.tokens.iter().filter(|t| t.role == Some(role)).map(|t| t.text.as_str()).collect()
+    }
     let (sources, targets) = (roles(a, Role::Source), roles(a, Role::Target));
     let swapped = |token: &&Token| match token.role {
-        Some(Role::Source) => targets.contains(&token.text) && !sources.contains(&token.text),
-        Some(Role::Target) => sources.contains(&token.text) && !targets.contains(&token.text),
+        Some(Role::Source) => targets.contains(&&*token.text) && !sources.contains(&&*token.text),
+        Some(Role::Target) => sources.contains(&&*token.text) && !targets.contains(&&*token.text),
         None => false,
     };
     if let Some(token) = b.tokens.iter().find(swapped) {

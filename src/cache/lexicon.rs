@@ -24,10 +24,8 @@ pub(super) struct Known(u32);
 
 struct Lexicon {
     known: HashMap<String, Known>,
-    /// Rows of [`NEAR`] that a word stands in.
-    near: HashMap<Known, Vec<usize>>,
-    /// The smaller first.
-    related: HashMap<(Known, Known), Relation>,
+    /// By word: what it is related to. A lookup asks this of every two words that differ, so nothing is hashed for it.
+    related: Vec<Vec<(Known, Relation)>>,
     names: HashSet<&'static str>,
     stemmer: Stemmer,
 }
@@ -35,17 +33,10 @@ struct Lexicon {
 static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
     let mut lexicon = Lexicon {
         known: HashMap::new(),
-        near: HashMap::new(),
-        related: HashMap::new(),
+        related: vec![],
         names: HashSet::new(),
         stemmer: Stemmer::create(Algorithm::English),
     };
-    for (row, words) in NEAR.iter().enumerate() {
-        for word in words.split(' ') {
-            let word = lexicon.add(word);
-            lexicon.near.entry(word).or_default().push(row);
-        }
-    }
     for line in TABLE.lines() {
         let mut words = line.split(' ');
         let relation = match words.next() {
@@ -61,8 +52,15 @@ static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
         let Some(head) = words.next().map(|word| lexicon.add(word)) else { continue };
         for other in words {
             let other = lexicon.add(other);
-            // The opposites stand last in the table and win.
-            lexicon.related.insert((head.min(other), head.max(other)), relation);
+            if other != head {
+                lexicon.relate(head, other, relation);
+            }
+        }
+    }
+    for words in NEAR {
+        let words: Vec<Known> = words.split(' ').map(|word| lexicon.add(word)).collect();
+        for (i, a) in words.iter().enumerate() {
+            words[..=i].iter().for_each(|b| lexicon.relate(*a, *b, Relation::Synonym));
         }
     }
     lexicon
@@ -71,7 +69,20 @@ static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
 impl Lexicon {
     fn add(&mut self, word: &str) -> Known {
         let next = Known(u32::try_from(self.known.len()).unwrap_or(u32::MAX));
-        *self.known.entry(self.stemmer.stem(word).into_owned()).or_insert(next)
+        let known = *self.known.entry(self.stemmer.stem(word).into_owned()).or_insert(next);
+        self.related.resize(self.known.len(), vec![]);
+        known
+    }
+
+    /// What is said last counts: the opposites stand last in the table, and [`NEAR`] comes after it.
+    fn relate(&mut self, a: Known, b: Known, relation: Relation) {
+        for (a, b) in [(a, b), (b, a)] {
+            let related = &mut self.related[a.0 as usize];
+            match related.iter_mut().find(|(other, _)| *other == b) {
+                Some(known) => known.1 = relation,
+                None => related.push((b, relation)),
+            }
+        }
     }
 }
 
@@ -90,13 +101,8 @@ pub(super) fn known(word: &str) -> Option<Known> {
 
 /// How two known words are related, if they are.
 pub(super) fn relation(a: Known, b: Known) -> Option<Relation> {
-    let rows = |word: &Known| LEXICON.near.get(word);
-    if let (Some(a), Some(b)) = (rows(&a), rows(&b))
-        && a.iter().any(|row| b.contains(row))
-    {
-        return Some(Relation::Synonym);
-    }
-    if a == b { Some(Relation::Derived) } else { LEXICON.related.get(&(a.min(b), a.max(b))).copied() }
+    let related = LEXICON.related[a.0 as usize].iter().find(|(other, _)| *other == b).map(|(_, relation)| *relation);
+    related.or((a == b).then_some(Relation::Derived))
 }
 
 /// Whether the word, in lower case, names a country, a city, a person, a day or the like, and nothing else.

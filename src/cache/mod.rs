@@ -280,8 +280,10 @@ impl Cache {
             return if self.0.embedder.is_none() { Err(Error::NoEmbedder) } else { Ok(None) };
         }
         let options = &self.0.options;
-        let (vector, near) = self.nearest(key, options.candidates, options.similarity_threshold, now).await?;
-        let asked = Reading::of(&key.task, Some(&key.language));
+        let nearest = self.nearest(key, options.candidates, options.similarity_threshold, now);
+        // The first queues the embedding, which has a thread of its own; the task is read meanwhile.
+        let (nearest, asked) = tokio::join!(nearest, async { Reading::of(&key.task, Some(&key.language)) });
+        let (vector, near) = nearest?;
         let bar = self.0.bar(key, &vector);
         let mut refused = vec![];
         let chosen = near.into_iter().find(|near| {

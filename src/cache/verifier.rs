@@ -68,9 +68,11 @@ pub(super) fn features(similarity: f64, both: &Both<'_>) -> Features {
         Weight::Generic | Weight::Rating if is_order => Weight::Hard,
         weight => weight,
     };
-    let count = |tokens: &[&Token], of: Weight| tokens.iter().filter(|t| weighs(t) == of).count();
-    let in_one = |of| count(&aligned.only_a, of) + count(&aligned.only_b, of);
-    let (hard_a, hard_b) = (count(&aligned.only_a, Weight::Hard), count(&aligned.only_b, Weight::Hard));
+    let weights = |tokens: &[&Token]| tokens.iter().map(|token| weighs(token)).collect::<Vec<_>>();
+    let (only_a, only_b) = (weights(&aligned.only_a), weights(&aligned.only_b));
+    let count = |weights: &[Weight], of: Weight| weights.iter().filter(|weight| **weight == of).count();
+    let in_one = |of| count(&only_a, of) + count(&only_b, of);
+    let (hard_a, hard_b) = (count(&only_a, Weight::Hard), count(&only_b, Weight::Hard));
     let (more, instead) = (hard_a.abs_diff(hard_b).min(MOST) as f64, hard_a.min(hard_b).min(MOST) as f64);
     let by = |relation| aligned.pairs.iter().filter(|p| p.relation == Some(relation)).count().min(MOST) as f64;
     let order = f64::from(u8::from(is_order));

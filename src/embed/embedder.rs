@@ -31,7 +31,7 @@ struct Job {
 }
 
 impl Embedder {
-    /// Loads the model that ships from `assets` (`onnxruntime/libonnxruntime.so`, `embedding/model.onnx`,
+    /// Loads the model that ships from `assets` (`onnxruntime/libonnxruntime.so`, `embedding/minilm.onnx`,
     /// `embedding/tokenizer.json`). Blocks until it is ready or has failed.
     pub fn load(assets: &Path, options: Options) -> Result<Self, Error> {
         let (assets, threads) = (assets.to_owned(), options.threads);

@@ -2,7 +2,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fastembed::{InitOptionsUserDefined, Pooling, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel};
+use fastembed::{
+    InitOptionsUserDefined, Pooling, QuantizationMode, TextEmbedding, TokenizerFiles, UserDefinedEmbeddingModel,
+};
 use ort::environment::Environment;
 
 use super::assets::Assets;
@@ -36,11 +38,16 @@ impl FastEmbed {
             special_tokens_map_file: b"{}".to_vec(),
             tokenizer_config_file: br#"{"model_max_length":512,"pad_token":"[PAD]"}"#.to_vec(),
         };
-        let model = UserDefinedEmbeddingModel::new(read(&model_file)?, tokenizer).with_pooling(Pooling::Mean);
-        let options = InitOptionsUserDefined::new()
+        let model = UserDefinedEmbeddingModel::new(read(&model_file)?, tokenizer)
+            .with_pooling(Pooling::Mean)
+            .with_quantization(QuantizationMode::Dynamic);
+        let mut options = InitOptionsUserDefined::new()
             .with_environment(environment(&runtime)?)
             .with_max_length(MAX_LENGTH)
             .with_intra_threads(threads.max(1));
+        if sums_may_overflow() {
+            options = options.with_session_config("session.x64quantprecision", "1");
+        }
         let model = TextEmbedding::try_new_from_user_defined(model, options)
             .map_err(|source| Error::Model { file: model_file, source: Arc::new(source) })?;
         Ok(Self { model })
@@ -52,9 +59,25 @@ impl Embed for FastEmbed {
         MODEL_VERSION
     }
 
+    /// One by one: what the model quantises on the way has one scale for a whole batch, so a text's vector would depend
+    /// on its neighbours. Nor would a batch be faster: one text keeps a core busy.
     fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
-        self.model.embed(texts, Some(texts.len())).map_err(|source| Error::Embed { source: Arc::new(source) })
+        let mut vectors = Vec::with_capacity(texts.len());
+        for text in texts {
+            let vector = self.model.embed([text], None).map_err(|source| Error::Embed { source: Arc::new(source) })?;
+            vectors.extend(vector);
+        }
+        Ok(vectors)
     }
+}
+
+/// Without instructions for products of 8 bits, x86 adds two of them in 16, where they may overflow. There the runtime
+/// must take the slower way round, or vectors would not be those of other workers.
+fn sums_may_overflow() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !std::is_x86_feature_detected!("avx512vnni") && !std::is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 fn environment(runtime: &Path) -> Result<Environment, Error> {

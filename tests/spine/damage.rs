@@ -14,7 +14,7 @@ use crate::{Asker, declined, example, text};
 /// The assets, but for one file that is taken away or spoilt.
 fn assets_with(file: &str, spoil: impl Fn(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["onnxruntime/libonnxruntime.so", "embedding/model.onnx", "embedding/tokenizer.json"] {
+    for name in ["onnxruntime/libonnxruntime.so", "embedding/minilm.onnx", "embedding/tokenizer.json"] {
         let (from, to) = (assets().join(name), folder.path().join(name));
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         if name == file {
@@ -58,8 +58,9 @@ async fn without_assets_rules_and_the_exact_tier_serve() {
 
 #[tokio::test]
 async fn with_a_damaged_model_rules_and_the_exact_tier_serve() {
-    let half = |to: &Path| fs::write(to, &fs::read(assets().join("embedding/model.onnx")).unwrap()[..1 << 20]).unwrap();
-    serves_without(assets_with("embedding/model.onnx", half).path(), "embedding/model.onnx", "damaged").await;
+    let half =
+        |to: &Path| fs::write(to, &fs::read(assets().join("embedding/minilm.onnx")).unwrap()[..1 << 20]).unwrap();
+    serves_without(assets_with("embedding/minilm.onnx", half).path(), "embedding/minilm.onnx", "damaged").await;
 }
 
 #[tokio::test]
@@ -77,8 +78,8 @@ async fn with_a_damaged_runtime_rules_and_the_exact_tier_serve() {
 
 #[tokio::test]
 async fn with_the_model_missing_it_is_named() {
-    let assets = assets_with("embedding/model.onnx", |_| {});
-    serves_without(assets.path(), "embedding/model.onnx", "missing").await;
+    let assets = assets_with("embedding/minilm.onnx", |_| {});
+    serves_without(assets.path(), "embedding/minilm.onnx", "missing").await;
 }
 
 /// Ends by itself with `code`, and says all of `says` and none of the password.
