@@ -371,8 +371,8 @@ impl Embed for Broken {
         "broken/1"
     }
 
-    fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, embed::Error> {
-        if self.0.load(Ordering::Relaxed) { self.1.embed(texts) } else { Err(embed::Error::Unusable("nothing")) }
+    fn embed(&mut self, text: &str) -> Result<Vec<f32>, embed::Error> {
+        if self.0.load(Ordering::Relaxed) { self.1.embed(text) } else { Err(embed::Error::Unusable("nothing")) }
     }
 }
 

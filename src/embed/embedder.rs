@@ -84,12 +84,12 @@ impl Embedder {
         let (jobs, waiting) = sync_channel(options.queue.max(1));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let recent = Recent::new(options.recent);
-        let (known, batch) = (recent.clone(), options.batch.max(1));
+        let known = recent.clone();
         let run = move || match catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(Error::Panicked)) {
             Ok(model) => {
                 // A loader that no longer waits has dropped the queue too: the loop then ends by itself.
                 let _ = ready.send(Ok(Arc::from(model.version())));
-                serve(model, &waiting, &known, batch);
+                serve(model, &waiting, &known);
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -104,40 +104,21 @@ impl Embedder {
     }
 }
 
-fn serve(mut model: impl Embed, jobs: &Receiver<Job>, recent: &Recent, batch: usize) {
-    while let Ok(first) = jobs.recv() {
-        let mut jobs: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).take(batch).collect();
-        jobs.retain(|job| !job.reply.is_closed());
-        let texts: Vec<&str> = jobs.iter().map(|job| &*job.text).collect();
-        let results = match embed(&mut model, &texts) {
-            Ok(vectors) => vectors.into_iter().map(Ok).collect(),
-            // One bad text must not spoil its neighbours.
-            Err(_) if texts.len() > 1 => {
-                texts.iter().map(|text| embed(&mut model, &[text]).and_then(only)).collect::<Vec<_>>()
-            }
-            Err(error) => vec![Err(error)],
-        };
-        for (job, result) in jobs.into_iter().zip(results) {
-            if let Ok(vector) = &result {
-                recent.insert(job.text, vector.clone());
-            }
-            // Whoever asked may have given up.
-            let _ = job.reply.send(result);
+fn serve(mut model: impl Embed, jobs: &Receiver<Job>, recent: &Recent) {
+    while let Ok(Job { text, reply }) = jobs.recv() {
+        // Whoever asked may have given up.
+        if reply.is_closed() {
+            continue;
         }
+        let begun = Instant::now();
+        let vector = catch_unwind(AssertUnwindSafe(|| model.embed(&text))).unwrap_or(Err(Error::Panicked));
+        let vector = vector.and_then(unit);
+        if let Ok(vector) = &vector {
+            meters().embedded(begun.elapsed());
+            recent.insert(text, vector.clone());
+        }
+        let _gone = reply.send(vector);
     }
-}
-
-fn embed(model: &mut impl Embed, texts: &[&str]) -> Result<Vec<Vector>, Error> {
-    if texts.is_empty() {
-        return Ok(vec![]);
-    }
-    let begun = Instant::now();
-    let vectors = catch_unwind(AssertUnwindSafe(|| model.embed(texts))).unwrap_or(Err(Error::Panicked))?;
-    meters().embedded(begun.elapsed());
-    if vectors.len() != texts.len() {
-        return Err(Error::Unusable("another number of vectors than texts"));
-    }
-    vectors.into_iter().map(unit).collect()
 }
 
 fn unit(mut vector: Vec<f32>) -> Result<Vector, Error> {
@@ -147,10 +128,6 @@ fn unit(mut vector: Vec<f32>) -> Result<Vector, Error> {
     }
     vector.iter_mut().for_each(|x| *x /= length);
     Ok(vector.into())
-}
-
-fn only(vectors: Vec<Vector>) -> Result<Vector, Error> {
-    vectors.into_iter().next().ok_or(Error::Unusable("no vector"))
 }
 
 fn beginning(text: &str) -> &str {
@@ -165,7 +142,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_text_has_the_same_unit_vector_alone_in_a_batch_and_from_memory() {
+    async fn a_text_has_the_same_unit_vector_among_others_and_from_memory() {
         let embedder = Embedder::new(Hashed::default(), Options::default()).unwrap();
         let texts: Vec<String> = (0..40).map(|i| format!("text number {i}")).collect();
         let together = futures::future::join_all(texts.iter().map(|t| embedder.embed(t))).await;
@@ -184,10 +161,10 @@ mod tests {
             "gated"
         }
 
-        fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
+        fn embed(&mut self, text: &str) -> Result<Vec<f32>, Error> {
             drop(self.0.lock().unwrap());
-            assert!(!texts.contains(&"panic"), "asked to");
-            Ok(texts.iter().map(|_| vec![3.0, 4.0]).collect())
+            assert_ne!(text, "panic", "asked to");
+            Ok(vec![3.0, 4.0])
         }
     }
 
@@ -201,14 +178,14 @@ mod tests {
         drop(closed);
         assert_eq!(first.await.unwrap()[..], [0.6, 0.8]);
         assert!(matches!(bad.await, Err(Error::Panicked)));
-        assert!(good.await.is_ok(), "it waited in the same batch");
+        assert!(good.await.is_ok(), "it waited behind");
         assert!(embedder.embed("later").await.is_ok());
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
         let gate = Arc::new(Mutex::new(()));
-        let options = Options { queue: 2, batch: 1, ..Options::default() };
+        let options = Options { queue: 2, ..Options::default() };
         let embedder = Embedder::new(Gated(gate.clone()), options).unwrap();
         let closed = gate.lock().unwrap();
         let waiting: Vec<_> = (0..8).map(|i| embedder.embed(&format!("text {i}"))).collect();

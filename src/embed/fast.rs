@@ -59,15 +59,10 @@ impl Embed for FastEmbed {
         MODEL_VERSION
     }
 
-    /// One by one: what the model quantises on the way has one scale for a whole batch, so a text's vector would depend
-    /// on its neighbours. Nor would a batch be faster: one text keeps a core busy.
-    fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
-        let mut vectors = Vec::with_capacity(texts.len());
-        for text in texts {
-            let vector = self.model.embed([text], None).map_err(|source| Error::Embed { source: Arc::new(source) })?;
-            vectors.extend(vector);
-        }
-        Ok(vectors)
+    /// Never several at once: see `docs/decisions/0012-embedding.md`.
+    fn embed(&mut self, text: &str) -> Result<Vec<f32>, Error> {
+        let vectors = self.model.embed([text], None).map_err(|source| Error::Embed { source: Arc::new(source) })?;
+        vectors.into_iter().next().ok_or(Error::Unusable("no vector"))
     }
 }
 

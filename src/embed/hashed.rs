@@ -44,8 +44,8 @@ impl Embed for Hashed {
         &self.version
     }
 
-    fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
-        Ok(texts.iter().map(|text| self.vector(text)).collect())
+    fn embed(&mut self, text: &str) -> Result<Vec<f32>, Error> {
+        Ok(self.vector(text))
     }
 }
 

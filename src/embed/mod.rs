@@ -1,6 +1,6 @@
 //! All embedding: texts become unit vectors whose dot product says how near their meanings are.
 //!
-//! [`Embedder`] is the handle that everybody shares; behind it one thread owns one [`Embed`] and batches what waits.
+//! [`Embedder`] is the handle that everybody shares; behind it one thread owns one [`Embed`] and takes what waits in turn.
 
 mod assets;
 mod embedder;
@@ -25,8 +25,8 @@ pub trait Embed: Send {
     /// Vectors of one version never meet those of another.
     fn version(&self) -> &str;
 
-    /// One unit vector per text, in order, all of one length.
-    fn embed(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error>;
+    /// A vector, of one length for all texts.
+    fn embed(&mut self, text: &str) -> Result<Vec<f32>, Error>;
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -37,20 +37,17 @@ pub struct Options {
     /// Texts that may wait; above, an embedding is refused as busy. At some 2 ms each, 256 is half
     /// a second of work, as long as a request should wait.
     pub queue: usize,
-    /// Texts that are taken from the queue in one go, and wait for each other. One, because the model that ships computes
-    /// each by itself.
-    pub batch: usize,
     /// Vectors kept by text (1.5 KiB each), for lookups and puts that follow each other.
     pub recent: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 1, queue: 256, batch: 1, recent: 2048 }
+        Self { threads: 1, queue: 256, recent: 2048 }
     }
 }
 
-/// Why there is no vector. Cloned to everybody who waited in the same batch.
+/// Why there is no vector.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error("read the list of assets that is built into this binary")]

@@ -158,7 +158,7 @@ pub const TABLE: &[Metric] = &[
         kind: Kind::Histogram,
         unit: "seconds",
         labels: &[],
-        help: "Time that the model took for one batch of texts.",
+        help: "Time that the model took for one text.",
     },
     level(RECORDER_WAITING, &[], "Records that wait to be written to the database."),
     count(RECORDER_DROPPED, &[], "Records that were lost because the queue was full. Above zero is an alarm."),
