@@ -63,6 +63,8 @@ impl Model {
             ("OPENAI_BASE_URL", self.url.clone()),
             ("TANDEM__LLM__ROUTE", MODEL.to_owned()),
             ("TANDEM__LLM__PRICES", price.to_string()),
+            // More is asked of it than sixty times a minute.
+            ("TANDEM__LLM__REQUESTS_PER_MINUTE", "0".to_owned()),
         ]
     }
 }

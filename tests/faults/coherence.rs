@@ -238,7 +238,7 @@ async fn a_worker_that_is_cut_off_stops_serving_and_is_right_again_without_a_rel
     report(
         &format!("a worker cut off from NATS and the database for {:.0} s", begun.elapsed().as_secs_f64()),
         format!("memory served for {stopped:?}, right again {took:?} after its return, {read} rows read of 35"),
-        "≤ lease (3 s) + 0.3 s; ≤ 10 s; what changed: 6 rows",
+        "≤ lease (3 s) + 0.3 s; ≤ 20 s; what changed: 6 rows",
     );
     assert_eq!(read, 6, "five puts and a withdrawal");
 }
@@ -341,7 +341,8 @@ async fn a_start_with_a_large_cache_serves_its_first_hit_before_all_is_read() {
     let held = worker.pipeline.cache().len();
     assert_eq!(hit["cache"]["origin"], format!("exec_{}", count - 1), "{hit}");
     let whole = async || (worker.pipeline.cache().len() == count).then_some(());
-    until(Duration::from_secs(120), "all is read", whole).await;
+    // Without optimisation a row takes a millisecond and more.
+    until(Duration::from_secs(size(60, 600)), "all is read", whole).await;
     let all = begun.elapsed();
     report(
         &format!("a start with {count} cached answers"),
