@@ -171,17 +171,20 @@ fn main() {
         println!("the bare embedding: p50 {bare:?}\n");
         println!(
             "| entries | exact hit p50 | exact hits/s | semantic hit p50 | semantic hits/s | lookup beside the embedding p50, p99 | \
-             recall@1 | paraphrases served | traps served | memory | restart: first exact hit, all loaded |"
+             recall@1 | paraphrases served | traps served | restart: first exact hit, all loaded |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|");
     }
     for size in &sizes {
-        let before = memory_mib();
-        println!("{}", runtime.block_on(Box::pin(measured(*size, &assets, &vectors, before))));
+        println!("{}", runtime.block_on(Box::pin(measured(*size, &assets, &vectors))));
     }
     drop(embedder);
-    if let Some(count) = memory.or((words.is_empty() || words == ["--peers"]).then_some(1_000_000)) {
+    if let Some(count) = memory {
         remembered(count, &vectors);
+    } else if words.is_empty() || words == ["--peers"] {
+        // In a process of its own: what this one has freed would count as room that the entries do not take.
+        let me = std::env::current_exe().unwrap();
+        assert!(std::process::Command::new(me).args(["--memory", "1000000"]).status().unwrap().success());
     }
     if words.iter().any(|word| word == "--peers") {
         let texts = texts_file(&assets);
@@ -275,7 +278,7 @@ fn vector(vectors: &[Arc<[f32]>], n: usize) -> Vec<f32> {
     noisy.into_iter().map(|x| x / length).collect()
 }
 
-async fn measured(size: usize, assets: &Path, vectors: &[Arc<[f32]>], before: f64) -> String {
+async fn measured(size: usize, assets: &Path, vectors: &[Arc<[f32]>]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let server = NatsServer::start(&assets.join("bin/nats-server"), folder.path(), None).await.unwrap();
     let variables: HashMap<String, String> = [
@@ -311,7 +314,6 @@ async fn measured(size: usize, assets: &Path, vectors: &[Arc<[f32]>], before: f6
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let loaded = begun.elapsed();
-    let memory = memory_mib() - before;
 
     let stored = |n: usize| text(n * 7_919 % size);
     let mut exact = vec![];
@@ -346,7 +348,7 @@ async fn measured(size: usize, assets: &Path, vectors: &[Arc<[f32]>], before: f6
     server.stop().await.unwrap();
     format!(
         "| {size} | {:?} | {exact_rate:.0} | {:?} | {semantic_rate:.0} | {:?}, {:?} | {recall} | {right} of {ASKED}, wrong {wrong} | \
-         {trapped} of {ASKED} | {memory:.0} MiB | {first_hit:?}, {loaded:?} |",
+         {trapped} of {ASKED} | {first_hit:?}, {loaded:?} |",
         percentile(&mut exact, 0.5),
         percentile(&mut semantic, 0.5),
         percentile(&mut beside, 0.5),
@@ -377,10 +379,10 @@ async fn looked_up(
         let dot = |row: &Vec<f32>| row.iter().zip(query.iter()).map(|(x, y)| x * y).sum::<f32>();
         let best = rows.iter().map(dot).fold(f32::MIN, f32::max);
         let nearest = cache.explain(&key, Timestamp::now(), 1).await.unwrap();
-        let found = nearest.first().map(|near| near.task.to_string());
+        let found = nearest.first().map(|near| near.origin.to_string());
         // Two that are as near as each other are both right.
         right += usize::from(
-            (0..size).filter(|n| dot(&rows[*n]) >= best - 1e-4).any(|n| found.as_ref() == Some(&text(n).0)),
+            (0..size).filter(|n| dot(&rows[*n]) >= best - 1e-4).any(|n| found == Some(format!("exec_{n}"))),
         );
     }
     (times, format!("{right} of {ASKED}"))
