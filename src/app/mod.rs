@@ -213,7 +213,8 @@ impl Worker {
         let embedder = tokio::task::spawn_blocking(move || Embedder::load(&assets, options));
         let store = Store::open(&config.database).await?;
         let recorder = Recorder::start(store.clone(), &config.recording);
-        let books = Books { store: store.clone(), recorder: recorder.clone() };
+        let journal = Some(paths.state.join("leases").join(config.database.fingerprint()));
+        let books = Books { store: store.clone(), recorder: recorder.clone(), journal };
         let llm = Client::new(config.llm.clone(), credentials, Some(books))?;
         let connection = bus::connect(&config.nats).await?;
         check_server(&connection);

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 pub struct Options {
     /// So many failures in a row open it. 0: never.
     pub failures: u16,
-    /// How long it stays open the first time, in milliseconds; each probe that fails doubles it. 4,200: an outage of a
-    /// minute meets three calls and three probes (at 4.2, 12.6 and 29.4 s), and the probe at 63 s ends it.
+    /// How long it stays open the first time, in milliseconds; each probe that fails doubles it. 4,100: an outage of a
+    /// minute meets three calls and three probes (4.1, 12.3 and 28.7 s after these), and the probe after 61.5 s ends it.
     pub open_ms: u64,
     /// It never stays open longer, in milliseconds.
     pub longest_open_ms: u64,
@@ -23,7 +23,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { failures: 3, open_ms: 4_200, longest_open_ms: 60_000 }
+        Self { failures: 3, open_ms: 4_100, longest_open_ms: 60_000 }
     }
 }
 
@@ -231,27 +231,27 @@ mod tests {
         assert_eq!(breaker.circuit(clock.at(0)), Circuit::Closed);
         breaker.pass(clock.at(0)).unwrap().failed(clock.at(1_000));
         assert_eq!(breaker.circuit(clock.at(1_000)), Circuit::Open);
-        assert_eq!(breaker.pass(clock.at(1_200)).err(), Some(Duration::from_millis(4_000)));
-        assert_eq!(breaker.circuit(clock.at(5_200)), Circuit::HalfOpen);
+        assert_eq!(breaker.pass(clock.at(1_100)).err(), Some(Duration::from_millis(4_000)));
+        assert_eq!(breaker.circuit(clock.at(5_100)), Circuit::HalfOpen);
     }
 
     #[test]
     fn exactly_one_probes_and_its_end_decides() {
         let (breaker, clock) = breaker();
         (0..3).for_each(|_| breaker.pass(clock.at(0)).unwrap().failed(clock.at(0)));
-        let probe = breaker.pass(clock.at(4_200)).unwrap();
+        let probe = breaker.pass(clock.at(4_100)).unwrap();
         assert!((0..10).all(|_| breaker.pass(clock.at(9_000)).is_err()));
         // Whoever asked gave up: the next one probes.
         drop(probe);
-        let probe = breaker.pass(clock.at(4_200)).unwrap();
-        probe.failed(clock.at(4_200));
-        assert_eq!(breaker.opens_in(clock.at(4_200)), Some(Duration::from_millis(8_400)));
-        breaker.pass(clock.at(12_600)).unwrap().succeeded();
-        assert_eq!(breaker.circuit(clock.at(12_600)), Circuit::Closed);
-        assert_eq!(breaker.opens_in(clock.at(12_600)), None);
+        let probe = breaker.pass(clock.at(4_100)).unwrap();
+        probe.failed(clock.at(4_100));
+        assert_eq!(breaker.opens_in(clock.at(4_100)), Some(Duration::from_millis(8_200)));
+        breaker.pass(clock.at(12_300)).unwrap().succeeded();
+        assert_eq!(breaker.circuit(clock.at(12_300)), Circuit::Closed);
+        assert_eq!(breaker.opens_in(clock.at(12_300)), None);
         // It begins at the short time again.
         (0..3).for_each(|_| breaker.pass(clock.at(20_000)).unwrap().failed(clock.at(20_000)));
-        assert_eq!(breaker.opens_in(clock.at(20_000)), Some(Duration::from_millis(4_200)));
+        assert_eq!(breaker.opens_in(clock.at(20_000)), Some(Duration::from_millis(4_100)));
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
             let probes: usize = std::thread::scope(|scope| {
                 let probe = || {
                     start.wait();
-                    let pass = breaker.pass(clock.at(4_200));
+                    let pass = breaker.pass(clock.at(4_100));
                     let got = usize::from(pass.is_ok());
                     std::mem::forget(pass);
                     got
@@ -282,7 +282,7 @@ mod tests {
         (0..3).for_each(|_| breaker.pass(clock.at(0)).unwrap().failed(clock.at(0)));
         early.succeeded();
         late.failed(clock.at(4_000));
-        assert_eq!(breaker.opens_in(clock.at(0)), Some(Duration::from_millis(4_200)));
+        assert_eq!(breaker.opens_in(clock.at(0)), Some(Duration::from_millis(4_100)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! needed goes back within a second or so. See `store::budget` for what the database keeps, docs/decisions/0009 for why.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Error;
+use super::journal::{Journal, Page};
 use super::lease::{AHEAD, Adjust, IDLE_TICKS, Money, Pace, signed};
 use crate::domain::{NanoUsd, Tenant, Timestamp};
 use crate::store::{self, Caps, LeaseId, Leased, Scope, Store};
@@ -111,6 +113,8 @@ pub(super) struct Budget {
     options: Options,
     /// `None`: a worker without a database, which can bound nothing.
     store: Option<Store>,
+    /// `None`: nobody can tell what it leaves when it is killed.
+    journal: Option<Arc<Journal>>,
     purses: Mutex<HashMap<Tenant, Arc<Purse>>>,
     failing: AtomicBool,
     /// When the leases were prolonged.
@@ -121,6 +125,7 @@ pub(super) struct Budget {
 struct Purse {
     tenant: Tenant,
     caps: Caps,
+    journal: Option<Arc<Journal>>,
     state: Mutex<State>,
     /// One lease at a time: who waits finds what the one before it brought.
     leasing: Arc<tokio::sync::Mutex<()>>,
@@ -143,6 +148,8 @@ struct State {
 struct Slice {
     lease: LeaseId,
     money: Money,
+    /// Says what is free of it after a death.
+    page: Option<Page>,
     /// Nothing more is set aside from it.
     closed: bool,
 }
@@ -151,9 +158,11 @@ struct Slice {
 const REFUSED: Duration = Duration::from_millis(100);
 
 impl Budget {
-    pub(super) fn new(options: Options, store: Option<Store>) -> Self {
+    /// `folder` is where what is leased is written down, for those who come after a `kill -9`.
+    pub(super) fn new(options: Options, store: Option<Store>, folder: Option<&Path>) -> Self {
+        let journal = folder.filter(|_| options.bounds_anything()).and_then(Journal::open).map(Arc::new);
         let (purses, failing, held) = (Mutex::default(), AtomicBool::new(false), Mutex::default());
-        Self { options, store, purses, failing, held }
+        Self { options, store, journal, purses, failing, held }
     }
 
     pub(super) fn caps(&self, tenant: &Tenant) -> Caps {
@@ -223,6 +232,7 @@ impl Budget {
         let third = Duration::from_millis(self.options.lease_ms / 3);
         let due = self.held().is_none_or(|held| held.elapsed() >= third);
         if due {
+            self.inherit();
             done = done.and(self.hold(store, &purses, until).await);
             done = done.and(store.settle_abandoned(now).await.map(drop));
         }
@@ -239,6 +249,18 @@ impl Budget {
                     warn!(error = &error as &dyn std::error::Error, "budgets can't be leased; it is tried again");
                 }
             }
+        }
+    }
+
+    /// Takes what dead workers of this machine had free of their leases, to be given back.
+    fn inherit(&self) {
+        let Some(journal) = &self.journal else { return };
+        for (lease, amount) in journal.orphans() {
+            info!(lease = %lease.id, nanodollars = amount.0, "what a dead worker did not spend is given back");
+            let purse = self.purse_of(&lease.tenant);
+            let money = Money { free: signed(amount), reserved: 0 };
+            // First, for the last one is in use.
+            purse.state().slices.insert(0, Slice { lease, money, page: None, closed: true });
         }
     }
 
@@ -268,17 +290,16 @@ impl Budget {
 
     /// `None` where nothing bounds this tenant.
     fn purse(&self, tenant: &Tenant) -> Option<Arc<Purse>> {
+        self.options.caps(tenant).iter().any(Option::is_some).then(|| self.purse_of(tenant))
+    }
+
+    fn purse_of(&self, tenant: &Tenant) -> Arc<Purse> {
         let mut purses = self.purses();
-        if let Some(purse) = purses.get(tenant) {
-            return Some(purse.clone());
-        }
-        let caps = self.options.caps(tenant);
-        if caps.iter().all(Option::is_none) {
-            return None;
-        }
-        let purse = Arc::new(Purse { tenant: tenant.clone(), caps, state: Mutex::default(), leasing: Arc::default() });
-        purses.insert(tenant.clone(), purse.clone());
-        Some(purse)
+        let purse = purses.entry(tenant.clone()).or_insert_with(|| {
+            let (tenant, caps, journal) = (tenant.clone(), self.options.caps(tenant), self.journal.clone());
+            Arc::new(Purse { tenant, caps, journal, state: Mutex::default(), leasing: Arc::default() })
+        });
+        purse.clone()
     }
 
     fn purses(&self) -> MutexGuard<'_, HashMap<Tenant, Arc<Purse>>> {
@@ -298,7 +319,7 @@ impl Purse {
     fn take(self: &Arc<Self>, worst: NanoUsd, day: i64) -> Option<Reservation> {
         let mut state = self.state();
         let slice = state.current(day)?;
-        let lease = slice.money.reserve(worst).then_some(slice.lease.id)?;
+        let lease = slice.change(|money| money.reserve(worst)).then_some(slice.lease.id)?;
         state.pace.used(worst);
         Some(Reservation { purse: self.clone(), lease, worst, settled: false })
     }
@@ -338,11 +359,14 @@ impl Purse {
         match &leased {
             Ok(Leased::Granted(amount)) if fresh => {
                 state.slices.iter_mut().for_each(|slice| slice.closed = true);
-                let money = Money { free: signed(*amount), reserved: 0 };
-                state.slices.push(Slice { lease, money, closed: false });
+                let page = self.journal.as_ref().and_then(|journal| journal.begin(&lease));
+                let mut slice = Slice { lease, money: Money::default(), page, closed: false };
+                slice.change(|money| money.free = signed(*amount));
+                state.slices.push(slice);
             }
             Ok(Leased::Granted(amount)) => {
-                state.slice(lease.id).into_iter().for_each(|slice| slice.money.free += signed(*amount));
+                let slice = state.slice(lease.id);
+                slice.into_iter().for_each(|slice| slice.change(|money| money.free += signed(*amount)));
             }
             Ok(Leased::Short { scope, left }) => state.short = Some((Instant::now(), day, *scope, *left)),
             // Whether it was granted is not known: the database may count more in this lease than is known here. What is
@@ -382,7 +406,7 @@ impl Purse {
                     let mut state = self.state();
                     let slice = state.current(day);
                     // Others have taken from it meanwhile.
-                    slice.and_then(|slice| Some((slice.lease.clone(), slice.money.spare(amount)?)))
+                    slice.and_then(|slice| Some((slice.lease.clone(), slice.change(|money| money.spare(amount))?)))
                 };
                 match spared {
                     Some((lease, amount)) => store.give_back(&lease, amount).await,
@@ -425,14 +449,27 @@ impl State {
         for slice in self.slices.iter_mut().filter(|slice| which(slice)) {
             slice.closed = true;
             // Taken before it is given back: whether that succeeded may stay unknown.
-            rest.extend(slice.money.spare(NanoUsd(u64::MAX)).map(|amount| (slice.lease.clone(), amount)));
+            let spared = slice.change(|money| money.spare(NanoUsd(u64::MAX)));
+            rest.extend(spared.map(|amount| (slice.lease.clone(), amount)));
         }
-        self.slices.retain(|slice| !slice.is_over());
+        for over in self.slices.extract_if(.., |slice| slice.is_over()) {
+            over.page.iter().for_each(Page::end);
+        }
         rest
     }
 }
 
 impl Slice {
+    /// The one way to change what is left: before anything can be sent for it, and after anything was given, it is written down.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Money) -> T) -> T {
+        let before = self.money.free;
+        let done = change(&mut self.money);
+        if self.money.free != before && self.page.as_ref().is_some_and(|page| !page.write(self.money.free)) {
+            self.page = None;
+        }
+        done
+    }
+
     fn is_over(&self) -> bool {
         self.closed && self.money.reserved == 0 && self.money.free <= 0
     }
@@ -482,7 +519,8 @@ impl Reservation {
 
     fn give(&self, used: NanoUsd) {
         let mut state = self.purse.state();
-        state.slice(self.lease).into_iter().for_each(|slice| slice.money.settle(self.worst, used));
+        let slice = state.slice(self.lease);
+        slice.into_iter().for_each(|slice| slice.change(|money| money.settle(self.worst, used)));
     }
 }
 

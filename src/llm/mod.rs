@@ -12,6 +12,7 @@ mod call;
 mod error;
 mod gemini;
 mod http;
+mod journal;
 mod lease;
 mod limit;
 mod limit_share;
@@ -26,6 +27,7 @@ mod query;
 mod schema;
 mod sse;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +65,9 @@ pub struct Client(Arc<Inner>);
 pub struct Books {
     pub store: Store,
     pub recorder: Recorder,
+    /// A folder of this machine for what workers on this database have leased of budgets: what one leaves that is killed, the
+    /// next one gives back. `None`: it counts as spent.
+    pub journal: Option<PathBuf>,
 }
 
 struct Inner {
@@ -116,9 +121,10 @@ impl Client {
         };
         let ms = Duration::from_millis;
         let store = books.as_ref().map(|books| books.store.clone());
+        let journal = books.as_ref().and_then(|books| books.journal.clone());
         Ok(Self(Arc::new(Inner {
             books,
-            budget: Arc::new(Budget::new(options.budget, store)),
+            budget: Arc::new(Budget::new(options.budget, store, journal.as_deref())),
             route,
             prices,
             reference,

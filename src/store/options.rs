@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
 
 /// Where the database is and how it is used.
@@ -48,6 +49,14 @@ pub enum Durability {
     Process,
     /// The machine losing power.
     Power,
+}
+
+impl Options {
+    /// Names the database in the names of files that belong to it.
+    pub fn fingerprint(&self) -> String {
+        let hash = Sha256::digest(place(&self.url));
+        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl fmt::Debug for Options {

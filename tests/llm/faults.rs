@@ -350,7 +350,7 @@ async fn every_fault_in_every_format_ends_as_it_should() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("tandem.db").display());
     let store = Store::open(&StoreOptions { url, ..StoreOptions::default() }).await.unwrap();
-    let books = Books { recorder: Recorder::start(store.clone(), &RecorderOptions::default()), store };
+    let books = Books { recorder: Recorder::start(store.clone(), &RecorderOptions::default()), store, journal: None };
     let (mut lines, mut received) = (vec![], 0);
     for fault in TABLE {
         let of = |mode| FORMATS.map(|format| cell(fault, format, mode, &books));

@@ -29,7 +29,7 @@ async fn limited(options: Options, servers: &[(Format, String)]) -> Limited {
             google: credentials.google.or(own.google),
         }
     });
-    let books = Books { store, recorder };
+    let books = Books { store, recorder, journal: None };
     let client = Client::new(Options { route, ..options }, credentials, Some(books)).unwrap();
     Limited { client, _folder: folder }
 }
