@@ -224,6 +224,7 @@ fn goal(task: String) -> Goal {
         complexity: Complexity::Medium,
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     }
 }
 

@@ -72,6 +72,7 @@ fn entry(i: usize, code: &str, now: Timestamp) -> CacheEntry {
         complexity: Complexity::Medium,
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     };
     let tenant = Tenant::default();
     let key = Key::new(&tenant, EntryKind::Request, &goal, &[], tandem::embed::MODEL_VERSION);

@@ -63,6 +63,7 @@ async fn a_paraphrase_shares_the_answer_and_near_misses_do_not() {
             complexity: Complexity::Medium,
             acceptance_criteria: vec![],
             context: Context::default(),
+            tags: vec![],
         };
         cache.key(&Tenant::default(), EntryKind::Request, &goal)
     };
@@ -156,6 +157,7 @@ fn answer() -> Answer {
         parts: vec![],
         project: vec![],
         notes: vec![],
+        tags: vec![],
         hit: None,
         made_at: NOW,
         time: Duration::ZERO,

@@ -158,6 +158,7 @@ fn answer(text: &str) -> Answer {
         parts: Vec::new(),
         project: vec![],
         notes: vec!["read as Rust".to_owned()],
+        tags: vec![],
         hit: None,
         time: Duration::ZERO,
         made_at: Timestamp(5),
@@ -705,7 +706,7 @@ async fn a_sweep_takes_what_fits_and_goes_on_where_it_stopped(place: Place) {
         (0..10).map(|n| made(n, if n % 2 == 0 { "even" } else { "odd" }, if n < 8 { 1_000 } else { 3_000 })).collect();
     store.put_entries(&entries).await.unwrap();
     let owner = &entries[0].tenant;
-    let what = Sweep { template: Some(template("even")), task_type: None };
+    let what = Sweep { template: Some(template("even")), ..Sweep::default() };
     let (until, now) = (Timestamp(2_000), Timestamp(2_500));
     let (mut from, mut taken, mut pages) = (Some(Sequence::default()), vec![], 0);
     while let Some(seen) = from {

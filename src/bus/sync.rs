@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use super::{Connection, Error, Instance, Options, WIRE};
 use crate::domain::record::{EntryId, Sweep};
-use crate::domain::{TaskType, TemplateId, Tenant, Timestamp};
+use crate::domain::{Tag, TaskType, TemplateId, Tenant, Timestamp};
 
 /// Everything below belongs to the workers; no reply goes there.
 pub(super) const SUBJECT: &str = "tandem.sync";
@@ -159,6 +159,8 @@ enum Word {
         task_type: Option<TaskType>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         template: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tag: Option<Tag>,
     },
     /// A worker began: the others answer with `Alive`, so that it knows them at once.
     Hello,
@@ -187,7 +189,13 @@ impl Word {
 
     fn swept(tenant: &Tenant, until: Timestamp, what: &Sweep) -> Self {
         let template = what.template.as_ref().map(|id| id.as_str().to_owned());
-        Self::Swept { tenant: tenant.as_str().to_owned(), until_ms: until.0, task_type: what.task_type, template }
+        Self::Swept {
+            tenant: tenant.as_str().to_owned(),
+            until_ms: until.0,
+            task_type: what.task_type,
+            template,
+            tag: what.tag.clone(),
+        }
     }
 }
 
@@ -444,11 +452,11 @@ impl Shared {
                 Ok(tenant) => Some(Heard { change: Change::Purged { tenant, until: Timestamp(until_ms) }, confirm }),
                 Err(_) => Some(Heard { change: Change::Resync, confirm: None }),
             },
-            Word::Swept { tenant, until_ms, task_type, template } => {
+            Word::Swept { tenant, until_ms, task_type, template, tag } => {
                 let template = template.map(|id| TemplateId::parse(&id)).transpose();
                 match (Tenant::parse(&tenant), template) {
                     (Ok(tenant), Ok(template)) => {
-                        let (until, what) = (Timestamp(until_ms), Sweep { task_type, template });
+                        let (until, what) = (Timestamp(until_ms), Sweep { task_type, template, tag });
                         Some(Heard { change: Change::Swept { tenant, until, what }, confirm })
                     }
                     _ => Some(Heard { change: Change::Resync, confirm: None }),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::record::{Digest, EntryKind};
-use crate::domain::{Context, Goal, Language, Tenant};
+use crate::domain::{Context, Goal, Language, Tag, Tenant};
 
 /// What an answer is looked up and stored by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Key {
     pub exact: Digest,
     /// As its sender wrote it.
     pub task: Arc<str>,
+    /// What is stored under it can be taken back by these.
+    pub tags: Vec<Tag>,
 }
 
 impl Key {
@@ -34,6 +36,7 @@ impl Key {
             scope: digest("scope/1", embedder),
             exact: digest("exact/1", &normalised(&goal.description)),
             task: goal.description.as_str().into(),
+            tags: goal.tags.clone(),
         }
     }
 }
@@ -146,6 +149,7 @@ mod tests {
             complexity: Complexity::Medium,
             acceptance_criteria: vec![],
             context: Context::default(),
+            tags: vec![],
         }
     }
 

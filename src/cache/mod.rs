@@ -318,9 +318,12 @@ impl Cache {
     /// Stores an answer under `key`, in the place of what was there. It is served by the exact tier at once; its
     /// vector follows in the background. `None` if it was not stored: it may not be given to others, the cache is
     /// off, or it is too large.
-    pub fn put(&self, key: &Key, answer: Arc<Answer>, origin: CorrelationId, now: Timestamp) -> Option<EntryId> {
+    pub fn put(&self, key: &Key, mut answer: Arc<Answer>, origin: CorrelationId, now: Timestamp) -> Option<EntryId> {
         if !self.0.options.enabled || !answer.cacheable() {
             return None;
+        }
+        if !key.tags.is_empty() {
+            Arc::make_mut(&mut answer).tags.clone_from(&key.tags);
         }
         let entry = Arc::new(CacheEntry {
             id: EntryId(uuid::Uuid::now_v7()),

@@ -42,6 +42,7 @@ fn goal(task: &str) -> Goal {
         complexity: Complexity::Medium,
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     }
 }
 
@@ -67,6 +68,7 @@ fn answer(text: &str) -> Arc<Answer> {
         parts: vec![],
         project: vec![],
         notes: vec![],
+        tags: vec![],
         hit: None,
         made_at: NOW,
         time: Duration::ZERO,

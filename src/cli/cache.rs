@@ -27,13 +27,16 @@ pub(super) enum Command {
     /// Take stored answers of a tenant back, on all workers: those that all given options fit.
     Invalidate {
         /// Made by this template, in any of its versions.
-        #[arg(long, required_unless_present_any = ["task_type", "everything"])]
+        #[arg(long, required_unless_present_any = ["task_type", "tag", "everything"])]
         template: Option<String>,
         /// Of this type: testing, database, …
         #[arg(long)]
         task_type: Option<String>,
+        /// Made for a request with this tag.
+        #[arg(long)]
+        tag: Option<String>,
         /// All that the tenant has stored.
-        #[arg(long, conflicts_with_all = ["template", "task_type"])]
+        #[arg(long, conflicts_with_all = ["template", "task_type", "tag"])]
         everything: bool,
         #[command(flatten)]
         common: Common,
@@ -68,9 +71,9 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
             }
             Ok(ended(&answered))
         }
-        Command::Invalidate { template, task_type, everything, common } => {
+        Command::Invalidate { template, task_type, tag, everything, common } => {
             let body = json!({
-                "template": template, "task_type": task_type, "everything": everything.then_some(true),
+                "template": template, "task_type": task_type, "tag": tag, "everything": everything.then_some(true),
             });
             let mut withdrawn = 0;
             loop {

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     out: Out,
     /// Send this body as it is instead, right or wrong.
-    #[arg(long, value_name = "BODY", conflicts_with_all = ["task", "language", "complexity", "context", "criterion", "cache", "max_cost_usd", "timeout_ms", "id"])]
+    #[arg(long, value_name = "BODY", conflicts_with_all = ["task", "language", "complexity", "context", "criterion", "cache", "max_cost_usd", "timeout_ms", "tag", "id"])]
     raw: Option<String>,
     #[command(flatten)]
     common: Common,
@@ -55,6 +55,9 @@ pub(super) struct Wanted {
     /// How long the worker may take, in milliseconds.
     #[arg(long)]
     timeout_ms: Option<u64>,
+    /// A name under which the answer can be taken back from the cache. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    tag: Vec<String>,
     /// An id of your own: the same id and request get the same answer.
     #[arg(long)]
     pub(super) id: Option<String>,
@@ -107,6 +110,9 @@ impl Wanted {
         optional("cache", json!(self.cache.and_then(|c| c.to_possible_value().map(|v| v.get_name().to_owned()))));
         if !self.criterion.is_empty() {
             optional("acceptance_criteria", json!(self.criterion));
+        }
+        if !self.tag.is_empty() {
+            optional("tags", json!(self.tag));
         }
         let mut context = Map::new();
         for pair in &self.context {

@@ -367,6 +367,7 @@ pub fn try_template(library: &Library, template: &Template, language: &Language)
         complexity: Complexity::default(),
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     };
     let (words, started) = (super::words::words(&goal.description), Instant::now());
     let reading = super::reading::read(template, &words, &[], language).map_err(|mismatch| match mismatch {

@@ -157,6 +157,7 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
         complexity: Complexity::default(),
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     };
     let dag = decompose::by_rules(&label.task);
     let company = Company::of(&dag);

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::record::EntryId;
-use super::{CorrelationId, Language, NanoUsd, TaskType, TemplateId, Timestamp};
+use super::{CorrelationId, Language, NanoUsd, Tag, TaskType, TemplateId, Timestamp};
 
 /// How an answer came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -126,6 +126,9 @@ pub struct Answer {
     pub project: Vec<ProjectFile>,
     /// What the sender should know of how the task was read.
     pub notes: Vec<String>,
+    /// Of the goal that it was stored for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     pub hit: Option<Hit>,
     /// How long it took to make, or to find.
     pub time: Duration,
@@ -152,6 +155,7 @@ impl Answer {
             parts: vec![],
             project: vec![],
             notes: vec![],
+            tags: vec![],
             hit: None,
             time: Duration::ZERO,
             made_at: now,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CorrelationId, Language, NanoUsd, RequestId, Tenant};
+use super::{CorrelationId, Language, NanoUsd, RequestId, Tag, Tenant};
 
 /// How demanding the sender thinks the task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -87,6 +87,8 @@ pub struct Goal {
     pub complexity: Complexity,
     pub acceptance_criteria: Vec<String>,
     pub context: Context,
+    /// They change no answer: what is made for the goal is stored under them.
+    pub tags: Vec<Tag>,
 }
 
 /// A request that was checked at the door.

@@ -68,6 +68,10 @@ id!(
     TemplateId
 );
 id!(
+    /// A sender's own name for a kind of answers, by which they can be taken back from the cache.
+    Tag
+);
+id!(
     /// Made by the worker, one per request; it stands in every log line, event and reply of that request.
     CorrelationId
 );

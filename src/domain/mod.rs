@@ -18,7 +18,7 @@ pub use answer::{Answer, Evaluation, Hit, Method, Part, ProjectFile, Tier, Usage
 pub use attempt::{Attempt, Counted, Outcome, Tally};
 pub use dag::{Dag, DagError, Limits, Task, TaskId};
 pub use goal::{CacheMode, Complexity, Context, Goal, Message, Request};
-pub use ids::{CorrelationId, IdError, RequestId, TemplateId, Tenant};
+pub use ids::{CorrelationId, IdError, RequestId, Tag, TemplateId, Tenant};
 pub use language::Language;
 pub use money::NanoUsd;
 pub use progress::{Stage, Watcher};

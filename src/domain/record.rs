@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, CorrelationId, Language, Method, NanoUsd, TaskType, TemplateId, Tenant, Tier, Timestamp, Usage};
+use super::{
+    Answer, CorrelationId, Language, Method, NanoUsd, Tag, TaskType, TemplateId, Tenant, Tier, Timestamp, Usage,
+};
 
 /// SHA-256.
 pub type Digest = [u8; 32];
@@ -160,6 +162,8 @@ pub struct Sweep {
     pub task_type: Option<TaskType>,
     /// Made by it, in any of its versions.
     pub template: Option<TemplateId>,
+    /// Made for a request that had it.
+    pub tag: Option<Tag>,
 }
 
 impl Sweep {
@@ -168,6 +172,7 @@ impl Sweep {
         let fits = |answer: &Answer| {
             self.task_type.is_none_or(|wanted| wanted == answer.task_type)
                 && self.template.as_ref().is_none_or(|wanted| answer.template.as_ref() == Some(wanted))
+                && self.tag.as_ref().is_none_or(|wanted| answer.tags.contains(wanted))
         };
         fits(answer) || answer.parts.iter().any(|part| fits(&part.answer))
     }

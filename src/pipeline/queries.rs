@@ -284,5 +284,6 @@ fn plain_goal(task: &str, language: Language) -> Goal {
         complexity: Complexity::default(),
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     }
 }

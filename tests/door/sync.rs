@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tandem::bus::{Change, Confirmed, Heard, Instance, Options, Sync};
 use tandem::domain::record::{EntryId, Sweep};
-use tandem::domain::{TaskType, TemplateId, Tenant, Timestamp};
+use tandem::domain::{Tag, TaskType, TemplateId, Tenant, Timestamp};
 use tokio::sync::mpsc::Receiver;
 
 use crate::nats::Nats;
@@ -148,7 +148,8 @@ async fn the_words_of_this_version_are_written_so() {
     a.publish(&Change::Blocks).await.unwrap();
     let (tenant, until) = (Tenant::parse("acme").unwrap(), Timestamp(1_700_000_000_000));
     a.publish(&Change::Purged { tenant: tenant.clone(), until }).await.unwrap();
-    let what = Sweep { task_type: Some(TaskType::Testing), template: Some(TemplateId::parse("rust-testing").unwrap()) };
+    let (template, tag) = (TemplateId::parse("rust-testing").unwrap(), Tag::parse("billing").unwrap());
+    let what = Sweep { task_type: Some(TaskType::Testing), template: Some(template), tag: Some(tag) };
     a.publish(&Change::Swept { tenant, until, what }).await.unwrap();
     // Nobody needs to confirm, and the word is the same.
     a.withdraw(&[entry(2)]).await.unwrap();
@@ -179,7 +180,7 @@ async fn the_words_of_this_version_are_written_so() {
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"bye"}"#,
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"hello"}"#,
         r#"tandem.sync.purged {"from":"A","wire":1,"kind":"purged","tenant":"acme","until_ms":1700000000000}"#,
-        r#"tandem.sync.swept {"from":"A","wire":1,"kind":"swept","tenant":"acme","until_ms":1700000000000,"task_type":"testing","template":"rust-testing"}"#,
+        r#"tandem.sync.swept {"from":"A","wire":1,"kind":"swept","tenant":"acme","until_ms":1700000000000,"task_type":"testing","template":"rust-testing","tag":"billing"}"#,
     ];
     assert_eq!(said, written);
 }

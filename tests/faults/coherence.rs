@@ -35,6 +35,7 @@ fn goal() -> Goal {
         complexity: Complexity::Medium,
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     }
 }
 
@@ -299,6 +300,33 @@ async fn what_is_taken_back_by_its_template_is_served_by_no_worker() {
     assert_eq!(answer(&client, "execution.request", &body(0)).await["method"], "autonomous");
     let late = place.worker(&nats).await;
     assert!(!keys[1..].iter().any(|key| serves(&late, key)), "a worker that began later serves it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_back_by_its_tag_is_served_by_no_worker() {
+    let (nats, place) = (Nats::start().await, Place::new());
+    let workers = [place.worker(&nats).await, place.worker(&nats).await];
+    let client = nats.client().await;
+    let tagged = |n: usize, tags: &[&str]| {
+        let mut body = body(n);
+        body["tags"] = json!(tags);
+        body
+    };
+    // A tag changes no answer: whoever asks without it is served what was made with it.
+    let made = answer(&client, "execution.request", &tagged(0, &["billing", "2026-11"])).await;
+    all(&workers, &key(&workers[0], 0), true).await;
+    assert_eq!(answer(&client, "execution.request", &body(0)).await["cache"]["origin"], made["correlation_id"]);
+    answer(&client, "execution.request", &tagged(1, &["billing"])).await;
+    answer(&client, "execution.request", &tagged(2, &["shipping"])).await;
+    answer(&client, "execution.request", &body(3)).await;
+    let keys: Vec<Key> = (0..4).map(|n| key(&workers[0], n)).collect();
+    for key in &keys {
+        all(&workers, key, true).await;
+    }
+    let swept = answer(&client, "cache.invalidate", &json!({"tag": "billing"})).await;
+    assert_eq!((&swept["withdrawn"], &swept["unconfirmed_workers"]), (&json!(2), &json!(0)), "{swept}");
+    let served = |key| workers.iter().all(|worker| serves(worker, key));
+    assert_eq!(keys.iter().map(served).collect::<Vec<_>>(), [false, false, true, true]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -173,6 +173,7 @@ async fn answer(coordinator: &Coordinator, text: &str, language: &Language) -> A
         complexity: Complexity::default(),
         acceptance_criteria: vec![],
         context: Context::default(),
+        tags: vec![],
     };
     let bounds = Bounds {
         tenant: Tenant::default(),

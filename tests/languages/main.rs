@@ -173,6 +173,7 @@ fn render(language: &str) -> Vec<Rendered> {
                     complexity: Complexity::default(),
                     acceptance_criteria: vec![],
                     context: Context::default(),
+                    tags: vec![],
                 };
                 let (text, file) = render_with(&library, template, &given, &goal)
                     .unwrap_or_else(|error| panic!("{} with set {}: {}", template.id, set.name, error.message));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::{Fields, ID, PLAIN, SAYS, quoted, wrong_type};
 use super::{Code, Refusal};
 use crate::domain::record::{Sweep, Verdict};
-use crate::domain::{CorrelationId, IdError, Language, TaskType, TemplateId};
+use crate::domain::{CorrelationId, IdError, Language, Tag, TaskType, TemplateId};
 use crate::pipeline::{Neighbour, TemplateCheck, TemplateFilter, TemplateInfo};
 use crate::store::Rows;
 
@@ -81,6 +81,10 @@ pub struct Invalidate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = ID))]
     pub template: Option<String>,
+    /// Made for a request that had this one among its `tags`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = ID))]
+    pub tag: Option<String>,
     /// Everything that this tenant has stored. In the place of the other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub everything: Option<bool>,
@@ -220,22 +224,19 @@ pub(crate) fn feedback(body: &[u8]) -> Result<Judgement, Refusal> {
 }
 
 pub(crate) fn invalidate(body: &[u8]) -> Result<Sweep, Refusal> {
-    let hint = r#"{"template": "<id>"}, {"task_type": "..."} or {"everything": true}"#;
+    let hint = r#"{"template": "<id>"}, {"task_type": "..."}, {"tag": "..."} or {"everything": true}"#;
     let mut fields = Fields::parse(body, hint)?;
     let task_type = task_type(&mut fields)?;
-    let template = match fields.text("template")? {
-        None => None,
-        Some(text) => Some(
-            TemplateId::parse(&text)
-                .map_err(|error| Refusal::at(Code::InvalidField, "template", format!("'template' {error}")))?,
-        ),
-    };
+    let wrong = |field: &str, error: IdError| Refusal::at(Code::InvalidField, field, format!("'{field}' {error}"));
+    let template = fields.text("template")?.map(|text| TemplateId::parse(&text)).transpose();
+    let template = template.map_err(|error| wrong("template", error))?;
+    let tag = fields.text("tag")?.map(|text| Tag::parse(&text)).transpose().map_err(|error| wrong("tag", error))?;
     let everything = match fields.take("everything") {
         None => false,
         Some(value) => value.as_bool().ok_or_else(|| wrong_type("everything", "true or false", &value))?,
     };
     fields.nothing_else()?;
-    let what = Sweep { task_type, template };
+    let what = Sweep { task_type, template, tag };
     if everything == (what == Sweep::default()) {
         return Ok(what);
     }
@@ -331,6 +332,7 @@ mod tests {
         }
         assert_eq!(field(r#"{"task_type": "x"}"#), "task_type");
         assert_eq!(field(r#"{"template": "a b"}"#), "template");
+        assert_eq!(field(r#"{"tag": "a b"}"#), "tag");
         assert_eq!(field(r#"{"templat": "x"}"#), "templat");
     }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::fields::{Fields, PLAIN, SAYS, item_object, not_blank, quoted, text, wrong_type};
+use super::fields::{Fields, ID, PLAIN, SAYS, item_object, not_blank, quoted, text, wrong_type};
 use super::{Code, Envelope, Refusal};
-use crate::domain::{self, CacheMode, Complexity, Goal, Language, Message, NanoUsd, RequestId};
+use crate::domain::{self, CacheMode, Complexity, Goal, Language, Message, NanoUsd, RequestId, Tag};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
@@ -17,7 +17,7 @@ const LANGUAGE_CHARS: usize = 64;
 /// Unknown fields that are named in the notes; more are counted.
 const NAMED_FIELDS: usize = 5;
 const ROLES: [&str; 3] = ["user", "assistant", "system"];
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "task",
     "language",
     "complexity",
@@ -28,6 +28,7 @@ const FIELDS: [&str; 10] = [
     "max_cost_usd",
     "timeout_ms",
     "reply_to",
+    "tags",
 ];
 
 /// What a sender asks for, on `execution.request`. Only `task` is needed. A field that is not known is ignored and said
@@ -73,7 +74,15 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = PLAIN))]
     pub reply_to: Option<String>,
+    /// Names of your own, at most 16, under which the answer is stored: `cache.invalidate` takes back what has one. They change no
+    /// answer, and what was stored for another request keeps that one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>", length(max = TAGS), inner(regex(pattern = ID)))]
+    pub tags: Vec<String>,
 }
+
+/// So many tags may a request have.
+const TAGS: usize = 16;
 
 /// What surrounds the task. Further fields are allowed; the configuration lists those that may change an answer.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -126,6 +135,7 @@ pub fn decode(
     let max_cost = max_cost(&mut fields)?;
     let timeout = timeout(&mut fields, &mut notes)?;
     let reply_to = fields.text("reply_to")?;
+    let tags = tags(&mut fields)?;
     note_unknown(fields, &mut notes);
 
     let language = read_language(written.as_deref(), &task, &mut notes);
@@ -134,7 +144,7 @@ pub fn decode(
         correlation_id: envelope.correlation_id.clone(),
         id,
         body_hash: Sha256::digest(body).into(),
-        goal: Arc::new(Goal { description: task, language, complexity, acceptance_criteria, context }),
+        goal: Arc::new(Goal { description: task, language, complexity, acceptance_criteria, context, tags }),
         cache,
         max_cost,
         timeout,
@@ -205,6 +215,18 @@ fn acceptance_criteria(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
         not_blank(&text, &path).map(|()| text)
     };
     fields.list("acceptance_criteria")?.into_iter().map(criterion).collect()
+}
+
+fn tags(fields: &mut Fields) -> Result<Vec<Tag>, Refusal> {
+    let items = fields.list("tags")?;
+    if items.len() > TAGS {
+        return Err(Refusal::at(Code::InvalidField, "tags", format!("'tags' may have at most {TAGS} entries")));
+    }
+    let tag = |(path, item): (String, Value)| {
+        let text = text(item, &path)?;
+        Tag::parse(&text).map_err(|error| Refusal::at(Code::InvalidField, path.clone(), format!("'{path}' {error}")))
+    };
+    items.into_iter().map(tag).collect()
 }
 
 fn cache_mode(fields: &mut Fields) -> Result<CacheMode, Refusal> {
@@ -359,6 +381,9 @@ mod tests {
         refused(with(r#""acceptance_criteria": ["a", " "]"#), InvalidField, Some("acceptance_criteria[1]"), "blank");
         refused(with(r#""id": "a b""#), InvalidField, Some("id"), "1 to 64");
         refused(with(r#""cache": "never""#), InvalidField, Some("cache"), "use, refresh or off");
+        refused(with(r#""tags": ["a", "b.c"]"#), InvalidField, Some("tags[1]"), "1 to 64");
+        let many = with(&format!(r#""tags": [{}]"#, ["\"a\""; 17].join(",")));
+        refused(many, InvalidField, Some("tags"), "at most 16");
         refused(with(r#""max_cost_usd": -1"#), InvalidField, Some("max_cost_usd"), "zero or more");
         refused(with(r#""max_cost_usd": "1""#), InvalidField, Some("max_cost_usd"), "not a string");
         refused(with(r#""timeout_ms": 0"#), InvalidField, Some("timeout_ms"), "1 or more");

@@ -198,6 +198,7 @@ mod tests {
             parts: vec![],
             project: vec![],
             notes: vec![],
+            tags: vec![],
             hit: None,
             time: Duration::ZERO,
             made_at: Timestamp(0),
