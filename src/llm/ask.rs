@@ -171,11 +171,12 @@ impl<'a> Run<'a> {
             if self.left().is_some_and(|left| worst > left) {
                 return Next::Stop;
             }
-            let after = error.retry_after().max(target.breaker.opens_in(Instant::now()));
+            let opens_in = target.breaker.opens_in(Instant::now());
+            let after = error.retry_after().max(opens_in);
             match error.remedy() {
-                // Nobody waits for long where somebody else could answer.
+                // Nobody waits for long, or for an open circuit, where somebody else could answer.
                 Remedy::Elsewhere if has_next => Next::Stop,
-                Remedy::Retry if has_next && after > Some(policy.longest) => Next::Stop,
+                Remedy::Retry if has_next && (opens_in.is_some() || after > Some(policy.longest)) => Next::Stop,
                 // Who comes to an open circuit is told so at once; who helped to open it waits for the probe.
                 Remedy::Elsewhere if made == 0 && matches!(error, Error::CircuitOpen { .. }) => Next::Stop,
                 Remedy::Retry | Remedy::Elsewhere => Next::Again { after },

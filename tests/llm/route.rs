@@ -260,6 +260,15 @@ async fn who_helped_to_open_the_circuit_waits_for_the_probe() {
 }
 
 #[tokio::test]
+async fn where_another_model_could_answer_nobody_waits_for_the_probe() {
+    let (ill, well) = (Server::start(status(OpenAi, 500)).await, Server::start(good(Anthropic)).await);
+    let breaker = BreakerOptions { failures: 2, open_ms: 200, longest_open_ms: 60_000 };
+    let client = along(Options { breaker, ..quick(OpenAi) }, &[(OpenAi, &ill), (Anthropic, &well)]);
+    let answer = client.ask(&prompt(), &soon(), NOW).await.unwrap();
+    assert_eq!((answer.provider.as_str(), ill.received().len()), ("anthropic", 2));
+}
+
+#[tokio::test]
 async fn a_slow_answer_is_asked_for_a_second_time_and_the_loser_is_cancelled() {
     let server = Server::start(good(OpenAi)).await;
     let hedge = |hedge| OpenAi.client_with(Options { hedge, ..quick(OpenAi) }, server.url());
