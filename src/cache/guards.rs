@@ -50,23 +50,23 @@ type Check = fn(&Both<'_>) -> Option<String>;
 /// Each guard, its check, and why it is there. The first that says no names the refusal, so the telling ones stand
 /// before those that catch everything. `Words` is the verifier's no and has no check of its own.
 const TABLE: [(Guard, Check, &str); 13] = [
-    (Guard::Numbers, |x| differ(x, Kind::Number), "31 days are not 36, 5 s not 5 min; 1,000 is 1000"),
+    (Guard::Numbers, |x| differ(x, Kind::Number), "other numbers and units want another answer"),
     (Guard::Quotes, |x| differ(x, Kind::Quote), "what is quoted stands in the answer letter by letter"),
     (Guard::Paths, |x| differ(x, Kind::Path), "a route or a file is another one if one letter differs"),
-    (Guard::Identifiers, |x| differ(x, Kind::Identifier), "a name in code is another one if its case differs"),
-    (Guard::Technologies, technologies, "an answer for PostgreSQL is none for SQLite; order is another guard's matter"),
-    (Guard::Layout, layout, "indentation is code: it says what belongs to a block"),
     (
-        Guard::Question,
-        question,
-        "\"is a mutex needed\" asks, \"a mutex is needed\" states it (cosine 0.95); \"why\" is not \"when\"",
+        Guard::Identifiers,
+        |x| differ(x, Kind::Identifier),
+        "a name in code is another one if one letter or its case differs",
     ),
-    (Guard::Negation, negation, "the same words with a \"not\" ask for the contrary (cosine 0.99)"),
-    (Guard::Opposites, opposites, "first and last, encode and decode: near in meaning, contrary as answers"),
-    (Guard::Entities, entities, "France is not Denmark: what has a name must have the same in both"),
-    (Guard::Case, case, "\"Foo\" and \"foo\" are two texts; a capital that begins a sentence or a title says nothing"),
-    (Guard::Order, order, "from A to B is not from B to A; whole phrases may move, words may not"),
-    (Guard::Words, |_| None, "user events are no order events: too much stands in one text only"),
+    (Guard::Technologies, technologies, "what is written for one technology is no answer for another"),
+    (Guard::Layout, layout, "indentation is code: it says what belongs to a block"),
+    (Guard::Question, question, "the two want to know different things, or one of them asks nothing"),
+    (Guard::Negation, negation, "with a \"not\" the same words ask for the contrary"),
+    (Guard::Opposites, opposites, "these are near in meaning and contrary as answers"),
+    (Guard::Entities, entities, "what has a name must have the same in both"),
+    (Guard::Case, case, "a capital in the middle of a text can make another name of it"),
+    (Guard::Order, order, "from A to B is not from B to A: phrases may move, the words in them may not"),
+    (Guard::Words, |_| None, "too much of what one of them says is not in the other"),
 ];
 
 impl Guard {
@@ -316,8 +316,8 @@ fn entities(both: &Both<'_>) -> Option<String> {
     let say = |names: &[&str]| names.iter().take(4).map(|n| format!("\"{}\"", shown(n))).collect::<Vec<_>>().join(", ");
     match (a.as_slice(), b.as_slice()) {
         ([], []) => None,
-        (a, []) => Some(format!("{} only here", say(a))),
-        ([], b) => Some(format!("{} only there", say(b))),
+        (a, []) => Some(format!("only the asked task has {}", say(a))),
+        ([], b) => Some(format!("only the stored task has {}", say(b))),
         (a, b) => Some(format!("{} against {}", say(a), say(b))),
     }
 }
@@ -439,8 +439,8 @@ fn against(a: &[&Token], b: &[&Token]) -> Option<String> {
     };
     match (a, b) {
         ([], []) => None,
-        (a, []) => Some(format!("{} only here", say(a))),
-        ([], b) => Some(format!("{} only there", say(b))),
+        (a, []) => Some(format!("only the asked task has {}", say(a))),
+        ([], b) => Some(format!("only the stored task has {}", say(b))),
         (a, b) => Some(format!("{} against {}", say(a), say(b))),
     }
 }

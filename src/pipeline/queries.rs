@@ -250,7 +250,7 @@ fn info(template: &Template, uses: u64) -> TemplateInfo {
 fn neighbour(near: crate::cache::Neighbour) -> Neighbour {
     let guard = near.refusal.as_ref().map(|r| r.guard.as_str().to_owned());
     let too_far = || "not similar enough".to_owned();
-    let why = near.refusal.as_ref().map(|r| format!("{}: {}", r.guard.reason(), r.detail));
+    let why = near.refusal.as_ref().map(|r| format!("{} ({})", r.detail, r.guard.reason()));
     Neighbour {
         task: near.task.to_string(),
         similarity: rounded(near.similarity),
