@@ -1,7 +1,7 @@
 // Steps of the workflow "Design a scalable microservices architecture for …", as a service of your own on NATS.
 //
 //   npm install @nats-io/transport-node tsx
-//   npx tsx steps.ts [nats://127.0.0.1:4222]
+//   npx tsx steps.mts [nats://127.0.0.1:4222]
 //
 // A step is a subject. Tandem asks on it with {"task", "description", "inputs"}, where `inputs` has what the tasks that it
 // depends on have given, by their ids; the reply is the step's output, as JSON. What goes wrong is answered with the headers of
