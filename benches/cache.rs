@@ -379,8 +379,10 @@ async fn looked_up(
         let query = embedder.embed(&asked).await.unwrap();
         let dot = |row: &Vec<f32>| row.iter().zip(query.iter()).map(|(x, y)| x * y).sum::<f32>();
         let best = rows.iter().map(dot).fold(f32::MIN, f32::max);
-        let nearest = cache.explain(&key, Timestamp::now(), 1).await.unwrap();
-        let found = nearest.first().map(|near| near.origin.to_string());
+        let nearest = cache.explain(&key, Timestamp::now(), 8).await.unwrap();
+        // What was asked for and not served is stored by now, too.
+        let found =
+            nearest.iter().map(|near| near.origin.to_string()).find(|origin| origin.len() < "exec_1000000".len());
         // Two that are as near as each other are both right.
         right += usize::from(
             (0..size).filter(|n| dot(&rows[*n]) >= best - 1e-4).any(|n| found == Some(format!("exec_{n}"))),
