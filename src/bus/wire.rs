@@ -11,6 +11,7 @@ mod query;
 mod request;
 mod response;
 mod text;
+mod workflow;
 
 pub use envelope::{ACCEPT_OBJECT_STORE, CORRELATION_ID, DEADLINE, Envelope, TRACEPARENT, trace_id};
 pub(super) use error::Causes;
@@ -28,3 +29,11 @@ pub(super) use query::{
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
 pub use text::Text;
+pub(super) use workflow::{
+    Allowed, Asked, Wanted, What, event_query, workflow_filter, workflow_query, workflow_ref, workflow_start,
+};
+pub use workflow::{
+    AttemptDetail, EventList, EventQuery, GoalStarted, TaskDetail, TaskError, TaskStatus, WorkflowCommanded,
+    WorkflowDetail, WorkflowEvent, WorkflowFilter, WorkflowGraph, WorkflowList, WorkflowOptions, WorkflowQuery,
+    WorkflowRef, WorkflowStart, WorkflowStarted, WorkflowStatus, WorkflowStep, WorkflowSummary, WorkflowTask,
+};
