@@ -568,6 +568,7 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
     let request = ask("execution.request".to_owned(), example()).await;
     headers_as_documented(&request, "AnswerHeaders");
     let id = nats::json(&request)["correlation_id"].clone();
+    let mut workflow = Value::Null;
     for endpoint in TABLE {
         let body = match endpoint.name {
             "request" => {
@@ -584,6 +585,13 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
             "template-select" => json!({"task": "Create a NATS consumer for user events"}),
             // Without an embedding model this one is refused, as documented.
             "cache-explain" => example(),
+            // Nobody serves it: the workflow waits for another attempt.
+            "workflow-start" => json!({
+                "graph": {"tasks": [{"id": "a", "description": "A", "step": {"kind": "nats", "subject": "orders.reserve"}}]},
+                "options": {"retry_attempts": 20, "retry_delay_ms": 300_000}
+            }),
+            "workflow-list" | "workflow-events" => json!({}),
+            name if name.starts_with("workflow-") => json!({"workflow_id": workflow}),
             _ => json!({}),
         };
         let takes = (endpoint.takes)().to_value()["title"].as_str().unwrap().to_owned();
@@ -593,6 +601,9 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
         let is_error = nats::header(&answer, "Nats-Service-Error-Code").is_some();
         assert_eq!(is_error, endpoint.name == "cache-explain", "{}: {}", endpoint.subject, nats::json(&answer));
         valid(if is_error { "Error" } else { &gives }, &nats::json(&answer));
+        if endpoint.name == "workflow-start" {
+            workflow = nats::json(&answer)["workflow_id"].clone();
+        }
 
         let refused = ask(format!("{}.acme", endpoint.subject), json!([])).await;
         headers_as_documented(&refused, "ErrorHeaders");

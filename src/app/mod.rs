@@ -263,6 +263,7 @@ impl Worker {
         );
         workflows.serve(Arc::new(bus::Services::new(&connection)));
         follower.tells(workflows.clone());
+        tasks.spawn(workflows.clone().announce(Arc::new(bus::Events::new(&connection, &config.nats))));
         tasks.spawn(tell(workflows.clone(), sync.clone()));
         let submits = Submits::open(pipeline.clone(), &config.nats, Timestamp::now).await;
         let page_address = page.as_ref().map(Page::address);

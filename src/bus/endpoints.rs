@@ -74,9 +74,9 @@ pub const TABLE: [Endpoint<()>; 28] = [
     WORKFLOW_STATUS,
     WORKFLOW_LIST,
     WORKFLOW_SHOW,
-    WORKFLOW_CANCEL,
     WORKFLOW_PAUSE,
     WORKFLOW_RESUME,
+    WORKFLOW_CANCEL,
     WORKFLOW_RETRY,
     WORKFLOW_EVENTS,
 ];
@@ -394,14 +394,14 @@ pub fn all(
         query(flows.clone(), WORKFLOW_SHOW, wire::workflow_ref, |w, id, call| async move {
             workflows::show(w, id, &call.envelope.tenant).await
         }),
-        query(flows.clone(), WORKFLOW_CANCEL, wire::workflow_ref, |w, id, call| async move {
-            workflows::command(w, id, &call.envelope.tenant, Command::Cancel).await
-        }),
         query(flows.clone(), WORKFLOW_PAUSE, wire::workflow_ref, |w, id, call| async move {
             workflows::command(w, id, &call.envelope.tenant, Command::Pause).await
         }),
         query(flows.clone(), WORKFLOW_RESUME, wire::workflow_ref, |w, id, call| async move {
             workflows::command(w, id, &call.envelope.tenant, Command::Resume).await
+        }),
+        query(flows.clone(), WORKFLOW_CANCEL, wire::workflow_ref, |w, id, call| async move {
+            workflows::command(w, id, &call.envelope.tenant, Command::Cancel).await
         }),
         query(flows.clone(), WORKFLOW_RETRY, wire::workflow_ref, |w, id, call| async move {
             workflows::command(w, id, &call.envelope.tenant, Command::Retry).await

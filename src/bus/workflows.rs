@@ -1,7 +1,9 @@
 //! Workflows on NATS: `workflow.*`, and the line to services of the user's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
@@ -9,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 use super::endpoints::{Call, Endpoint, Reply, Served};
 use super::reply::{ERROR_CODE, most};
 use super::wire::{self, Code, Refusal, What, WorkflowStatus};
-use super::{Connection, Options};
-use crate::domain::workflow::{Command, FailureKind, RunOptions, WorkflowId};
+use super::{Connection, Options, Provision, streams};
+use crate::domain::workflow::{Command, Event, FailureKind, RunOptions, WorkflowId};
 use crate::domain::{TaskId, Tenant};
-use crate::workflow::{Error, Failure, Given, Order, Service, Workflows};
+use crate::workflow::{Announce, Error, Failure, Given, Order, Service, Workflows};
 
 /// On a step's request: the same for every attempt at the same thing.
 pub(super) const KEY: &str = "Idempotency-Key";
@@ -169,6 +171,50 @@ impl Service for Services {
                 None => Ok(answer.payload.to_vec()),
                 Some(code) => Err(failed(subject, code, header("Nats-Service-Error"), header("Retry-After-Ms"))),
             }
+        })
+    }
+}
+
+/// Publishes events to [`EVENTS`](super::streams::EVENTS), at `event.<tenant>.workflow.<id>`.
+pub struct Events {
+    client: Client,
+    context: jetstream::Context,
+    provision: Provision,
+    options: streams::Options,
+    /// The stream was seen.
+    there: AtomicBool,
+}
+
+impl Events {
+    pub fn new(connection: &Connection, options: &Options) -> Self {
+        let client = connection.client.clone();
+        let context = jetstream::new(client.clone());
+        let (provision, options) = (options.provision, options.streams.clone());
+        Self { client, context, provision, options, there: AtomicBool::new(false) }
+    }
+}
+
+impl Announce for Events {
+    fn announce<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            if !self.there.load(Ordering::Relaxed) {
+                let made = streams::provide_events(&self.client, self.provision, &self.options).await;
+                made.map_err(|error| error.to_string())?;
+                self.there.store(true, Ordering::Relaxed);
+            }
+            let body = serde_json::to_vec(&wire::WorkflowEvent::from(event.clone())).map_err(|e| e.to_string())?;
+            let mut headers = HeaderMap::new();
+            // The stream keeps one of each: who takes over tells again what may have been told.
+            headers.insert("Nats-Msg-Id", format!("{}/{}", event.workflow, event.number));
+            let subject = format!("event.{}.workflow.{}", event.tenant, event.workflow);
+            let told = async {
+                let sent = self.context.publish_with_headers(subject, headers, body.into()).await?;
+                sent.await.map(drop)
+            };
+            told.await.map_err(|error| {
+                self.there.store(false, Ordering::Relaxed);
+                error.to_string()
+            })
         })
     }
 }

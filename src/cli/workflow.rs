@@ -15,8 +15,8 @@ use crate::bus::wire::{
     WorkflowList, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart, WorkflowStarted, WorkflowStatus,
 };
 use crate::config::Variables;
-use crate::domain::workflow::{State, TaskState};
 use crate::domain::Timestamp;
+use crate::domain::workflow::{State, TaskState};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -374,8 +374,7 @@ async fn watch(client: &Client, common: &Common, workflow: &str) -> Result<Ended
     let json_error = common.json && said.is_error;
     let Answered::Ok(detail) = show::<WorkflowDetail>(&said, json_error)? else { return Ok(Ended::Refused) };
     let tree = tree(&detail.tasks);
-    let query =
-        |outputs| WorkflowQuery { workflow_id: workflow.to_owned(), tasks: None, outputs: Some(outputs) };
+    let query = |outputs| WorkflowQuery { workflow_id: workflow.to_owned(), tasks: None, outputs: Some(outputs) };
     let mut screen = Screen { live: std::io::stderr().is_terminal() && !common.json, drawn: 0 };
     let mut known: BTreeMap<String, TaskState> = BTreeMap::new();
     let pause = LOOK * u32::try_from(1 + detail.tasks.len() / 500).unwrap_or(10).min(10);

@@ -205,6 +205,9 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
     for claimed in &done.claimed {
         begin(shared, *claimed);
     }
+    if done.announced {
+        shared.announced.notify_one();
+    }
     if !done.over.is_empty() {
         shared.over.send_modify(|count| *count += 1);
     }

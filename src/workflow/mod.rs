@@ -3,6 +3,7 @@
 //! The database is the truth. A worker claims steps under a lease, does them, and commits each end together with all that
 //! follows from it. `docs/decisions/0013-workflows.md` says why nothing is dispatched over JetStream.
 
+mod announce;
 mod compose;
 mod engine;
 mod options;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use announce::Announce;
 pub use options::Options;
 pub use policy::Failure;
 pub use step::{Given, Native, Service};
@@ -140,6 +142,8 @@ struct Inner {
     look: Notify,
     /// A pause is over.
     due: Notify,
+    /// There may be events to publish.
+    announced: Notify,
     /// Counts what other workers should look at.
     news: watch::Sender<u64>,
     /// Counts moments at which workflows of this worker ended.
@@ -197,6 +201,7 @@ impl Workflows {
             wake: Notify::new(),
             look: Notify::new(),
             due: Notify::new(),
+            announced: Notify::new(),
             news: watch::Sender::new(0),
             over: watch::Sender::new(0),
             // Nothing is claimed before the first sign.
@@ -286,6 +291,7 @@ impl Workflows {
         let done = self.shared.store.command_workflow(tenant, id, command).await?;
         let state = done.ok_or(Error::Unknown { id })??;
         self.heard();
+        self.shared.announced.notify_one();
         self.shared.news.send_modify(|count| *count += 1);
         Ok(state)
     }

@@ -12,15 +12,23 @@
 #[macro_use]
 #[path = "../support/both.rs"]
 mod both;
+#[path = "../support/fault.rs"]
+mod fault;
 #[path = "../support/nats.rs"]
 mod nats;
 #[allow(dead_code, reason = "other tests take more of it")]
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/worker.rs"]
 mod worker;
 
 mod engine;
+mod events;
+mod kill;
+mod lease;
+mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -112,7 +112,8 @@ async fn the_command_line_runs_shows_and_lists() {
     assert!(code == Some(1) && told.contains("completed; cancel is for one that is running or paused"), "{told}");
 
     let broken = folder.path().join("broken.json");
-    let fails = json!({"tasks": [{"id": "a", "description": "A", "step": {"kind": "nats", "subject": "orders.nobody"}}]});
+    let fails =
+        json!({"tasks": [{"id": "a", "description": "A", "step": {"kind": "nats", "subject": "orders.nobody"}}]});
     std::fs::write(&broken, fails.to_string()).unwrap();
     let run_it = ["workflow", "run", "--json", "--retry-attempts", "0", "--graph", broken.to_str().unwrap()];
     let (code, printed, _) = run(&run_it).await;
@@ -224,7 +225,8 @@ async fn tenants_goals_and_commands_over_nats() {
     let id = started(&client, &json!({"graph": {"tasks": [task]}, "id": "nightly"})).await;
     assert_eq!(started(&client, &json!({"graph": {"tasks": [task]}, "id": "nightly"})).await, id);
     slow.next().await.unwrap();
-    for (subject, state) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled"), ("retry", "running")] {
+    for (subject, state) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled"), ("retry", "running")]
+    {
         let said = ask(&client, &format!("workflow.{subject}"), &json!({"workflow_id": id})).await.unwrap();
         assert_eq!(said, json!({"workflow_id": id, "status": state}));
     }

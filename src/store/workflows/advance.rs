@@ -102,6 +102,8 @@ pub struct Advanced {
     pub over: Vec<i64>,
     /// There is more to begin than this worker took.
     pub more: bool,
+    /// There are events to publish.
+    pub announced: bool,
 }
 
 /// Steps that one transaction takes of one workflow, at most. Stands in the statement, too.
@@ -124,6 +126,7 @@ impl Store {
                 claim(&mut tx, &mut heads, batch, &mut done).await?;
             }
             done.over = heads.by_number.iter().filter(|(_, h)| h.state.is_over()).map(|(n, _)| *n).collect();
+            done.announced = heads.events.iter().any(|(.., waits)| *waits == 1);
             done.more |= !heads.save(&mut tx).await?.is_empty();
             tx.commit().await?;
             Ok(done)

@@ -1,0 +1,116 @@
+//! Who lost a step can't commit it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem::domain::Tenant;
+use tandem::domain::workflow::{FailureKind, State, TaskState, WorkflowId};
+use tandem::store::Store;
+use tandem::store::workflows::{Advanced, Batch, Claimed, End, Ended, Start, Started};
+
+use crate::{Kind, native, options, order, until};
+
+on_both!(
+    Kind:
+    a_stalled_worker_can_not_commit,
+    of_two_who_claim_at_once_one_gets_it,
+    what_was_cancelled_can_not_be_committed,
+);
+
+async fn store(kind: &Kind) -> (Store, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = match &kind.0 {
+        Some(server) => server.url(),
+        None => format!("sqlite:{}", folder.path().join("tandem.db").display()),
+    };
+    let options = tandem::store::Options { url, ..tandem::store::Options::default() };
+    (Store::open(&options).await.unwrap(), folder)
+}
+
+fn start(tasks: usize) -> Start {
+    let nodes = (0..tasks).map(|i| native(&format!("t{i}"), &[])).collect();
+    let tandem::workflow::Order { tenant, graph, options, .. } = order(nodes, options());
+    Start { id: WorkflowId::generate(), tenant, request: None, goal: None, graph, options, decomposed: None }
+}
+
+async fn advance(store: &Store, worker: &str, starts: &[Start], ended: &[Ended], claim: usize) -> Advanced {
+    store.advance(&Batch { worker, starts, ended, claim }).await.unwrap()
+}
+
+fn ended(claimed: Claimed, of: &Start, end: End) -> Ended {
+    let Claimed { workflow, position, epoch, .. } = claimed;
+    let (graph, took) = (of.graph.clone(), Duration::ZERO);
+    Ended { workflow, position, epoch, graph, end, took, input_bytes: 0 }
+}
+
+fn output(text: &str) -> End {
+    End::Completed(Some(Arc::from(text)))
+}
+
+async fn a_stalled_worker_can_not_commit(kind: Kind) {
+    let (store, _folder) = store(&kind).await;
+    let of = start(1);
+    store.beat_worker("one", Duration::from_millis(50)).await.unwrap();
+    let first = advance(&store, "one", &[of.clone()], &[], 8).await;
+    assert!(matches!(first.started[..], [Started::New(_)]));
+    let [mine] = first.claimed[..] else { panic!("{first:?}") };
+    // It says nothing more.
+    let swept = async || (store.sweep_workflows().await.unwrap().taken_back == 1).then_some(());
+    until("it is taken back", swept).await;
+    store.beat_worker("two", Duration::from_secs(60)).await.unwrap();
+    let second = advance(&store, "two", &[], &[], 8).await;
+    let [theirs] = second.claimed[..] else { panic!("{second:?}") };
+    assert_eq!((theirs.losses, theirs.attempts), (1, 0));
+    for end in [output("\"late\""), End::Failed { kind: FailureKind::Failed, message: "late".into() }, End::GivenBack] {
+        let late = advance(&store, "one", &[], &[ended(mine, &of, end)], 8).await;
+        assert_eq!((late.accepted, late.claimed.len()), (vec![false], 0));
+    }
+    let done = advance(&store, "two", &[], &[ended(theirs, &of, output("\"theirs\""))], 8).await;
+    assert_eq!((done.accepted, done.over), (vec![true], vec![mine.workflow]));
+    // A commit whose answer was lost comes twice, and counts once.
+    let twice = advance(&store, "two", &[], &[ended(theirs, &of, output("\"again\""))], 8).await;
+    assert_eq!(twice.accepted, [false]);
+    let kept = store.workflow_outputs(mine.workflow, &[0]).await.unwrap();
+    assert_eq!(&*kept[0].1, "\"theirs\"");
+    let found = store.find_workflow(&Tenant::default(), of.id).await.unwrap().unwrap();
+    assert_eq!((found.state, found.completed, found.open_tasks), (State::Completed, 1, 0));
+}
+
+async fn of_two_who_claim_at_once_one_gets_it(kind: Kind) {
+    let (store, _folder) = store(&kind).await;
+    for worker in ["one", "two", "three"] {
+        store.beat_worker(worker, Duration::from_secs(60)).await.unwrap();
+    }
+    let starts: Vec<Start> = (0..5).map(|_| start(6)).collect();
+    advance(&store, "one", &starts, &[], 0).await;
+    let claim = async |worker: &str| {
+        let mut all = vec![];
+        // Who skips what another holds comes again.
+        for _ in 0..20 {
+            all.extend(advance(&store, worker, &[], &[], 3).await.claimed);
+        }
+        all
+    };
+    let (one, two, three) = tokio::join!(claim("one"), claim("two"), claim("three"));
+    let mut all: Vec<(i64, u32)> = one.iter().chain(&two).chain(&three).map(|c| (c.workflow, c.position)).collect();
+    all.sort_unstable();
+    let claimed = all.len();
+    all.dedup();
+    assert_eq!((claimed, all.len()), (30, 30));
+}
+
+async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
+    let (store, _folder) = store(&kind).await;
+    let of = start(2);
+    store.beat_worker("one", Duration::from_secs(60)).await.unwrap();
+    let claimed = advance(&store, "one", &[of.clone()], &[], 1).await.claimed[0];
+    let cancel = tandem::domain::workflow::Command::Cancel;
+    let cancelled = store.command_workflow(&Tenant::default(), of.id, cancel).await.unwrap();
+    assert_eq!(cancelled, Some(Ok(State::Cancelled)));
+    let late = advance(&store, "one", &[], &[ended(claimed, &of, output("1"))], 8).await;
+    assert_eq!((late.accepted, late.claimed.len()), (vec![false], 0));
+    let steps = store.workflow_steps(claimed.workflow).await.unwrap();
+    assert!(steps.iter().all(|step| step.state == TaskState::Cancelled));
+    assert_eq!(store.delete_workflows(None, tandem::domain::Timestamp(i64::MAX), 10).await.unwrap(), 1);
+    assert!(store.workflow_steps(claimed.workflow).await.unwrap().is_empty());
+}
