@@ -119,7 +119,7 @@ mod asyncapi_document {
         let document = asyncapi::document();
         let operations = document["operations"].as_object().unwrap();
         let (asked, durable): (Vec<_>, Vec<_>) = operations.iter().partition(|(_, o)| o.get("reply").is_some());
-        assert_eq!((asked.len(), durable.len()), (2 * TABLE.len(), 7));
+        assert_eq!((asked.len(), durable.len()), (2 * TABLE.len(), 8));
         for (key, operation) in durable {
             let channel = operation["channel"]["$ref"].as_str().unwrap();
             assert_eq!(channel, format!("#/channels/{key}"));
@@ -535,6 +535,7 @@ mod configuration {
 async fn worker(nats: &Nats, folder: &Path) -> Worker {
     let mut config = Config { nats: nats.options(), ..Config::default() };
     config.database.url = format!("sqlite:{}", folder.join("tandem.db").display());
+    config.workflow.step_subjects = vec!["orders.*".to_owned()];
     let paths = Paths { data: folder.join("data"), state: folder.join("state"), assets: folder.join("assets") };
     Worker::start(config, &paths, Credentials::default()).await.unwrap()
 }

@@ -281,6 +281,7 @@ impl Worker {
             cache,
             recorder: recorder.clone(),
             llm: llm.clone(),
+            workflows: workflows.clone(),
         });
         trim();
         Ok(Self {

@@ -6,6 +6,7 @@ mod envelope;
 mod error;
 mod fields;
 mod model;
+mod order;
 mod progress;
 mod query;
 mod request;
@@ -18,6 +19,9 @@ pub(super) use error::Causes;
 pub use error::{Code, Error, Refusal};
 pub(super) use model::{Batch, batch, build, model_query, steps};
 pub use model::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery};
+pub(super) use order::{
+    Allowed, Asked, Wanted, What, event_query, workflow_filter, workflow_query, workflow_ref, workflow_start,
+};
 pub use progress::{Progress, State};
 pub use query::{
     CacheExplanation, Feedback, FeedbackAnswer, Invalidate, InvalidateAnswer, Nothing, Purge, PurgeAnswer,
@@ -29,9 +33,6 @@ pub(super) use query::{
 pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
 pub use text::Text;
-pub(super) use workflow::{
-    Allowed, Asked, Wanted, What, event_query, workflow_filter, workflow_query, workflow_ref, workflow_start,
-};
 pub use workflow::{
     AttemptDetail, EventList, EventQuery, GoalStarted, TaskDetail, TaskError, TaskStatus, WorkflowCommanded,
     WorkflowDetail, WorkflowEvent, WorkflowFilter, WorkflowGraph, WorkflowList, WorkflowOptions, WorkflowQuery,

@@ -11,8 +11,9 @@ use super::client::{Answered, Common, connect, ended, show, table};
 use super::{Ended, Error, PIPE_CLOSED};
 use crate::bus::client::{Client, Said};
 use crate::bus::wire::{
-    EventList, EventQuery, TaskDetail, TaskStatus, WorkflowCommanded, WorkflowDetail, WorkflowFilter, WorkflowGraph,
-    WorkflowList, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart, WorkflowStarted, WorkflowStatus,
+    EventList, EventQuery, TaskDetail, TaskStatus, WorkflowCommanded, WorkflowDetail, WorkflowEvent, WorkflowFilter,
+    WorkflowGraph, WorkflowList, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart, WorkflowStarted,
+    WorkflowStatus,
 };
 use crate::config::Variables;
 use crate::domain::Timestamp;
@@ -142,6 +143,9 @@ pub(super) struct EventsArguments {
     /// At most so many.
     #[arg(long, default_value_t = 100)]
     limit: u32,
+    /// Go on until the workflow is over. None is missed, whatever happens to servers and workers meanwhile.
+    #[arg(long, requires = "workflow", conflicts_with = "json")]
+    follow: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -337,27 +341,42 @@ async fn command_one(arguments: OneArguments, subject: &str, variables: &Variabl
 }
 
 async fn events(arguments: EventsArguments, variables: &Variables) -> Result<Ended, Error> {
-    let EventsArguments { workflow, after, limit, common } = arguments;
-    let query = EventQuery { workflow_id: workflow, after, limit: Some(limit) };
-    let answered: Answered<EventList> = common.ask(variables, "workflow.events", &query).await?;
-    if let (Answered::Ok(list), false) = (&answered, common.json) {
-        for event in &list.events {
-            let words: Vec<String> = [
-                Some(event.workflow_id.clone()),
-                Some(event.number.to_string()),
-                Some(clock(event.at_ms)),
-                Some(event.kind.clone()),
-                event.task.clone(),
-                event.attempt.filter(|n| *n > 1).map(|n| format!("(attempt {n})")),
-                event.message.as_deref().map(plain),
-            ]
-            .into_iter()
-            .flatten()
-            .collect();
-            say!("{}", words.join("  "));
+    let EventsArguments { workflow, after, limit, follow, common } = arguments;
+    let mut query = EventQuery { workflow_id: workflow, after, limit: Some(limit) };
+    let client = connect(variables).await?;
+    loop {
+        let said = match follow {
+            true => patiently(&client, &common, "workflow.events", &query).await?,
+            false => client.ask("workflow.events", &common.tenant, &query, wait(&common)).await?,
+        };
+        let Answered::Ok(list) = show::<EventList>(&said, common.json)? else { return Ok(Ended::Refused) };
+        if !common.json {
+            list.events.iter().for_each(print_event);
         }
+        let ends = ["execution_completed", "execution_failed", "execution_cancelled"];
+        let last = list.events.last();
+        if !follow || last.is_some_and(|event| ends.contains(&event.kind.as_str())) {
+            return Ok(Ended::Well);
+        }
+        query.after = last.map(|event| event.number).or(query.after);
+        tokio::time::sleep(LOOK).await;
     }
-    Ok(ended(&answered))
+}
+
+fn print_event(event: &WorkflowEvent) {
+    let words: Vec<String> = [
+        Some(event.workflow_id.clone()),
+        Some(event.number.to_string()),
+        Some(clock(event.at_ms)),
+        Some(event.kind.clone()),
+        event.task.clone(),
+        event.attempt.filter(|n| *n > 1).map(|n| format!("(attempt {n})")),
+        event.message.as_deref().map(plain),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    say!("{}", words.join("  "));
 }
 
 /// Between two looks; larger graphs are looked at less often.

@@ -18,6 +18,7 @@ use super::{Definition, Error, Shared};
 use crate::domain::workflow::FailureKind;
 use crate::store;
 use crate::store::workflows::{Advanced, Batch, Claimed, End, Ended, Held, Start, Started};
+use crate::telemetry::meters;
 
 /// What the writing task is told.
 pub(super) enum Word {
@@ -184,7 +185,9 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
     let mut pause: Option<Duration> = None;
     for (end, accepted) in ended.iter().zip(&done.accepted) {
         shared.hands.lock().remove(&held(end));
-        if !accepted {
+        if *accepted {
+            count(end);
+        } else {
             debug!(
                 workflow.number = end.workflow,
                 step.position = end.position,
@@ -220,6 +223,18 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
     }
 }
 
+fn count(end: &Ended) {
+    let outcome = match end.end {
+        End::Completed(_) => "completed",
+        End::Postponed { .. } => "retried",
+        End::Failed { .. } => "failed",
+        End::GivenBack => return,
+    };
+    if let Some(node) = end.graph.node(end.position).filter(|_| !end.graph.is_group(end.position)) {
+        meters().step(node.step.kind(), outcome, end.took);
+    }
+}
+
 fn held(end: &Ended) -> Held {
     Held { workflow: end.workflow, position: end.position, epoch: end.epoch }
 }
@@ -235,7 +250,8 @@ fn begin(shared: &Shared, claimed: Claimed) {
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            ended = work(&shared, claimed) => ended,
+            // A fault outside the step itself: by the database the step is this worker's, so it is given back soon.
+            ended = AssertUnwindSafe(work(&shared, claimed)).catch_unwind() => ended.unwrap_or(None),
         };
         match ended {
             Some(ended) => drop(shared.words.send(Word::Ended(ended))),

@@ -111,6 +111,14 @@ async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
     assert_eq!((late.accepted, late.claimed.len()), (vec![false], 0));
     let steps = store.workflow_steps(claimed.workflow).await.unwrap();
     assert!(steps.iter().all(|step| step.state == TaskState::Cancelled));
-    assert_eq!(store.delete_workflows(None, tandem::domain::Timestamp(i64::MAX), 10).await.unwrap(), 1);
+    // A workflow that is over goes when it is old, a running one only with its tenant.
+    let running = start(1);
+    advance(&store, "one", &[running.clone()], &[], 8).await;
+    let ever = tandem::domain::Timestamp(i64::MAX);
+    assert_eq!(store.prune_workflows(ever, 10).await.unwrap(), 1);
     assert!(store.workflow_steps(claimed.workflow).await.unwrap().is_empty());
+    let other = Tenant::parse("other").unwrap();
+    assert_eq!(store.purge_workflows(&other, ever, 10).await.unwrap(), 0);
+    assert_eq!(store.purge_workflows(&Tenant::default(), ever, 10).await.unwrap(), 1);
+    assert!(store.find_workflow(&Tenant::default(), running.id).await.unwrap().is_none());
 }

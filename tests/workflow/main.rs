@@ -14,6 +14,8 @@
 mod both;
 #[path = "../support/fault.rs"]
 mod fault;
+#[path = "../durable/model.rs"]
+mod model;
 #[path = "../support/nats.rs"]
 mod nats;
 #[allow(dead_code, reason = "other tests take more of it")]
@@ -28,6 +30,7 @@ mod engine;
 mod events;
 mod kill;
 mod lease;
+mod models;
 mod wire;
 
 use std::sync::Arc;
@@ -80,7 +83,11 @@ impl Place {
     }
 
     pub async fn worker_with(&self, config: Config) -> Running {
-        self.inner.worker_with(config, Credentials::default()).await
+        self.with_credentials(config, Credentials::default()).await
+    }
+
+    pub async fn with_credentials(&self, config: Config, credentials: Credentials) -> Running {
+        self.inner.worker_with(config, credentials).await
     }
 }
 

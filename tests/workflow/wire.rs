@@ -25,18 +25,18 @@ fn allowing(place: &Place) -> Config {
     config
 }
 
-async fn ask(client: &Client, subject: &str, body: &Value) -> Result<Value, Value> {
+pub async fn ask(client: &Client, subject: &str, body: &Value) -> Result<Value, Value> {
     let said = client.request(subject.to_owned(), body.to_string().into()).await.unwrap();
     let body = crate::nats::json(&said);
     if header(&said, "Nats-Service-Error-Code").is_some() { Err(body) } else { Ok(body) }
 }
 
-async fn started(client: &Client, body: &Value) -> String {
+pub async fn started(client: &Client, body: &Value) -> String {
     let said = ask(client, "workflow.start", body).await.unwrap_or_else(|error| panic!("{body}: {error}"));
     said["workflow_id"].as_str().unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
-async fn over(client: &Client, id: &str) -> Value {
+pub async fn over(client: &Client, id: &str) -> Value {
     until("the workflow is over", async || {
         let status = ask(client, "workflow.status", &json!({"workflow_id": id})).await.unwrap();
         ["completed", "failed", "cancelled"].contains(&status["status"].as_str().unwrap()).then_some(status)
@@ -106,7 +106,7 @@ async fn the_command_line_runs_shows_and_lists() {
     assert!(shown.contains("consumer") && shown.contains("nats") && shown.contains("took ms"), "{shown}");
     let (_, status, _) = run(&["workflow", "status", &id, "charge"]).await;
     assert!(status.contains("charged") && !status.contains("reserved"), "{status}");
-    let (_, events, _) = run(&["workflow", "events", &id, "--after", "1"]).await;
+    let (_, events, _) = run(&["workflow", "events", &id, "--after", "1", "--follow"]).await;
     assert!(events.contains("task_completed  charge") && !events.contains("execution_started"), "{events}");
     let (code, _, told) = run(&["workflow", "cancel", &id]).await;
     assert!(code == Some(1) && told.contains("completed; cancel is for one that is running or paused"), "{told}");
@@ -217,6 +217,11 @@ async fn tenants_goals_and_commands_over_nats() {
     assert_eq!(unknown["error"], "not_found");
     let over = ask(&client, "workflow.pause.acme", &json!({"workflow_id": id})).await.unwrap_err();
     assert_eq!(over["error"], "not_allowed");
+    // What a tenant has goes with it: the workflow, and what its goal was taken apart into.
+    let purged = ask(&client, "execution.purge.acme", &json!({"confirm": "acme"})).await.unwrap();
+    assert_eq!(purged["rows"]["workflows"], 2, "{purged}");
+    let gone = ask(&client, "workflow.show.acme", &json!({"workflow_id": id})).await.unwrap_err();
+    assert_eq!(gone["error"], "not_found");
 
     // A service that does not answer yet.
     let task = json!({"id": "a", "description": "A", "step": {"kind": "nats", "subject": "orders.slow"}});

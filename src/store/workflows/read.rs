@@ -194,7 +194,8 @@ impl Store {
         let run = async {
             let sql = "SELECT w.id, w.tenant, w.options, g.body FROM workflows AS w
                        JOIN workflow_graphs AS g ON g.workflow = w.number WHERE w.number = $1";
-            let row: Option<(Vec<u8>, String, Vec<u8>, Vec<u8>)> =
+            type Row = (Vec<u8>, String, Vec<u8>, Vec<u8>);
+            let row: Option<Row> =
                 on!(&self.read, pool => sqlx::query_as(sql).bind(number).fetch_optional(pool).await)?;
             let Some((id, tenant, options, body)) = row else { return Ok(None) };
             Ok(Some(Status {
