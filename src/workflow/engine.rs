@@ -360,6 +360,11 @@ pub(super) async fn live(shared: Shared) {
         if shared.finished.is_cancelled() {
             return;
         }
+        // Who has nothing needs no lease: what is claimed later is claimed under a new one, and a stray goes with the old.
+        if shared.hands.len() == 0 {
+            strays.clear();
+            continue;
+        }
         let begun = Instant::now();
         let Some(mine) = beat(&shared).await else { continue };
         let mine: HashSet<Held> = mine.into_iter().collect();

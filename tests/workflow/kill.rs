@@ -154,3 +154,48 @@ async fn faults_killed_workers_lose_no_workflow_and_repeat_no_finished_step(kind
     assert!(slowest <= 2_000 + 100, "{slowest} ms");
     drop(workers);
 }
+
+/// What has ended is kept while the database is away, and committed when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_a_database_that_goes_away_loses_no_workflow() {
+    let mut place = Kind::postgres().place().await;
+    let worker = place.worker().await;
+    let begun = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = begun.clone();
+    worker.workflows.register("step", move |_| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok("1".to_owned())
+        }
+    });
+    let mut ids = vec![];
+    for _ in 0..10 {
+        let names: Vec<String> = (0..20).map(|i| format!("t{i}")).collect();
+        let chain = |i: usize| match i {
+            0 => crate::native(&names[0], &[]),
+            i => crate::native(&names[i], &[names[i - 1].as_str()]),
+        };
+        ids.push(worker.workflows.launch(crate::order((0..20).map(chain).collect(), crate::options())).await.unwrap());
+    }
+    let some = async || (begun.load(std::sync::atomic::Ordering::SeqCst) > 40).then_some(());
+    crate::until("some steps are done", some).await;
+    let server = place.server.as_mut().unwrap();
+    server.pause();
+    let done = begun.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(done < 200, "all was done before: nothing is tested");
+    let refused = worker.workflows.launch(crate::order(vec![crate::native("x", &[])], crate::options())).await;
+    assert!(matches!(refused, Err(tandem::workflow::Error::Unavailable(_))), "{refused:?}");
+    assert!(server.resume());
+    let back = Instant::now();
+    for id in ids {
+        let seen = crate::end(&worker.workflows, id).await;
+        assert_eq!((seen.listed.state, seen.listed.completed), (crate::DONE, 20));
+    }
+    report(
+        "PostgreSQL gone in the middle of workflows",
+        format!("10 of 10 completed, {:?} after it was back", back.elapsed()),
+        "all",
+    );
+    worker.stop().await;
+}

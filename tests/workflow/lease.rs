@@ -51,7 +51,7 @@ async fn a_stalled_worker_can_not_commit(kind: Kind) {
     let (store, _folder) = store(&kind).await;
     let of = start(1);
     store.beat_worker("one", Duration::from_millis(50)).await.unwrap();
-    let first = advance(&store, "one", &[of.clone()], &[], 8).await;
+    let first = advance(&store, "one", std::slice::from_ref(&of), &[], 8).await;
     assert!(matches!(first.started[..], [Started::New(_)]));
     let [mine] = first.claimed[..] else { panic!("{first:?}") };
     // It says nothing more.
@@ -103,7 +103,7 @@ async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
     let (store, _folder) = store(&kind).await;
     let of = start(2);
     store.beat_worker("one", Duration::from_secs(60)).await.unwrap();
-    let claimed = advance(&store, "one", &[of.clone()], &[], 1).await.claimed[0];
+    let claimed = advance(&store, "one", std::slice::from_ref(&of), &[], 1).await.claimed[0];
     let cancel = tandem::domain::workflow::Command::Cancel;
     let cancelled = store.command_workflow(&Tenant::default(), of.id, cancel).await.unwrap();
     assert_eq!(cancelled, Some(Ok(State::Cancelled)));
@@ -113,7 +113,7 @@ async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
     assert!(steps.iter().all(|step| step.state == TaskState::Cancelled));
     // A workflow that is over goes when it is old, a running one only with its tenant.
     let running = start(1);
-    advance(&store, "one", &[running.clone()], &[], 8).await;
+    advance(&store, "one", std::slice::from_ref(&running), &[], 8).await;
     let ever = tandem::domain::Timestamp(i64::MAX);
     assert_eq!(store.prune_workflows(ever, 10).await.unwrap(), 1);
     assert!(store.workflow_steps(claimed.workflow).await.unwrap().is_empty());

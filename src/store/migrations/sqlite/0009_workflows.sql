@@ -32,6 +32,7 @@ CREATE TABLE workflows (
 
 CREATE UNIQUE INDEX workflows_request ON workflows (tenant, request) WHERE request IS NOT NULL;
 CREATE INDEX workflows_tenant ON workflows (tenant, number);
+CREATE INDEX workflows_shape ON workflows (tenant, shape, number);
 CREATE INDEX workflows_claimable ON workflows (rank_ms, number) WHERE claimable = 1;
 CREATE INDEX workflows_deadline ON workflows (deadline_ms) WHERE state = 'running';
 
