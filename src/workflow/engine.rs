@@ -211,9 +211,6 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
     if done.announced {
         shared.announced.notify_one();
     }
-    if !done.over.is_empty() {
-        shared.over.send_modify(|count| *count += 1);
-    }
     // More than was asked for is left: there may be room elsewhere.
     if done.more {
         shared.news.send_modify(|count| *count += 1);
@@ -425,7 +422,6 @@ pub(super) async fn sweep(shared: Shared) {
                     info!(steps = swept.taken_back, "took over what workers had that gave no sign of life");
                 }
                 if swept.overdue > 0 {
-                    shared.over.send_modify(|count| *count += 1);
                     shared.look.notify_one();
                     shared.news.send_modify(|count| *count += 1);
                 }

@@ -146,8 +146,6 @@ struct Inner {
     announced: Notify,
     /// Counts what other workers should look at.
     news: watch::Sender<u64>,
-    /// Counts moments at which workflows of this worker ended.
-    over: watch::Sender<u64>,
     /// When the last sign of life was given, in milliseconds after `begun`.
     beaten: AtomicU64,
     begun: Instant,
@@ -203,7 +201,6 @@ impl Workflows {
             due: Notify::new(),
             announced: Notify::new(),
             news: watch::Sender::new(0),
-            over: watch::Sender::new(0),
             // Nothing is claimed before the first sign.
             beaten: AtomicU64::new(0),
             begun: Instant::now().checked_sub(Duration::from_secs(3600)).unwrap_or_else(Instant::now),
@@ -264,7 +261,7 @@ impl Workflows {
         let listed = self.find(tenant, id).await?;
         let steps = self.shared.store.workflow_steps(listed.number).await?;
         let definition = self.definition(listed.number, id).await?;
-        // Looked at once more where it moved meanwhile: the steps may be newer than the whole, never older.
+        // Read one after the other: the steps may be newer than the whole, never older.
         Ok(Seen { listed, graph: definition.graph.clone(), options: definition.options.clone(), steps })
     }
 
@@ -349,11 +346,6 @@ impl Workflows {
     /// Changes when other workers should be told to look.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.shared.news.subscribe()
-    }
-
-    /// Changes when workflows end that this worker had a part in.
-    pub fn over(&self) -> watch::Receiver<u64> {
-        self.shared.over.subscribe()
     }
 
     /// Steps that are being done here.

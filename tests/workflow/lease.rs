@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem::domain::Tenant;
-use tandem::domain::workflow::{FailureKind, State, TaskState, WorkflowId};
+use tandem::domain::workflow::{Command, FailureKind, Happening as H, State, TaskState, WorkflowId};
 use tandem::store::Store;
 use tandem::store::workflows::{Advanced, Batch, Claimed, End, Ended, Start, Started};
 
@@ -15,6 +15,7 @@ on_both!(
     a_stalled_worker_can_not_commit,
     of_two_who_claim_at_once_one_gets_it,
     what_was_cancelled_can_not_be_committed,
+    tasks_go_only_the_ways_that_there_are_and_are_counted_right,
 );
 
 async fn store(kind: &Kind) -> (Store, tempfile::TempDir) {
@@ -104,8 +105,7 @@ async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
     let of = start(2);
     store.beat_worker("one", Duration::from_secs(60)).await.unwrap();
     let claimed = advance(&store, "one", std::slice::from_ref(&of), &[], 1).await.claimed[0];
-    let cancel = tandem::domain::workflow::Command::Cancel;
-    let cancelled = store.command_workflow(&Tenant::default(), of.id, cancel).await.unwrap();
+    let cancelled = store.command_workflow(&Tenant::default(), of.id, Command::Cancel).await.unwrap();
     assert_eq!(cancelled, Some(Ok(State::Cancelled)));
     let late = advance(&store, "one", &[], &[ended(claimed, &of, output("1"))], 8).await;
     assert_eq!((late.accepted, late.claimed.len()), (vec![false], 0));
@@ -121,4 +121,77 @@ async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
     assert_eq!(store.purge_workflows(&other, ever, 10).await.unwrap(), 0);
     assert_eq!(store.purge_workflows(&Tenant::default(), ever, 10).await.unwrap(), 1);
     assert!(store.find_workflow(&Tenant::default(), running.id).await.unwrap().is_none());
+}
+
+/// Whatever is done in whatever order.
+async fn tasks_go_only_the_ways_that_there_are_and_are_counted_right(kind: Kind) {
+    const HAPPENINGS: [H; 10] = [
+        H::Freed,
+        H::Claimed,
+        H::Completed,
+        H::Postponed,
+        H::Failed,
+        H::GivenBack,
+        H::Cancelled,
+        H::Skipped,
+        H::Reopened,
+        H::ReopenedFree,
+    ];
+    let may_become =
+        |from: TaskState, to: TaskState| from == to || HAPPENINGS.iter().any(|h| from.after(*h) == Some(to));
+    let (store, _folder) = store(&kind).await;
+    store.beat_worker("one", Duration::from_secs(600)).await.unwrap();
+    let tenant = Tenant::default();
+    let (mut ends, mut commands) = (0, 0);
+    while ends < 60 || commands < 8 {
+        let nodes = vec![
+            native("a", &[]),
+            native("b", &["a"]),
+            native("c", &["a"]),
+            native("d", &["b", "c"]),
+            native("e", &[]),
+            native("f", &["d", "e"]),
+        ];
+        let graph = order(nodes, options()).graph;
+        let of = Start { graph, ..start(1) };
+        advance(&store, "one", std::slice::from_ref(&of), &[], 0).await;
+        let (mut hand, mut before) = (vec![], None::<Vec<TaskState>>);
+        for _ in 0..50 {
+            match rand::random_range(0..10) {
+                0..=2 => hand.extend(advance(&store, "one", &[], &[], rand::random_range(1..4)).await.claimed),
+                3..=6 if !hand.is_empty() => {
+                    let claimed = hand.swap_remove(rand::random_range(0..hand.len()));
+                    let (kind, message) = (FailureKind::Failed, "why".to_owned());
+                    let end = match rand::random_range(0..6) {
+                        0 => End::Failed { kind, message },
+                        1 => End::Postponed { kind, message, pause: Duration::ZERO },
+                        2 => End::GivenBack,
+                        _ => output("1"),
+                    };
+                    advance(&store, "one", &[], &[ended(claimed, &of, end)], 0).await;
+                    ends += 1;
+                }
+                7 => drop(store.sweep_workflows().await.unwrap()),
+                8 => {
+                    let all = [Command::Cancel, Command::Pause, Command::Resume, Command::Retry, Command::Retry];
+                    let command = all[rand::random_range(0..all.len())];
+                    let done = store.command_workflow(&tenant, of.id, command).await.unwrap().unwrap();
+                    commands += usize::from(done.is_ok());
+                }
+                _ => {}
+            }
+            let found = store.find_workflow(&tenant, of.id).await.unwrap().unwrap();
+            let steps = store.workflow_steps(found.number).await.unwrap();
+            let now: Vec<TaskState> = steps.iter().map(|step| step.state).collect();
+            for (from, to) in before.iter().flatten().zip(&now) {
+                assert!(may_become(*from, *to), "{from:?} became {to:?}");
+            }
+            let count = |which: fn(&TaskState) -> bool| now.iter().filter(|state| which(state)).count() as u64;
+            assert_eq!(found.open_tasks, count(|state| !state.is_over()), "{found:?} {now:?}");
+            assert_eq!(found.completed, count(|state| *state == TaskState::Completed), "{found:?} {now:?}");
+            assert_eq!(found.state.is_over(), found.open_tasks == 0, "{found:?} {now:?}");
+            before = Some(now);
+        }
+        let _over = store.command_workflow(&tenant, of.id, Command::Cancel).await.unwrap();
+    }
 }
