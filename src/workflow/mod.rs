@@ -1,0 +1,3 @@
+//! Graphs of steps.
+
+pub mod optimize;
