@@ -1,3 +1,4 @@
 //! Graphs of steps.
 
+pub mod draw;
 pub mod optimize;
