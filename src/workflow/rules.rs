@@ -643,6 +643,21 @@ mod tests {
         assert!(decompose(&format!("x {} end", "y ".repeat(200)), &rules).is_some());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_goal_and_any_file_are_survived(goal in ".{0,200}", text in ".{0,200}", name in "\\PC{1,40}") {
+            let rules = Rules::load(None);
+            let _ = decompose(&goal, &rules);
+            let _ = file(&text);
+            let _ = file(&format!("[[rule]]\nname = \"r\"\ngoal = '''\n{text}\n'''\n{TASK}"));
+            // Whatever is kept is in the description, and nowhere else.
+            if let Some(found) = decompose(&format!("build {name} service"), &rules) {
+                assert_eq!(ids(&found), ["design_schema", "implement_endpoints", "add_tests"]);
+                assert!(found.tasks.iter().all(|planned| planned.step == Step::Agent));
+            }
+        }
+    }
+
     #[test]
     fn every_fault_names_its_line() {
         let fault = |text: &str| file(text).unwrap_err().into_iter().map(|e| e.to_string()).collect::<Vec<_>>();

@@ -41,10 +41,10 @@ fn large() -> Graph {
         let mut depends_on: Vec<String> = vec![];
         if i >= 5 {
             depends_on.push(format!("stage_{}", i - 5));
-            if i % 3 == 0 {
+            if i.is_multiple_of(3) {
                 depends_on.push(format!("stage_{}", (i / 5 - 1) * 5 + (i + 2) % 5));
             }
-            if i % 17 == 0 {
+            if i.is_multiple_of(17) {
                 depends_on.push(format!("stage_{}", i % 5));
             }
         }
@@ -189,6 +189,20 @@ fn nothing_in_a_name_gets_out_of_its_place() {
     }
 }
 
+proptest::proptest! {
+    #[test]
+    fn any_text_makes_a_whole_picture(id in ".{0,60}", label in ".{0,60}", group in ".{0,20}") {
+        let child = Node { id: format!("c{id}"), label: label.clone(), group: Some(format!("g{group}")), ..Node::default() };
+        let parent = Node { id: format!("g{group}"), label, ..Node::default() };
+        let graph = Graph { title: id, tasks: vec![parent, child] };
+        assert_eq!(elements(&svg(&graph).unwrap()).iter().filter(|e| *e == "title").count(), 1);
+        let mermaid = mermaid(&graph).unwrap();
+        assert_eq!((mermaid.lines().count(), mermaid.matches('"').count()), (6, 4), "{mermaid}");
+        let dot = dot(&graph).unwrap();
+        assert_eq!(dot.lines().count(), 9, "{dot}");
+    }
+}
+
 #[test]
 fn groups_are_nested_in_mermaid_and_dot() {
     let mermaid = mermaid(&shop()).unwrap();
@@ -247,16 +261,22 @@ fn a_long_text_is_cut() {
     assert_eq!(text::two_lines("one two three four", 9.0), ["one two", "three four"]);
 }
 
-/// Writes the pictures to a folder, for a look at them.
+/// With TANDEM_PICTURES=folder they are written there, for a look at them.
 #[test]
-#[ignore = "for people: set the folder in TANDEM_PICTURES"]
-fn pictures() {
-    let folder = std::env::vars().find(|(name, _)| name == "TANDEM_PICTURES").map(|(_, folder)| folder).unwrap();
-    let write = |name: &str, text: String| std::fs::write(format!("{folder}/{name}"), text).unwrap();
+fn every_picture_is_whole() {
+    let folder = std::env::vars_os().find(|(name, _)| name == "TANDEM_PICTURES").map(|(_, folder)| folder);
+    let write = |name: String, text: String| {
+        if let Some(folder) = &folder {
+            std::fs::write(std::path::Path::new(folder).join(name), text).unwrap();
+        }
+    };
     for (name, graph) in [("shop", shop()), ("large", large()), ("hostile", hostile())] {
-        write(&format!("{name}.svg"), svg(&graph).unwrap());
-        write(&format!("{name}.dot"), dot(&graph).unwrap());
-        write(&format!("{name}.mmd"), mermaid(&graph).unwrap());
+        let picture = svg(&graph).unwrap();
+        let boxes = graph.tasks.iter().filter(|t| !graph.tasks.iter().any(|c| c.group.as_ref() == Some(&t.id))).count();
+        assert_eq!(elements(&picture).iter().filter(|e| *e == "title").count(), boxes, "{name}");
+        write(format!("{name}.svg"), picture);
+        write(format!("{name}.dot"), dot(&graph).unwrap());
+        write(format!("{name}.mmd"), mermaid(&graph).unwrap());
     }
-    write("timeline.svg", timeline(&run()).unwrap());
+    write("timeline.svg".to_owned(), timeline(&run()).unwrap());
 }

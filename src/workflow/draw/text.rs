@@ -44,28 +44,21 @@ pub(super) fn two_lines(text: &str, width: f64) -> Vec<String> {
     if line.is_empty() {
         return vec![];
     }
-    let mut first = String::new();
-    for word in line.split(' ') {
-        if !first.is_empty() && width_of(&first) + 1.0 + width_of(word) > width {
-            break;
-        }
-        if !first.is_empty() {
-            first.push(' ');
-        }
-        first.push_str(word);
-    }
-    let rest = line[first.len()..].trim_start();
-    if rest.is_empty() || width_of(&first) > width {
-        vec![fit(&line, width)]
-    } else {
-        vec![first.clone(), fit(rest, width)]
+    let words: Vec<&str> = line.split(' ').collect();
+    // At least one word, and as many as fit.
+    let fitting = (1..=words.len()).rev().find(|&count| width_of(&words[..count].join(" ")) <= width);
+    match fitting {
+        Some(count) if count < words.len() => vec![words[..count].join(" "), fit(&words[count..].join(" "), width)],
+        _ => vec![fit(&line, width)],
     }
 }
 
 /// Without line breaks and double spaces, and not endless.
 pub(super) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let mut line: String = words.join(" ").chars().filter(|&c| is_shown(c)).take(LONGEST + 1).collect();
+    // Whitespace that is a control character still parts words.
+    let shown: String = text.chars().filter(|&c| c.is_whitespace() || is_shown(c)).collect();
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let mut line: String = words.join(" ").chars().take(LONGEST + 1).collect();
     if line.chars().count() > LONGEST {
         line.pop();
         line.push('…');

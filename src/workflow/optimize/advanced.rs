@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::graph::{Backoff, Net};
 use super::plan::{Edit, Gain, span};
-use super::{Attempt, Class, Draft, Failure, Level, Outcome, Resources, replay, stats};
+use super::{Attempt, Class, Draft, Failure, Level, Outcome, Resources, stats};
 use crate::domain::TaskId;
 
 /// The share of a run that the dispatches of a chain, or of a fan's steps, must take before they are joined.
@@ -97,7 +97,7 @@ fn pauses(draft: &mut Draft<'_>) {
                 && (failed.number, retry.number) == (1, 2)
                 && retry.outcome != Outcome::Cancelled
             {
-                seen.entry(kind).or_default().push((retry.queued.saturating_sub(failed.ended), retry.is_done()));
+                seen.entry(kind).or_default().push((retry.pause_after(failed), retry.is_done()));
             }
         }
         for (failure, retries) in seen {
@@ -155,16 +155,19 @@ fn best_pause(mut retries: Vec<(Duration, bool)>) -> Option<(Duration, String, f
 pub(super) fn slots(draft: &mut Draft<'_>) {
     let from = draft.now.graph.max_parallel;
     let cap = draft.options.max_parallel.max(1);
+    if draft.takes.is_none() {
+        return;
+    }
     let with = |count: u32| {
         let mut then = draft.now.clone();
         then.graph.max_parallel = count;
-        replay::mean(&draft.tried_on, &then)
+        draft.replayed(&then)
     };
     let (Some(widest), Some(now)) = (with(cap), draft.takes) else { return };
-    if draft.tried_on.is_empty() || widest.is_zero() {
+    if widest.is_zero() {
         return;
     }
-    let work: Duration = draft.tried_on.iter().flat_map(|run| &run.attempts).map(Attempt::duration).sum();
+    let work: Duration = draft.tried_on.iter().flat_map(|recorded| &recorded.run.attempts).map(Attempt::duration).sum();
     let at_work = work.as_secs_f64() / draft.tried_on.len() as f64 / widest.as_secs_f64();
     // A hair above a whole number is that number.
     let least = ((at_work - 0.01).ceil() as u32).clamp(1, cap);
@@ -190,7 +193,7 @@ pub(super) fn slots(draft: &mut Draft<'_>) {
         Some(Gain::RunTime(saved))
     };
     draft.push(Edit::MaxParallel { from, to }, reason, gain);
-    draft.takes = replay::mean(&draft.tried_on, &draft.now);
+    draft.takes = draft.replayed(&draft.now);
 }
 
 /// Outputs of pure steps whose inputs came before.
@@ -218,7 +221,7 @@ fn memoise(draft: &mut Draft<'_>) {
         let replayed = draft.saves(&edit).filter(|time| !time.is_zero()).map(Gain::RunTime);
         let of_work = spared / u32::try_from(told).unwrap_or(u32::MAX).max(1);
         draft.push(edit, reason, replayed.or(Some(Gain::Work(of_work))));
-        draft.takes = replay::mean(&draft.tried_on, &draft.now);
+        draft.takes = draft.replayed(&draft.now);
     }
 }
 

@@ -115,7 +115,7 @@ fn speculate(draft: &mut Draft<'_>) {
 fn allot(draft: &mut Draft<'_>) {
     let Some(newest) = draft.tried_on.last() else { return };
     let times = draft.history.mean_times();
-    let given = newest.by_task();
+    let given = newest.run.by_task();
     let expected = |task: &TaskId| {
         let attempt = given.get(task).and_then(|attempts| attempts.first());
         let given = attempt.map(|a| Given {

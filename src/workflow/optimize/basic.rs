@@ -77,10 +77,11 @@ pub(super) fn timeout(attempts: &[&Attempt], from: Duration, options: &Options) 
         (seconds(tidy(bound.value * HEADROOM))?, reason)
     };
     // A change of a few percent is noise.
-    if to > from.mul_f64(1.05) {
+    let ratio = to.as_secs_f64() / from.as_secs_f64().max(1e-9);
+    if ratio > 1.05 {
         let spared = cut as f64 / told.len() as f64;
         Some(Timeout::To(to, reason, (spared > 0.0).then_some(Gain::Failures(spared))))
-    } else if bound.from_records && to < from.mul_f64(0.9) {
+    } else if bound.from_records && ratio < 0.9 {
         Some(Timeout::To(to, reason, Some(Gain::Notice(from - to))))
     } else {
         None

@@ -69,38 +69,53 @@ pub(super) fn drop_redundant(draft: &mut Draft<'_>) {
 pub(super) fn drop_unread(draft: &mut Draft<'_>) {
     let graph = draft.graph;
     let tasks = graph.dag.tasks();
+    if tasks.len() > super::REPLAYED_TASKS {
+        draft.notes.push(format!("unread edges are looked for in graphs of up to {} tasks", super::REPLAYED_TASKS));
+        return;
+    }
+    let mut candidates = candidates(draft);
     let mut budget = BUDGET;
-    // Changes that were made already count, so each is looked at on the graph as it is by then.
-    for node in tasks.iter().filter(|t| graph.policy(&t.id).pure) {
-        loop {
-            let dag = draft.now.graph.dag.clone();
-            let net = Net::new(&dag);
-            let Some(&task) = net.index.get(&node.id) else { break };
-            if net.group[task] {
-                break;
-            }
-            let (unread, known) = unread(draft, &net, task);
-            // The rule of succession: what was never seen in n cases happens in one of n + 2.
-            let sure = (known + 1) as f64 / (known + 2) as f64;
-            if known < Level::Aggressive.runs() || sure < draft.options.pattern_confidence_threshold {
-                break;
-            }
-            let found = unread.into_iter().find(|&dependency| {
-                let same_group = net.parent[task].is_none() || net.parent[task] == net.parent[dependency];
-                same_group
-                    && net.dependants[task].iter().all(|&next| {
-                        let others = net.before[start(next)].iter().copied().filter(|&m| m != end(task));
-                        let from: Vec<usize> = others.collect();
-                        net.come_before(&from, &[end(dependency)], &mut budget).is_some_and(|found| !found.is_empty())
-                    })
-            });
-            let Some(dependency) = found else { break };
-            let reason = format!(
-                "in {known} attempts its output was never looked at, {} has no effects, and what comes after stays in order",
-                node.id
-            );
-            let edit = Edit::DropEdge { task: node.id.clone(), dependency: tasks[dependency].id.clone() };
-            draft.push_replayed(edit, reason);
+    loop {
+        // Changes that were made already count, so after each the graph is looked at anew.
+        let dag = draft.now.graph.dag.clone();
+        let net = Net::new(&dag);
+        let found = candidates.iter().position(|&(task, dependency, _)| {
+            let same_group = net.parent[task].is_none() || net.parent[task] == net.parent[dependency];
+            same_group
+                && net.dependants[task].iter().all(|&next| comes_before(&net, dependency, next, task, &mut budget))
+        });
+        let Some(found) = found else { break };
+        let (task, dependency, known) = candidates.swap_remove(found);
+        let reason = format!(
+            "in {known} attempts its output was never looked at, {} has no effects, and what comes after stays in order",
+            tasks[task].id
+        );
+        let edit = Edit::DropEdge { task: tasks[task].id.clone(), dependency: tasks[dependency].id.clone() };
+        draft.push_replayed(edit, reason);
+    }
+}
+
+/// Edges into pure steps over which nothing is read: task, dependency, and in how many attempts that was seen.
+fn candidates(draft: &Draft<'_>) -> Vec<(usize, usize, usize)> {
+    let net = Net::new(&draft.now.graph.dag);
+    let mut found = vec![];
+    for (task, node) in draft.graph.dag.tasks().iter().enumerate() {
+        if net.group[task] || net.dependencies[task].is_empty() || !draft.graph.policy(&node.id).pure {
+            continue;
+        }
+        let (unread, known) = unread(draft, &net, task);
+        // The rule of succession: what was never seen in n cases happens in one of n + 2.
+        let sure = (known + 1) as f64 / (known + 2) as f64;
+        if known >= Level::Aggressive.runs() && sure >= draft.options.pattern_confidence_threshold {
+            found.extend(unread.into_iter().map(|dependency| (task, dependency, known)));
         }
     }
+    found
+}
+
+/// Whether `first` ends before `then` starts whatever `without` waits for.
+fn comes_before(net: &Net<'_>, first: usize, then: usize, without: usize, budget: &mut usize) -> bool {
+    let others = net.before[start(then)].iter().copied().filter(|&moment| moment != end(without));
+    let found = net.come_before(&others.collect::<Vec<_>>(), &[end(first)], budget);
+    found.is_some_and(|found| !found.is_empty())
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::stats;
 use crate::domain::TaskId;
 
+/// A time beyond this is a fault of the record. Sums of what is below it can't overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The recorded runs of one graph, oldest first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct History {
@@ -90,11 +93,16 @@ impl Failure {
 
 impl Attempt {
     pub fn duration(&self) -> Duration {
-        self.ended.saturating_sub(self.started)
+        self.ended.saturating_sub(self.started).min(LONGEST)
     }
 
     pub fn wait(&self) -> Duration {
-        self.started.saturating_sub(self.queued)
+        self.started.saturating_sub(self.queued).min(LONGEST)
+    }
+
+    /// From the end of the attempt before this one.
+    pub(super) fn pause_after(&self, before: &Self) -> Duration {
+        self.queued.saturating_sub(before.ended).min(LONGEST)
     }
 
     pub fn is_done(&self) -> bool {
@@ -108,7 +116,7 @@ impl Attempt {
 
 impl Run {
     pub fn makespan(&self) -> Duration {
-        self.attempts.iter().map(|a| a.ended).max().unwrap_or_default()
+        self.attempts.iter().map(|a| a.ended).max().unwrap_or_default().min(LONGEST)
     }
 
     /// Attempts by task, in the order in which they were made.

@@ -22,6 +22,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
@@ -39,6 +40,7 @@ pub use replay::{Replayed, Try, replay, simulate};
 
 use crate::domain::{Dag, TaskId};
 use graph::Net;
+use replay::Recorded;
 
 /// How far the optimizer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -187,6 +189,8 @@ pub fn ways_to_the_end(dag: &Dag, takes: impl Fn(&TaskId) -> Duration) -> HashMa
 /// The largest graph whose changes are each replayed, and on how many runs: replaying is linear in both.
 const REPLAYED_TASKS: usize = 2_000;
 const REPLAYED_RUNS: usize = 25;
+/// Steps that are replayed for one plan, all changes together; some seconds. Later changes have no gain.
+const REPLAYED_STEPS: usize = 2_000_000;
 
 /// A plan that grows.
 struct Draft<'a> {
@@ -197,8 +201,9 @@ struct Draft<'a> {
     /// The graph with all changes so far.
     now: Arrangement,
     /// The recorded runs that changes are tried on, and how long they take as of now.
-    tried_on: Vec<&'a Run>,
+    tried_on: Vec<Recorded<'a>>,
     takes: Option<Duration>,
+    steps_left: Cell<usize>,
     changes: Vec<Change>,
     notes: Vec<String>,
     forecast: Option<Forecast>,
@@ -206,26 +211,36 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(graph: &'a Graph, history: &'a History, options: &'a Options) -> Self {
-        let mut tried_on: Vec<&Run> = vec![];
+        let mut tried_on: Vec<Recorded<'_>> = vec![];
         if graph.dag.tasks().len() <= REPLAYED_TASKS {
-            let newest = history.runs.iter().rev().filter(|run| replay::is_whole(run, &graph.dag));
+            let newest = history.runs.iter().rev().filter_map(|run| Recorded::of(run, &graph.dag));
             tried_on = newest.take(REPLAYED_RUNS).collect();
             tried_on.reverse();
         }
         let now = Arrangement::of(graph.clone());
-        let takes = replay::mean(&tried_on, &now);
-        Self {
+        let steps_left = Cell::new(REPLAYED_STEPS);
+        let mut draft = Self {
             graph,
             history,
             options,
             by_task: history.by_task().into_iter().map(|(task, attempts)| (task, attempts.into())).collect(),
             now,
             tried_on,
-            takes,
+            takes: None,
+            steps_left,
             changes: vec![],
             notes: vec![],
             forecast: None,
-        }
+        };
+        draft.takes = draft.replayed(&draft.now);
+        draft
+    }
+
+    /// How long the recorded runs would take; `None` where there are none, or too much was replayed already.
+    fn replayed(&self, arrangement: &Arrangement) -> Option<Duration> {
+        let steps = self.tried_on.len() * self.graph.dag.tasks().len();
+        self.steps_left.set(self.steps_left.get().checked_sub(steps)?);
+        replay::mean(&self.tried_on, arrangement)
     }
 
     /// The attempts at each step of the graph that was tried often enough for `level`, in the graph's order.
@@ -254,16 +269,17 @@ impl<'a> Draft<'a> {
 
     /// How long the recorded runs would take with this on top, and how much less that is than now.
     fn saves(&self, edit: &Edit) -> Option<Duration> {
+        let takes = self.takes?;
         let mut then = self.now.clone();
         then.apply(edit).ok()?;
-        Some(self.takes?.saturating_sub(replay::mean(&self.tried_on, &then)?))
+        Some(takes.saturating_sub(self.replayed(&then)?))
     }
 
     /// Takes a change over whose worth is in how long a run takes.
     fn push_replayed(&mut self, edit: Edit, reason: String) {
-        let gain = self.saves(&edit).filter(|time| !time.is_zero()).map(Gain::RunTime);
-        self.push(edit, reason, gain);
-        self.takes = replay::mean(&self.tried_on, &self.now);
+        let saved = self.saves(&edit);
+        self.push(edit, reason, saved.filter(|time| !time.is_zero()).map(Gain::RunTime));
+        self.takes = self.replayed(&self.now);
     }
 
     fn done(self) -> Plan {

@@ -100,15 +100,22 @@ fn pairs(graph: &Graph, history: &History) -> Vec<Pair> {
     let net = Net::new(dag);
     let mut waits: HashMap<(usize, usize), (usize, Duration)> = HashMap::new();
     for run in &history.runs {
-        let slots = i64::from(run.slots.max(1));
-        let free = run.dispatch();
-        for (second, _) in run.attempts.iter().zip(&free).filter(|(_, free)| free.is_none()) {
+        let mut by_start: Vec<&Attempt> = run.attempts.iter().collect();
+        by_start.sort_by_key(|a| a.started);
+        let dispatch = run.dispatch();
+        let mut waited: Vec<&Attempt> =
+            run.attempts.iter().zip(&dispatch).filter(|(_, free)| free.is_none()).map(|(attempt, _)| attempt).collect();
+        waited.sort_by_key(|a| a.queued);
+        let mut to_start = by_start.into_iter().peekable();
+        // Who held the slots; never more than there are.
+        let mut holders: Vec<&Attempt> = vec![];
+        for second in waited {
+            while let Some(next) = to_start.next_if(|a| a.started <= second.queued) {
+                holders.push(next);
+            }
+            holders.retain(|a| a.ended > second.queued);
             let Some(&b) = net.index.get(&second.task) else { continue };
-            // Those that held the slots; there are no more of them than slots at any moment.
-            let holders = run.attempts.iter().filter(|first| {
-                first.started <= second.queued && first.ended > second.queued && first.task != second.task
-            });
-            for first in holders.take(slots as usize) {
+            for first in holders.iter().filter(|first| first.task != second.task) {
                 let Some(&a) = net.index.get(&first.task) else { continue };
                 let entry = waits.entry((a, b)).or_default();
                 entry.0 += 1;

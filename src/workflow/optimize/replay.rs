@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::graph::Graph;
-use super::history::{History, Run};
+use super::history::{Attempt, History, Run};
 use super::plan::Arrangement;
 use super::stats;
 use crate::domain::{Dag, Schedule, TaskId};
@@ -34,19 +34,38 @@ pub struct Try {
 
 /// Replays `history` as the graph has it and as the arrangement would; `None` where no run can be replayed.
 pub fn replay(history: &History, graph: &Graph, arrangement: &Arrangement) -> Option<Replayed> {
-    let runs: Vec<&Run> = history.runs.iter().filter(|run| is_whole(run, &graph.dag)).collect();
+    let runs: Vec<Recorded<'_>> = history.runs.iter().filter_map(|run| Recorded::of(run, &graph.dag)).collect();
     let plain = Arrangement::of(graph.clone());
     Some(Replayed { runs: runs.len(), before: mean(&runs, &plain)?, after: mean(&runs, arrangement)? })
 }
 
+/// A run that can be done again.
+pub(super) struct Recorded<'a> {
+    pub(super) run: &'a Run,
+    tries: HashMap<&'a TaskId, Vec<Try>>,
+}
+
+impl<'a> Recorded<'a> {
+    /// `None` for a run that did not do every step of the graph.
+    pub(super) fn of(run: &'a Run, dag: &Dag) -> Option<Self> {
+        let by_task = run.by_task();
+        let did = |task: &TaskId| by_task.get(task).and_then(|a| a.last()).is_some_and(|a| a.is_done());
+        (run.completed && dag.leaves().all(|task| did(&task.id))).then(|| Self { run, tries: tries_of(run) })
+    }
+}
+
 /// The mean makespan of these runs under an arrangement.
-pub(super) fn mean(runs: &[&Run], arrangement: &Arrangement) -> Option<Duration> {
+pub(super) fn mean(runs: &[Recorded<'_>], arrangement: &Arrangement) -> Option<Duration> {
     let mut known: HashSet<(&TaskId, u64)> = HashSet::new();
     let times: Vec<Duration> = runs
         .iter()
-        .map(|run| {
-            let mut tries = tries_of(run);
-            for attempt in run.attempts.iter().filter(|a| a.is_done() && arrangement.memoised.contains(&a.task)) {
+        .map(|recorded| {
+            if arrangement.memoised.is_empty() {
+                return simulate(arrangement, &recorded.tries);
+            }
+            let mut tries = recorded.tries.clone();
+            let done = recorded.run.attempts.iter().filter(|a| a.is_done());
+            for attempt in done.filter(|a| arrangement.memoised.contains(&a.task)) {
                 if let Some(input) = attempt.input
                     && !known.insert((&attempt.task, input))
                 {
@@ -59,11 +78,6 @@ pub(super) fn mean(runs: &[&Run], arrangement: &Arrangement) -> Option<Duration>
     stats::mean(&times)
 }
 
-pub(super) fn is_whole(run: &Run, dag: &Dag) -> bool {
-    let by_task = run.by_task();
-    run.completed && dag.leaves().all(|task| by_task.get(&task.id).and_then(|a| a.last()).is_some_and(|a| a.is_done()))
-}
-
 fn tries_of(run: &Run) -> HashMap<&TaskId, Vec<Try>> {
     let typical = run.typical_dispatch();
     let mut indexed: HashMap<(&TaskId, u32), Duration> = HashMap::new();
@@ -74,12 +88,12 @@ fn tries_of(run: &Run) -> HashMap<&TaskId, Vec<Try>> {
     by_task
         .into_iter()
         .map(|(task, attempts)| {
-            let mut last_end = None;
+            let mut before: Option<&Attempt> = None;
             let tries = attempts
                 .iter()
                 .map(|a| {
-                    let pause = last_end.map_or(Duration::ZERO, |end| a.queued.saturating_sub(end));
-                    last_end = Some(a.ended);
+                    let pause = before.map_or(Duration::ZERO, |before| a.pause_after(before));
+                    before = Some(a);
                     let dispatch = indexed.get(&(task, a.number)).copied().unwrap_or(typical);
                     Try { pause, dispatch, duration: a.duration() }
                 })
