@@ -115,6 +115,7 @@ const HOSTILE: &[&str] = &[
     "\\\"; evil [label=\"x\\N",
     "&lt;b&gt; ]]> <!-- --> %%{init: {}}%% `markdown` **x** #quot;",
     "line\r\nbreak\0\u{1b}[31m\u{202e}drawkcab",
+    "\0\t¡",
     "end",
     "",
 ];

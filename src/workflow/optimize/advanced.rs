@@ -19,7 +19,6 @@ const LIGHT: (Duration, u64) = (Duration::from_millis(100), 64 * 1024);
 const HEAVY: (Duration, u64) = (Duration::from_secs(30), 8 * 1024 * 1024);
 
 pub(super) fn propose(draft: &mut Draft<'_>) {
-    fuse(draft);
     pauses(draft);
     memoise(draft);
     for (task, needs) in resources(draft) {
@@ -28,7 +27,8 @@ pub(super) fn propose(draft: &mut Draft<'_>) {
     }
 }
 
-fn fuse(draft: &mut Draft<'_>) {
+/// Chains in one go: after all edges that go are gone.
+pub(super) fn fuse(draft: &mut Draft<'_>) {
     let dag = draft.now.graph.dag.clone();
     let net = Net::new(&dag);
     let tasks = dag.tasks();

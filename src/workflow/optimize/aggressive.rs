@@ -1,7 +1,7 @@
 //! A model learnt from the records, duplicates of stragglers, edges that nothing crosses, wide fans in batches, slots
 //! over the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::advanced::DISPATCH;
@@ -27,19 +27,18 @@ pub(super) fn propose(draft: &mut Draft<'_>) {
         }
     }
     edges::drop_unread(draft);
-    split(draft);
     speculate(draft);
-    allot(draft);
 }
 
 /// Steps that nothing tells apart in the graph, many to a slot, whose dispatch is a good part of their time.
-fn split(draft: &mut Draft<'_>) {
+pub(super) fn split(draft: &mut Draft<'_>) {
     let dag = draft.now.graph.dag.clone();
     let net = Net::new(&dag);
     let tasks = dag.tasks();
     let slots = draft.now.graph.max_parallel.max(1) as usize;
     let mut fans: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for task in (0..tasks.len()).filter(|&task| !net.group[task]) {
+    let joined: HashSet<&TaskId> = draft.now.together.iter().flatten().collect();
+    for task in (0..tasks.len()).filter(|&task| !net.group[task] && !joined.contains(&tasks[task].id)) {
         let key = (net.dependencies[task].as_slice(), net.dependants[task].as_slice(), net.parent[task]);
         fans.entry(key).or_default().push(task);
     }
@@ -112,7 +111,7 @@ fn speculate(draft: &mut Draft<'_>) {
 }
 
 /// How many steps are at work when, by what is expected of the newest run's inputs, if nothing waits for a slot.
-fn allot(draft: &mut Draft<'_>) {
+pub(super) fn allot(draft: &mut Draft<'_>) {
     let Some(newest) = draft.tried_on.last() else { return };
     let times = draft.history.mean_times();
     let given = newest.run.by_task();

@@ -171,9 +171,20 @@ pub fn optimize(graph: &Graph, history: &History, options: &Options) -> Result<P
         }
         step(&mut draft);
     }
-    // Last: what is done in one go or twice wants fewer slots or more.
-    if options.level >= Level::Advanced && runs >= Level::Advanced.runs() {
+    // Steps are joined once all edges that go are gone, and slots are counted once it is known what is joined.
+    let advanced = options.level >= Level::Advanced && runs >= Level::Advanced.runs();
+    let aggressive = options.level == Level::Aggressive;
+    if advanced {
+        advanced::fuse(&mut draft);
+    }
+    if aggressive {
+        aggressive::split(&mut draft);
+    }
+    if advanced {
         advanced::slots(&mut draft);
+    }
+    if aggressive {
+        aggressive::allot(&mut draft);
     }
     Ok(draft.done())
 }

@@ -124,16 +124,25 @@ pub struct Arrangement {
     pub graph: Graph,
     /// The larger goes first where slots are short. Empty: first come, first served.
     pub priority: HashMap<TaskId, Duration>,
-    /// Steps that follow each other on one worker without a dispatch between them.
+    /// Steps that follow each other on one worker without a dispatch between them. None is in two lists.
     pub together: Vec<Vec<TaskId>>,
     pub memoised: HashSet<TaskId>,
     pub speculate: HashMap<TaskId, Speculation>,
+    /// What is in `together`.
+    joined: HashSet<TaskId>,
 }
 
 impl Arrangement {
     /// The graph as it is.
     pub fn of(graph: Graph) -> Self {
-        Self { graph, priority: HashMap::new(), together: vec![], memoised: HashSet::new(), speculate: HashMap::new() }
+        Self {
+            graph,
+            priority: HashMap::new(),
+            together: vec![],
+            memoised: HashSet::new(),
+            speculate: HashMap::new(),
+            joined: HashSet::new(),
+        }
     }
 
     /// Carries out a change. Fails only if the change is of another graph.
@@ -148,8 +157,8 @@ impl Arrangement {
             Edit::Order { ways, .. } => {
                 self.priority = ways.iter().map(|(task, way)| (task.clone(), *way)).collect();
             }
-            Edit::Fuse { chain } => self.together.push(chain.clone()),
-            Edit::Split { batches } => self.together.extend(batches.iter().cloned()),
+            Edit::Fuse { chain } => self.join(chain),
+            Edit::Split { batches } => batches.iter().for_each(|batch| self.join(batch)),
             Edit::MaxParallel { to, .. } => self.graph.max_parallel = *to,
             Edit::Memoise { task } => _ = self.memoised.insert(task.clone()),
             Edit::Speculate { task, speculation } => _ = self.speculate.insert(task.clone(), *speculation),
@@ -167,6 +176,14 @@ impl Arrangement {
         });
         self.graph.dag = without(&self.graph.dag, &dropped.collect())?;
         Ok(())
+    }
+
+    /// A step is in one list at most: in two, they could wait for each other.
+    fn join(&mut self, steps: &[TaskId]) {
+        let list: Vec<TaskId> = steps.iter().filter(|step| self.joined.insert((*step).clone())).cloned().collect();
+        if list.len() > 1 {
+            self.together.push(list);
+        }
     }
 
     fn policy(&mut self, task: &TaskId, change: impl FnOnce(&mut super::Policy)) {

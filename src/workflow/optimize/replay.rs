@@ -145,12 +145,14 @@ impl<'a> Simulation<'a> {
         let tasks = dag.tasks();
         let index: HashMap<&TaskId, usize> = tasks.iter().enumerate().map(|(i, t)| (&t.id, i)).collect();
         let (mut next, mut leader) = (HashMap::new(), HashMap::new());
+        // A step that is in two lists counts in the first: else two could wait for each other.
+        let mut known = HashSet::new();
         for list in &arrangement.together {
-            for pair in list.windows(2) {
-                if let (Some(&a), Some(&b)) = (index.get(&pair[0]), index.get(&pair[1])) {
-                    next.insert(a, b);
-                    leader.insert(b, a);
-                }
+            let steps: Vec<usize> =
+                list.iter().filter_map(|id| index.get(id).copied()).filter(|&step| known.insert(step)).collect();
+            for pair in steps.windows(2) {
+                next.insert(pair[0], pair[1]);
+                leader.insert(pair[1], pair[0]);
             }
         }
         let n = tasks.len();
@@ -340,6 +342,21 @@ mod tests {
         arrangement = arranged(&[("a", &[]), ("b", &[]), ("c", &[])], 1);
         arrangement.together = vec![["a", "b", "c"].map(TaskId::new).to_vec()];
         assert_eq!(takes(&arrangement, times), ms(35), "a batch takes one slot, one after the other");
+    }
+
+    #[test]
+    fn lists_that_contradict_each_other_or_the_order_end() {
+        let chain = &[("a", &[] as &[&str]), ("b", &["a"]), ("c", &["b"])];
+        let times = &[("a", 5, 10), ("b", 5, 10), ("c", 5, 10)];
+        let mut arrangement = arranged(chain, 4);
+        arrangement.together = vec![["a", "b"].map(TaskId::new).to_vec(), ["c", "b", "a"].map(TaskId::new).to_vec()];
+        assert_eq!(takes(&arrangement, times), ms(40), "b follows a");
+        arrangement.together = vec![vec![]];
+        let fuse = |chain: [&str; 2]| super::super::plan::Edit::Fuse { chain: chain.map(TaskId::new).to_vec() };
+        for chain in [["a", "b"], ["b", "a"], ["b", "c"]] {
+            arrangement.apply(&fuse(chain)).unwrap();
+        }
+        assert_eq!(arrangement.together.iter().flatten().count(), 2, "{:?}", arrangement.together);
     }
 
     #[test]

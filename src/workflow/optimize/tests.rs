@@ -581,6 +581,8 @@ fn optimised_alike(seeds: impl Iterator<Item = u64>) -> BTreeMap<String, usize> 
                 *kinds.entry(name.split([' ', '{']).next().unwrap().to_owned()).or_default() += 1;
             }
             let arrangement = plan.apply(&world.graph).unwrap();
+            let joined: Vec<&TaskId> = arrangement.together.iter().flatten().collect();
+            assert_eq!(joined.iter().collect::<HashSet<_>>().len(), joined.len(), "seed {seed}: {plan}");
             let wrong = world.differs(&arrangement, level < Level::Aggressive, rng);
             assert_eq!(wrong, None, "seed {seed}, {}:\n{plan}\n{:?}", level.name(), world.graph.dag.tasks());
         }
