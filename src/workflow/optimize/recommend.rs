@@ -14,6 +14,8 @@ use crate::domain::TaskId;
 
 /// Pairs that are told; those that cost most come first.
 const PAIRS: usize = 100;
+/// Who waited for whom is looked at in graphs of up to so many tasks: it is their number times that of slots, in each run.
+const PAIRED_TASKS: usize = 2_000;
 /// The share of failures that is worth a warning.
 const FAILING: f64 = 0.05;
 
@@ -99,7 +101,7 @@ fn pairs(graph: &Graph, history: &History) -> Vec<Pair> {
     let dag = &graph.dag;
     let net = Net::new(dag);
     let mut waits: HashMap<(usize, usize), (usize, Duration)> = HashMap::new();
-    for run in &history.runs {
+    for run in history.runs.iter().filter(|_| dag.tasks().len() <= PAIRED_TASKS) {
         let mut by_start: Vec<&Attempt> = run.attempts.iter().collect();
         by_start.sort_by_key(|a| a.started);
         let dispatch = run.dispatch();
