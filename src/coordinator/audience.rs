@@ -79,6 +79,16 @@ pub(super) fn account(words: &[Word], taken: &mut [bool]) {
                 && lexicon::is_purpose(&words[i + 1].lower);
             taken[i] |= lexicon::is_purpose(&words[i].lower) || said(i) || whose;
         }
+        // "so that we never lose one": what must not happen, in words that are understood.
+        let denies = |i: usize| {
+            matches!(
+                words[i].lower.as_str(),
+                "never" | "not" | "no" | "don't" | "dont" | "doesn't" | "can't" | "cannot"
+            )
+        };
+        if (from..end).all(|i| taken[i] || words[i].is_filler() || denies(i)) {
+            (from..end).filter(|&i| denies(i)).for_each(|i| taken[i] = true);
+        }
     }
 }
 

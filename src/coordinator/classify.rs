@@ -1,6 +1,7 @@
 //! Which kinds of task a text speaks of. Pure: words in, ranked types out.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::words::{Word, stem};
@@ -179,7 +180,15 @@ fn goes_on(word: &Word) -> bool {
 pub fn classify(words: &[Word]) -> Vec<Classified> {
     let first = words.iter().position(|w| !w.is_filler()).unwrap_or(words.len());
     let head_end = words.iter().skip(first + 1).position(goes_on).map_or(words.len(), |n| first + 1 + n);
-    let speaks = |at: usize| !types_of(&words[at]).is_empty();
+    let rows: Vec<(Range<usize>, TaskType)> = WORDS
+        .rows
+        .iter()
+        .filter_map(|(row, task_type)| {
+            let at = words.windows(row.len()).position(|window| window.iter().map(|w| &w.stem).eq(row))?;
+            Some((at..at + row.len(), *task_type))
+        })
+        .collect();
+    let speaks = |at: usize| !types_of(&words[at]).is_empty() || rows.iter().any(|(row, _)| row.end == at + 1);
     let last = (first..head_end).rev().find(|&at| speaks(at));
     let orders = first < words.len() && ORDERS.contains(&words[first].lower.as_str()) && words.len() > first + 1;
     let standing = |at: usize| match at {
@@ -211,10 +220,8 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
             count(*task_type, at, standing(at));
         }
     }
-    for (row, task_type) in &WORDS.rows {
-        if let Some(at) = words.windows(row.len()).position(|window| window.iter().map(|w| &w.stem).eq(row)) {
-            count(*task_type, at, standing(at).max(standing(at + row.len() - 1)));
-        }
+    for (row, task_type) in &rows {
+        count(*task_type, row.start, standing(row.start).max(standing(row.end - 1)));
     }
     let mut found: Vec<_> = counts.into_iter().collect();
     found.sort_by(|(a, (a_words, a_at, a_standing)), (b, (b_words, b_at, b_standing))| {

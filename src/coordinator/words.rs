@@ -459,7 +459,7 @@ pub(super) fn names_language(word: &Word, language: &Language) -> bool {
 
 fn follows_in(words: &[Word], word: &Word) -> bool {
     let before = words.iter().take_while(|w| w.at < word.at).last();
-    before.is_some_and(|w| matches!(w.lower.as_str(), "in" | "using" | "a" | "with"))
+    before.is_some_and(|w| matches!(w.lower.as_str(), "in" | "using" | "a" | "with" | "for"))
 }
 
 #[cfg(test)]
