@@ -252,15 +252,15 @@ fn missing(label: &Labelled, answers: &[(String, Answer)]) -> String {
 /// How the seven languages and their libraries write a type.
 fn words_for(r#type: &str) -> &'static [&'static str] {
     match r#type {
-        "text" => &["text", "str", "char"],
-        "integer" | "bigint" => &["int", "number", "i64", "i32", "long"],
-        "decimal" => &["decimal", "numeric", "number", "money"],
-        "boolean" => &["bool"],
-        "timestamp" => &["timestamp", "date", "time"],
+        "text" | "string" | "str" | "varchar" | "char" => &["text", "str", "char"],
+        "integer" | "bigint" | "int" | "i64" | "i32" | "smallint" => &["int", "number", "i64", "i32", "long"],
+        "decimal" | "numeric" | "money" | "number" => &["decimal", "numeric", "number", "money"],
+        "boolean" | "bool" => &["bool"],
+        "timestamp" | "timestamptz" | "datetime" => &["timestamp", "date", "time"],
         "uuid" => &["uuid"],
-        "json" => &["json", "map", "dict", "record", "value"],
+        "json" | "jsonb" => &["json", "map", "dict", "record", "value"],
         "date" => &["date"],
-        "float" => &["float", "double", "real", "number", "f64"],
+        "float" | "f64" | "float64" | "double" | "real" => &["float", "double", "real", "number", "f64"],
         _ => &[],
     }
 }

@@ -143,7 +143,8 @@ pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, st
         if indexed.is_some() {
             return indexed;
         }
-        let listed = matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties");
+        let listed =
+            matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties" | "props" | "attrs");
         let begins = matches!(
             words[at].lower.as_str(),
             "with" | "w" | "having" | "have" | "containing" | "contains" | "of" | "has"
@@ -227,7 +228,10 @@ impl List<'_> {
         let mut end = at;
         let mut next = at;
         while let Some(word) = self.words.get(next).filter(|_| fields.len() < MOST) {
-            if matches!(word.lower.as_str(), "and" | "und" | "y" | "a" | "an" | "the" | "fields" | "columns") {
+            if matches!(
+                word.lower.as_str(),
+                "and" | "und" | "y" | "a" | "an" | "the" | "fields" | "columns" | "are" | "named" | "called" | "plus"
+            ) {
                 next += 1;
                 continue;
             }

@@ -35,11 +35,16 @@ pub(super) fn name(
 ) -> Option<(Range<usize>, Range<usize>)> {
     let task = Task { words, taken, honoured, triggers };
     let alone = |phrase: Range<usize>| Named { with: phrase.clone(), phrase };
-    let found = task.given().or_else(|| task.after_preposition()).or_else(|| task.after_participle()).or_else(|| {
-        let phrase =
-            task.beside_a_trigger().or_else(|| task.object()).or_else(|| task.inside()).or_else(|| task.known());
-        phrase.map(alone)
-    });
+    let found = task
+        .given()
+        .or_else(|| task.that_needs())
+        .or_else(|| task.after_preposition())
+        .or_else(|| task.after_participle())
+        .or_else(|| {
+            let phrase =
+                task.beside_a_trigger().or_else(|| task.object()).or_else(|| task.inside()).or_else(|| task.known());
+            phrase.map(alone)
+        });
     found.map(|named| (named.phrase, named.with))
 }
 
@@ -105,6 +110,21 @@ impl Task<'_> {
         self.words.get(at).is_none_or(|w| w.after_break || w.is_boundary())
     }
 
+    /// "*Treatments* need a table", "*harvest events* come through JetStream".
+    fn that_needs(&self) -> Option<Named> {
+        let begins = |at: usize| at == 0 || self.words[at].after_break || self.words[at - 1].is_filler();
+        (0..self.words.len()).filter(|&at| begins(at)).find_map(|at| {
+            let mut phrase = self.phrase(at, |i| self.is_usable(i));
+            let needs = self.is(phrase.end, &["need", "needs", "come", "comes", "arrive", "arrives"])
+                && !self.words[phrase.end].after_break;
+            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                phrase.end -= 1;
+            }
+            let many = self.words[phrase.clone()].last().is_some_and(|w| w.lower.ends_with('s'));
+            (needs && many && self.is_named(&phrase)).then_some(Named { with: phrase.clone(), phrase })
+        })
+    }
+
     /// "a page listing *tickets*", "and processes *sensor readings*".
     fn after_participle(&self) -> Option<Named> {
         (1..self.words.len()).find_map(|at| {
@@ -122,7 +142,7 @@ impl Task<'_> {
             }
             let joined = self.words[at + 1..=from].iter().all(|w| !w.after_break);
             let many = self.words[phrase.clone()].last().is_some_and(|w| w.lower.ends_with('s'));
-            let each = self.is(from - 1, &["each", "every", "the", "all", "our"]);
+            let each = self.is(from - 1, &["each", "every", "the", "all", "our", "a", "an"]);
             (joined && (many || each) && self.is_named(&phrase)).then_some(Named { with: at..phrase.end, phrase })
         })
     }

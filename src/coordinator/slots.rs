@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::classify::types_of;
 use super::fields::{self, Detail, Field};
 use super::naming;
 use super::noun::Noun;
@@ -297,7 +298,9 @@ fn queue(words: &[Word]) -> Found {
             }
             // "queue mailers" at the end of a phrase.
             None if !group && at > 0 && (words[at - 1].is_filler() || words[at].after_break) => {
-                let word = words.get(at + 1).filter(|w| safe(w) && !w.after_break && !w.is_boundary())?;
+                // "a queue subscriber" is a kind of thing.
+                let named = |w: &&Word| safe(w) && !w.after_break && !w.is_boundary() && types_of(w).is_empty();
+                let word = words.get(at + 1).filter(named)?;
                 let ends = words.get(at + 2).is_none_or(|w| w.after_break || w.is_filler());
                 ends.then(|| (Value::Text(word.text.clone()), at..at + 2))
             }
