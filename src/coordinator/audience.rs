@@ -1,5 +1,6 @@
 //! For whom and for what a thing is made: words that say nothing of the code.
 
+use super::classify::types_of;
 use super::lexicon;
 use super::words::{Form, Word};
 
@@ -66,6 +67,13 @@ pub(super) fn account(words: &[Word], taken: &mut [bool]) {
             taken[from..=at].fill(true);
         }
     }
+    let told = background(words);
+    let says_more = |w: &Word| lexicon::is_foreign(&w.lower) || w.limits() || !types_of(w).is_empty();
+    if !words[..told].iter().any(|w| lexicon::is_foreign(&w.lower) || w.limits()) {
+        for i in (0..told).filter(|&i| words[i].form == Form::Plain && !says_more(&words[i])) {
+            taken[i] = true;
+        }
+    }
     if let Some(from) = words.iter().position(|w| w.lower == "so") {
         let end = (from + 1..words.len()).find(|&i| words[i].after_break).unwrap_or(words.len());
         let said = |i: usize| words[..from].iter().any(|w| w.stem == words[i].stem);
@@ -90,6 +98,21 @@ pub(super) fn account(words: &[Word], taken: &mut [bool]) {
             (from..end).filter(|&i| denies(i)).for_each(|i| taken[i] = true);
         }
     }
+}
+
+/// Where the order begins that follows what is told: "Our greenhouses push their values over NATS, *give* me the consumer".
+pub(super) fn background(words: &[Word]) -> usize {
+    let first = words.first().map_or("", |w| w.lower.as_str());
+    if !matches!(first, "we" | "our" | "my" | "i" | "whenever" | "when" | "every" | "there" | "the" | "each") {
+        return 0;
+    }
+    let begins = |at: usize| {
+        let next = |n: usize| words.get(at + n).map_or("", |w| w.lower.as_str());
+        let wishes = matches!(next(0), "i" | "we") && matches!(next(1), "need" | "want");
+        let so = usize::from(matches!(next(0), "so" | "please"));
+        words[at].after_break && (wishes || words.get(at + so).is_some_and(Word::orders))
+    };
+    (2..words.len()).find(|&at| begins(at)).unwrap_or(0)
 }
 
 /// Where "for our mobile app" begins, if `at` ends such a phrase.

@@ -160,7 +160,8 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
     };
     let dag = decompose::by_rules(&label.task);
     let company = Company::of(&dag);
-    let answers: Result<Vec<(String, Answer)>, _> = dag
+    let several = dag.leaves().count() > 1;
+    let answers: Result<Vec<(String, Answer)>, String> = dag
         .leaves()
         .map(|part| {
             let answer = by_templates(
@@ -169,7 +170,11 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
                 &company.of_part(&part.id),
                 max_unknown_share,
                 Timestamp(0),
-            )?;
+            )
+            .map_err(|why: super::Declined| match several {
+                true => format!("{why} (in the part {:?})", part.description),
+                false => why.to_string(),
+            })?;
             Ok((part.description.clone(), answer))
         })
         .collect();
@@ -179,7 +184,6 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
     let answers = match answers {
         Ok(answers) => answers,
         Err(declined) => {
-            let declined: super::Declined = declined;
             let verdict = match label.types.as_slice() {
                 [] => Verdict::RightlyDeclined,
                 types if !types.iter().all(|any| exists(library, any, &label.languages, &language)) => {
@@ -187,7 +191,7 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
                 }
                 _ => Verdict::Missed,
             };
-            return measured(verdict, vec![], vec![], declined.to_string());
+            return measured(verdict, vec![], vec![], declined);
         }
     };
     let got: Vec<TaskType> = answers.iter().map(|(_, a)| a.task_type).collect();

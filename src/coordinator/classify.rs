@@ -24,7 +24,7 @@ pub struct Classified {
 const VOCABULARY: [(TaskType, &str); 14] = [
     (
         TaskType::Testing,
-        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite",
+        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite|supertest|mocha|playwright|cypress|proptest",
     ),
     (
         TaskType::Bugfix,
@@ -251,6 +251,10 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
 
 /// The types that one word speaks of by itself.
 pub fn types_of(word: &Word) -> &'static [TaskType] {
+    // "a fixed window", "a routed message" mend and serve nothing.
+    if matches!(word.lower.as_str(), "fixed" | "fixes") {
+        return &[];
+    }
     WORDS.single.get(&word.stem).map_or(&[], Vec::as_slice)
 }
 

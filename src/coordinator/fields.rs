@@ -128,7 +128,9 @@ pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, st
     let first_index = words.iter().position(|w| matches!(w.lower.as_str(), "index" | "indexes" | "indices"));
     (0..words.len()).find_map(|at| {
         // "an index on orders for customer_id", "indexes on orders (status, created_at)"
-        let indexed = first_index.filter(|index| *index < at).and_then(|index| {
+        // "lookups by email are slow, add an index"
+        let early = words[at].lower == "by";
+        let indexed = first_index.filter(|index| *index < at || early).and_then(|index| {
             let bracketed = words[at].before.ends_with('(');
             let untyped = match words[at].lower.as_str() {
                 _ if bracketed => Untyped::IsText,

@@ -3,12 +3,33 @@
 use std::ops::Range;
 
 use super::classify::types_of;
+use super::fields;
 use super::lexicon;
 use super::words::{Form, Word};
 use crate::domain::Language;
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
 const LONGEST: usize = 3;
+
+/// What a name stands right behind.
+const KINDS: [&str; 16] = [
+    "model",
+    "models",
+    "entity",
+    "schema",
+    "struct",
+    "class",
+    "module",
+    "component",
+    "table",
+    "service",
+    "context",
+    "controller",
+    "view",
+    "role",
+    "crate",
+    "package",
+];
 
 /// A task, and what its words are to a template.
 struct Task<'a> {
@@ -41,8 +62,12 @@ pub(super) fn name(
         .or_else(|| task.after_preposition())
         .or_else(|| task.after_participle())
         .or_else(|| {
-            let phrase =
-                task.beside_a_trigger().or_else(|| task.object()).or_else(|| task.inside()).or_else(|| task.known());
+            let phrase = task
+                .beside_a_trigger()
+                .or_else(|| task.identifier())
+                .or_else(|| task.object())
+                .or_else(|| task.inside())
+                .or_else(|| task.known());
             phrase.map(alone)
         });
     found.map(|named| (named.phrase, named.with))
@@ -100,7 +125,9 @@ impl Task<'_> {
             let next = self.words.get(at + 1)?;
             let said = self.words[at].after_break && !next.after_break || next.before.contains(['=', ':']);
             let phrase = at + 1..at + 2;
-            (said && self.is_free(at + 1) && next.form == Form::Plain && self.ends(at + 2))
+            // "name string" is a field.
+            let typed = fields::is_type(&next.lower);
+            (said && !typed && self.is_free(at + 1) && next.form == Form::Plain && self.ends(at + 2))
                 .then_some(Named { with: at..at + 2, phrase })
         })
     }
@@ -220,8 +247,13 @@ impl Task<'_> {
         // "API key authentication": what is wanted is another kind.
         let other_kind =
             |phrase: &Range<usize>| phrase.clone().any(|i| self.is_free(i) && !types_of(&self.words[i]).is_empty());
+        // "model Invoice", "module Money"
+        let of_kind = |phrase: &Range<usize>| {
+            phrase.start > 0 && self.is(phrase.start - 1, &KINDS) && !self.words[phrase.start].after_break
+        };
         let beside = |phrase: &Range<usize>| {
-            trigger(phrase.end) || (phrase.start > 0 && trigger(phrase.start - 1) && !other_kind(phrase))
+            trigger(phrase.end)
+                || (phrase.start > 0 && (trigger(phrase.start - 1) || of_kind(phrase)) && !other_kind(phrase))
         };
         (0..self.words.len())
             .filter(|&i| self.is_free(i) && !lexicon::changes(&self.words[i].lower) && !says(i))
@@ -235,6 +267,18 @@ impl Task<'_> {
                 phrase
             })
             .find(|phrase| self.is_named(phrase) && beside(phrase))
+    }
+
+    /// "*ContactForm* in React", "upsert into *stock_levels*": written as code, so it is a name.
+    fn identifier(&self) -> Option<Range<usize>> {
+        let coded = |w: &Word| {
+            let first = w.text.chars().next().is_some_and(char::is_alphabetic);
+            let hump = w.text.chars().zip(w.text.chars().skip(1)).any(|(a, b)| a.is_lowercase() && b.is_uppercase());
+            let lower = !w.text.chars().any(char::is_uppercase);
+            w.form == Form::Plain && first && (hump || (lower && w.text.contains('_')))
+        };
+        let at = (0..self.words.len()).find(|&i| self.is_free(i) && coded(&self.words[i]))?;
+        Some(at..at + 1)
     }
 
     /// "import *products*", "benchmark the *parser*".

@@ -256,8 +256,22 @@ pub(super) fn version_in(word: &Word) -> Option<&str> {
 
 /// "port 8080", "port=8080", "listening at 8080", "on :8080", "on 8080".
 fn port(words: &[Word]) -> Found {
-    let verbs =
-        ["listen", "listens", "listening", "run", "runs", "running", "serve", "serves", "serving", "bind", "exposed"];
+    let verbs = [
+        "listen",
+        "listens",
+        "listening",
+        "run",
+        "runs",
+        "running",
+        "serve",
+        "serves",
+        "serving",
+        "bind",
+        "expose",
+        "exposes",
+        "exposing",
+        "exposed",
+    ];
     words.iter().enumerate().find_map(|(at, word)| {
         let port: u16 = word.text.parse().ok().filter(|port| word.form == Form::Number && *port > 0)?;
         let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));

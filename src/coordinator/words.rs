@@ -201,11 +201,13 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
         && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
     // In capitals it is SQL.
     let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
-    !kindly && (asks || task.trim_end().ends_with('?'))
+    // "How they belong together is clear, write the table."
+    let ends_as_order = words.iter().skip(1).any(|w| w.after_break && w.orders()) && !task.contains('?');
+    !kindly && ((asks && !ends_as_order) || task.trim_end().ends_with('?'))
 }
 
 /// Verbs that order code.
-const ORDERS: [&str; 14] = [
+const ORDERS: [&str; 15] = [
     "create",
     "write",
     "build",
@@ -216,6 +218,7 @@ const ORDERS: [&str; 14] = [
     "develop",
     "provide",
     "scaffold",
+    "start",
     "give",
     "get",
     "have",

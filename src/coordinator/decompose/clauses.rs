@@ -23,7 +23,8 @@ pub(super) struct Clause {
 const JOINTS: usize = 32;
 
 /// The same text with fewer ways to say the same. Each right side is a word that joins parts, or nothing.
-const PLAINER: [(&str, &str); 21] = [
+const PLAINER: [(&str, &str); 22] = [
+    ("+", "and"),
     ("as well as", "and"),
     ("along with", "and"),
     ("together with", "and"),
@@ -222,8 +223,10 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
             && task_type == TaskType::Microservice
             && ["kubernetes", "k8s"].iter().any(|k| l.text.to_lowercase().contains(k))
     });
-    let listens = matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
-        && words.iter().take(5).any(|w| w.form == Form::Number);
+    let ported = content.len() <= 3 && words.windows(2).any(|w| w[0].lower == "port" && w[1].form == Form::Number);
+    let listens = ported
+        || matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
+            && words.iter().take(5).any(|w| w.form == Form::Number);
     // "and log errors" is what it does.
     let logs = last.is_some() && matches!(first.lower.as_str(), "log" | "logs");
     let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
@@ -265,6 +268,10 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         && last.is_some_and(|l| !l.extra && comes_along(l.task_type) && l.name.is_some())
         && !comes_along(task_type)
         && matches!(first.lower.as_str(), "the" | "its" | "their");
+    // "handlers for orders: list, show" name what one of them does; "NATS connection included" comes with it.
+    let ways = last.is_some()
+        && (content.iter().all(|w| lexicon::takes(&w.lower))
+            || content.last().is_some_and(|w| matches!(w.lower.as_str(), "included" | "enabled")));
     // "index/show/create" are ways to use the same.
     let slashed = words.get(1).is_some_and(|w| w.before == "/" && lexicon::takes(&w.lower));
     // "index integer" is a column, not a part, and so is all of "user, order and table fields".
@@ -272,7 +279,16 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
-    if !stands || is_field || object || part_of_last || listens || slashed || logs || (mentions && name.is_none()) {
+    if !stands
+        || is_field
+        || object
+        || part_of_last
+        || listens
+        || slashed
+        || logs
+        || ways
+        || (mentions && name.is_none())
+    {
         return None;
     }
     let said = match another {

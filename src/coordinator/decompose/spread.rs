@@ -40,6 +40,7 @@ fn is_several(word: &Word) -> bool {
         matches!(t, TaskType::Database | TaskType::ApiEndpoint | TaskType::NatsConsumer | TaskType::WebComponent)
     };
     word.form == Form::Plain
+        && word.lower != "nats"
         && word.lower.ends_with('s')
         && pluralizer::pluralize(&word.lower, 1, false) != word.lower
         && types_of(word).iter().any(makes)
