@@ -16,7 +16,13 @@ pub(super) fn opening(words: &[Word]) -> usize {
 /// After "Hi all,", "One more:", "Quick task:": a phrase of its own that says nothing.
 fn greeting(words: &[Word]) -> usize {
     let says_nothing = |w: &Word| w.form == Form::Plain && (w.is_filler() || lexicon::opens(&w.lower));
-    let mut from = 0;
+    // "GYM-412", "DISP-88:"
+    let ticket = words.len() > 2
+        && words[0].text.len() > 1
+        && words[0].text.bytes().all(|b| b.is_ascii_uppercase())
+        && words[1].form == Form::Number
+        && words[1].before == "-";
+    let mut from = if ticket { 2 } else { 0 };
     while let Some(end) = (from + 1..words.len().min(from + 1 + LONGEST)).find(|&i| words[i].after_break)
         && words[from..end].iter().all(says_nothing)
     {
@@ -26,7 +32,7 @@ fn greeting(words: &[Word]) -> usize {
 }
 
 fn wish(words: &[Word]) -> usize {
-    const WISHES: [&str; 6] = ["need", "needs", "want", "wants", "require", "needed"];
+    const WISHES: [&str; 8] = ["need", "needs", "want", "wants", "require", "needed", "ask", "asks"];
     let first = words.first().map_or("", |w| w.lower.as_str());
     if !matches!(first, "i" | "we" | "i'm" | "im" | "we're" | "as" | "my" | "our" | "the") {
         return 0;
@@ -39,7 +45,15 @@ fn wish(words: &[Word]) -> usize {
     let tells = |w: &Word| {
         matches!(
             w.lower.as_str(),
-            "as" | "building" | "writing" | "making" | "developing" | "creating" | "starting" | "working"
+            "as" | "start"
+                | "am"
+                | "building"
+                | "writing"
+                | "making"
+                | "developing"
+                | "creating"
+                | "starting"
+                | "working"
         )
     };
     if words[..wish].iter().all(harmless) && (wishes || words[..wish].iter().any(tells)) { wish } else { 0 }

@@ -72,7 +72,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Performance,
-        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool|k6|load testing|connection pool|redis",
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool|k6|load testing|connection pool|redis|partition|partitioned",
     ),
     (
         TaskType::DataProcessing,

@@ -206,7 +206,7 @@ pub(super) fn fill(
             Slot::Queue => queue(words),
             Slot::Path => path(words),
             Slot::Subject => subject(words, taken),
-            Slot::Fields => fields::find(words, details).map(|(fields, span)| (Value::Fields(fields), span)),
+            Slot::Fields => fields::find(words, details, taken).map(|(fields, span)| (Value::Fields(fields), span)),
             Slot::Name => naming::name(words, taken, &honoured, triggers).and_then(|span| noun(words, span)),
         };
         // "a consumer on sensors.readings" is about sensor readings.

@@ -194,11 +194,10 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
     let greeting = |w: &&Word| matches!(w.lower.as_str(), "hey" | "hi" | "hello" | "please" | "thanks");
     let words: Vec<&Word> = words.iter().skip_while(greeting).collect();
     let [first, rest @ ..] = words.as_slice() else { return false };
-    let kindly = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
-        && rest.first().is_some_and(|w| {
-            matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody")
-        })
-        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
+    let kindly = asks_kindly(first, rest)
+        || (1..words.len()).any(|at| {
+            words[at].after_break && (words[at].lower == "kindly" || asks_kindly(words[at], &words[at + 1..]))
+        });
     // In capitals it is SQL.
     let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
     // "How they belong together is clear, write the table."
@@ -206,8 +205,19 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
     !kindly && ((asks && !ends_as_order) || task.trim_end().ends_with('?'))
 }
 
+/// "Could you write", "is it possible to have": an order, though it asks.
+fn asks_kindly(first: &Word, rest: &[&Word]) -> bool {
+    let possible = first.lower == "is" && rest.iter().take(3).any(|w| w.lower == "possible");
+    let whom =
+        |w: &&&Word| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody");
+    let asked = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
+        && rest.first().is_some_and(|w| whom(&w))
+        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
+    possible || asked
+}
+
 /// Verbs that order code.
-const ORDERS: [&str; 15] = [
+const ORDERS: [&str; 19] = [
     "create",
     "write",
     "build",
@@ -223,6 +233,10 @@ const ORDERS: [&str; 15] = [
     "get",
     "have",
     "set",
+    "start",
+    "do",
+    "draft",
+    "prepare",
 ];
 
 /// Splits a task into its words, in order.

@@ -90,7 +90,8 @@ pub(super) fn listed(text: &str) -> Vec<Clause> {
 
 fn cut(text: &str, listed: bool) -> Vec<Clause> {
     let words = words(text);
-    let joints: Vec<usize> = (1..words.len()).filter(|&at| joint(&words, at).is_some()).collect();
+    let aside = bracketed(&words);
+    let joints: Vec<usize> = (1..words.len()).filter(|&at| !aside[at] && joint(&words, at).is_some()).collect();
     // "without tests" asks for less, not for a part: what is left out is not for rules to say.
     let limits = |at: usize| {
         let first = words[at..].iter().find(|w| !is_joint_word(w));
@@ -131,6 +132,22 @@ fn cut(text: &str, listed: bool) -> Vec<Clause> {
         from = at;
     }
     found
+}
+
+/// What stands in brackets is said of what stands before them: "a service (tokio, tracing, config from env)".
+fn bracketed(words: &[Word]) -> Vec<bool> {
+    let mut open = false;
+    let inside = words.iter().map(|word| {
+        for mark in word.before.chars() {
+            open = match mark {
+                '(' => true,
+                ')' => false,
+                _ => open,
+            };
+        }
+        open
+    });
+    inside.collect()
 }
 
 /// Where a new clause may begin.
@@ -271,6 +288,11 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     // "handlers for orders: list, show" name what one of them does; "NATS connection included" comes with it.
     let ways = last.is_some()
         && (content.iter().all(|w| lexicon::takes(&w.lower))
+            || words.get(1).is_some_and(|w| is_pronoun(w) || w.lower == "each")
+                && joined == "and"
+                && orders(first)
+                && last.is_some_and(|l| l.task_type == task_type)
+            || first.lower == "so"
             || content.last().is_some_and(|w| matches!(w.lower.as_str(), "included" | "enabled")));
     // "index/show/create" are ways to use the same.
     let slashed = words.get(1).is_some_and(|w| w.before == "/" && lexicon::takes(&w.lower));
@@ -309,8 +331,15 @@ fn comes_along(task_type: TaskType) -> bool {
 fn is_same_part(last: &Clause, next: &Clause, joined: &str) -> bool {
     last.task_type == next.task_type
         && !are_two_files(&words(&last.text), &words(&next.text))
-        && (last.task_type != TaskType::Devops || joined == "with")
+        && (last.task_type != TaskType::Devops || joined == "with" || are_one_image(&last.text, &next.text))
         && (last.name.is_none() || next.name.is_none() || last.name == next.name)
+}
+
+/// "a docker image: multi-stage Dockerfile": the same said twice.
+fn are_one_image(one: &str, other: &str) -> bool {
+    let builds =
+        |text: &str| ["dockerfile", "docker image", "container"].iter().any(|w| text.to_lowercase().contains(w));
+    builds(one) && builds(other)
 }
 
 /// "an ESLint and Prettier config": a file each.
