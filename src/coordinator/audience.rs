@@ -39,7 +39,12 @@ fn wish(words: &[Word]) -> usize {
     }
     let Some(wish) = words.iter().take(16).position(|w| WISHES.contains(&w.lower.as_str())) else { return 0 };
     // "our frontend needs", "my team wants"
-    let whose = |w: &Word| lexicon::is_purpose(&w.lower) || lexicon::is_group(&w.lower) || lexicon::is_whole(&w.lower);
+    let whose = |w: &Word| {
+        w.lower == "people"
+            || lexicon::is_purpose(&w.lower)
+            || lexicon::is_group(&w.lower)
+            || lexicon::is_whole(&w.lower)
+    };
     let wishes = matches!(first, "my" | "our" | "the") && wish > 1 && wish <= LONGEST && whose(&words[wish - 1]);
     let harmless = |w: &Word| w.form == Form::Plain && !lexicon::is_foreign(&w.lower) && !w.limits();
     let tells = |w: &Word| {

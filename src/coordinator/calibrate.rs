@@ -222,7 +222,15 @@ fn judge(library: &Library, label: &Labelled, language: &Language, answers: &[(S
         return (Verdict::Confused, format!("{} parts for {}", answers.len(), label.types.len()));
     }
     let missing = missing(label, answers);
-    if missing.is_empty() { (Verdict::Right, missing) } else { (Verdict::Incomplete, format!("missing: {missing}")) }
+    if missing.is_empty() {
+        (Verdict::Right, missing)
+    } else {
+        (Verdict::Incomplete, format!("missing: {missing} (in {})", files(answers)))
+    }
+}
+
+fn files(answers: &[(String, Answer)]) -> String {
+    answers.iter().filter_map(|(_, a)| a.file.as_deref()).collect::<Vec<_>>().join(", ")
 }
 
 /// The name and the options that no output has. A template that only quotes the task has none of them.

@@ -152,9 +152,9 @@ pub const LIMITERS: [&str; 51] = [
 ];
 
 /// Prepositions that are no fillers: what follows is a condition, never a part of a name.
-const PREPOSITIONS: [&str; 18] = [
-    "under", "between", "within", "during", "before", "after", "against", "per", "across", "through", "inside",
-    "outside", "since", "while", "if", "than", "among", "towards",
+const PREPOSITIONS: [&str; 20] = [
+    "over", "around", "under", "between", "within", "during", "before", "after", "against", "per", "across", "through",
+    "inside", "outside", "since", "while", "if", "than", "among", "towards",
 ];
 
 /// More words than this are a description that rules can't be sure of, and taking it apart would take too long.

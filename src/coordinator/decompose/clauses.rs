@@ -150,6 +150,9 @@ fn bracketed(words: &[Word]) -> Vec<bool> {
     inside.collect()
 }
 
+/// What one thing does with what it got: "… and write it to the log".
+const KEEPS: [&str; 10] = ["write", "print", "log", "save", "store", "put", "handle", "process", "keep", "show"];
+
 /// Where a new clause may begin.
 fn joint(words: &[Word], at: usize) -> Option<&'static str> {
     match words[at].lower.as_str() {
@@ -289,9 +292,8 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     let ways = last.is_some()
         && (content.iter().all(|w| lexicon::takes(&w.lower))
             || words.get(1).is_some_and(|w| is_pronoun(w) || w.lower == "each")
+                && KEEPS.contains(&first.lower.as_str())
                 && joined == "and"
-                && orders(first)
-                && last.is_some_and(|l| l.task_type == task_type)
             || first.lower == "so"
             || content.last().is_some_and(|w| matches!(w.lower.as_str(), "included" | "enabled")));
     // "index/show/create" are ways to use the same.
