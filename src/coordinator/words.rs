@@ -97,7 +97,13 @@ pub fn stem(lower: &str) -> String {
 }
 
 /// Words that change everything around them. Boilerplate never honours them, unless a template lists them.
-pub const LIMITERS: [&str; 51] = [
+pub const LIMITERS: [&str; 57] = [
+    "leaks",
+    "leaking",
+    "hangs",
+    "freezes",
+    "crashes",
+    "flaky",
     "without",
     "not",
     "no",
@@ -152,9 +158,9 @@ pub const LIMITERS: [&str; 51] = [
 ];
 
 /// Prepositions that are no fillers: what follows is a condition, never a part of a name.
-const PREPOSITIONS: [&str; 20] = [
-    "over", "around", "under", "between", "within", "during", "before", "after", "against", "per", "across", "through",
-    "inside", "outside", "since", "while", "if", "than", "among", "towards",
+const PREPOSITIONS: [&str; 19] = [
+    "over", "under", "between", "within", "during", "before", "after", "against", "per", "across", "through", "inside",
+    "outside", "since", "while", "if", "than", "among", "towards",
 ];
 
 /// More words than this are a description that rules can't be sure of, and taking it apart would take too long.

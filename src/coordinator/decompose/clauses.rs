@@ -290,7 +290,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         && matches!(first.lower.as_str(), "the" | "its" | "their");
     // "handlers for orders: list, show" name what one of them does; "NATS connection included" comes with it.
     let ways = last.is_some()
-        && (content.iter().all(|w| lexicon::takes(&w.lower))
+        && (content.iter().all(|w| lexicon::takes(&w.lower)) && !comes_along(task_type)
             || words.get(1).is_some_and(|w| is_pronoun(w) || w.lower == "each")
                 && KEEPS.contains(&first.lower.as_str())
                 && joined == "and"
