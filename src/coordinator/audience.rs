@@ -72,6 +72,12 @@ pub(super) fn groups(words: &[Word]) -> Vec<bool> {
             found[from..=at].fill(true);
         }
     }
+    // "for my university project"
+    for at in (1..words.len()).filter(|&at| lexicon::is_whole(&words[at].lower)) {
+        if let Some(from) = possessed(words, at).filter(|&from| matches!(words[from].lower.as_str(), "my" | "our")) {
+            found[from..=at].fill(true);
+        }
+    }
     found
 }
 

@@ -40,7 +40,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table|ddl|trigger|select over|paginated select|prepared statement",
     ),
     (
         TaskType::Security,
@@ -64,7 +64,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Configuration,
-        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|slog|logger|winston|pino|structlog|tracing",
+        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|process.env|env.ts|env.js|slog|logger|winston|pino|structlog|tracing",
     ),
     (
         TaskType::Devops,

@@ -277,7 +277,9 @@ fn port(words: &[Word]) -> Found {
         let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
         // The beginning of what says "port", where these words stand in front of it.
         let after = |from: usize, those: &[&str]| if from > 0 && is(from - 1, those) { from - 1 } else { from };
-        let numbered = after(at, &["number"]);
+        // "port should be 9000"
+        let spoken = (at.saturating_sub(3)..at).rev().find(|&i| !words[i].is_filler()).filter(|&i| is(i, &["port"]));
+        let numbered = spoken.map_or(after(at, &["number"]), |i| i + 1);
         let named = after(numbered, &["port"]);
         let place = after(at, &["on", "at", "localhost"]);
         let listens = after(place, &verbs);

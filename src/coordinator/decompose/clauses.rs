@@ -231,7 +231,8 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     // "a Makefile with build, test and lint", "a pyproject.toml with ruff and pytest" speak of tests that exist.
     let mentions = task_type == TaskType::Testing
         && last.is_some_and(|l| {
-            let builds = |t: TaskType| matches!(t, TaskType::Devops | TaskType::Configuration);
+            let builds =
+                |t: TaskType| matches!(t, TaskType::Devops | TaskType::Configuration | TaskType::Documentation);
             (builds(l.task_type) || classify(&self::words(&l.text)).iter().any(|c| builds(c.task_type) && !c.aside))
                 && (joined == "with"
                     || l.text.contains([':', '('])
@@ -282,7 +283,9 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         || (opens && joined != "with")
         || (head && joined == "break" && content.len() > 1)
         || (listed && matches!(joined, "break" | "and") && (head || ends_in_kind))
-        || (beside && matches!(joined, "and" | "then") && content.len() > 1);
+        || (beside
+            && matches!(joined, "and" | "then")
+            && (content.len() > 1 || last.is_some_and(|l| are_two_files(&self::words(&l.text), words))));
     // "tests for the orders endpoint and the orders consumer" are tests of two things.
     let object = joined == "and"
         && last.is_some_and(|l| !l.extra && comes_along(l.task_type) && l.name.is_some())
@@ -301,6 +304,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     // "index integer" is a column, not a part, and so is all of "user, order and table fields".
     let is_field = content.last().is_some_and(|w| {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
+            || (content.len() <= 4 && content.get(1).is_some_and(|w| fields::is_type(&w.lower)))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
     if !stands
