@@ -431,6 +431,8 @@ mod tests {
             ),
             ("users with name, email and created_at", vec!["name text", "email text", "created_at timestamp"]),
             ("coupons with code text and all boolean", vec!["code text", "all boolean"]),
+            ("users with name, department and start date", vec!["name text", "department text", "start date"]),
+            ("reads DATABASE_URL and NATS_URL", vec!["database_url text", "nats_url text"]),
             ("an endpoint with name validation and tests", vec![]),
             ("products with tags text[]", vec![]),
             ("orders with retries", vec![]),

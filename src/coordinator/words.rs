@@ -542,6 +542,9 @@ mod tests {
             ("what is a consumer", true),
             ("EXPLAIN ANALYZE for slow queries", false),
             ("a consumer?", true),
+            ("Is it possible to have a consumer?", false),
+            ("We walk dogs, could you write an endpoint?", false),
+            ("How they belong together is clear, write the table", false),
         ] {
             assert_eq!(is_question(&words(task), task), asks, "{task}");
         }
