@@ -119,7 +119,7 @@ mod asyncapi_document {
         let document = asyncapi::document();
         let operations = document["operations"].as_object().unwrap();
         let (asked, durable): (Vec<_>, Vec<_>) = operations.iter().partition(|(_, o)| o.get("reply").is_some());
-        assert_eq!((asked.len(), durable.len()), (2 * TABLE.len(), 7));
+        assert_eq!((asked.len(), durable.len()), (2 * TABLE.len(), 8));
         for (key, operation) in durable {
             let channel = operation["channel"]["$ref"].as_str().unwrap();
             assert_eq!(channel, format!("#/channels/{key}"));
@@ -447,7 +447,7 @@ mod configuration {
     /// A value that is allowed and not the default.
     fn another(key: &Key, folder: &str) -> String {
         match (key.path.as_str(), &key.default) {
-            ("templates.folder", _) => folder.to_owned(),
+            ("templates.folder" | "workflow.rules", _) => folder.to_owned(),
             ("database.url", _) => "sqlite:/tmp/other.db".to_owned(),
             ("nats.reply_prefixes", _) => "_INBOX.,answers.".to_owned(),
             ("llm.prices", _) => r#"{"openai/x":{"input_usd_per_mtok":1.0,"output_usd_per_mtok":2.5}}"#.to_owned(),
@@ -457,6 +457,7 @@ mod configuration {
             (path, Value::Null) if path.starts_with("llm.budget.") => "0.25".to_owned(),
             ("llm.temperature", Value::Null) => "0.5".to_owned(),
             (_, Value::Bool(on)) => (!on).to_string(),
+            ("workflow.optimization.pattern_confidence_threshold", _) => "0.75".to_owned(),
             (_, Value::Number(n)) if n.is_f64() => "0.25".to_owned(),
             (_, Value::Number(n)) => (n.as_u64().unwrap() + 1).to_string(),
             (_, Value::Array(_)) => "a,b".to_owned(),
@@ -535,6 +536,7 @@ mod configuration {
 async fn worker(nats: &Nats, folder: &Path) -> Worker {
     let mut config = Config { nats: nats.options(), ..Config::default() };
     config.database.url = format!("sqlite:{}", folder.join("tandem.db").display());
+    config.workflow.step_subjects = vec!["orders.*".to_owned()];
     let paths = Paths { data: folder.join("data"), state: folder.join("state"), assets: folder.join("assets") };
     Worker::start(config, &paths, Credentials::default()).await.unwrap()
 }
@@ -568,6 +570,7 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
     let request = ask("execution.request".to_owned(), example()).await;
     headers_as_documented(&request, "AnswerHeaders");
     let id = nats::json(&request)["correlation_id"].clone();
+    let mut workflow = Value::Null;
     for endpoint in TABLE {
         let body = match endpoint.name {
             "request" => {
@@ -584,6 +587,13 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
             "template-select" => json!({"task": "Create a NATS consumer for user events"}),
             // Without an embedding model this one is refused, as documented.
             "cache-explain" => example(),
+            // Nobody serves it: the workflow waits for another attempt.
+            "workflow-start" => json!({
+                "graph": {"tasks": [{"id": "a", "description": "A", "step": {"kind": "nats", "subject": "orders.reserve"}}]},
+                "options": {"retry_attempts": 20, "retry_delay_ms": 300_000}
+            }),
+            "workflow-list" | "workflow-events" => json!({}),
+            name if name.starts_with("workflow-") => json!({"workflow_id": workflow}),
             _ => json!({}),
         };
         let takes = (endpoint.takes)().to_value()["title"].as_str().unwrap().to_owned();
@@ -593,6 +603,9 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
         let is_error = nats::header(&answer, "Nats-Service-Error-Code").is_some();
         assert_eq!(is_error, endpoint.name == "cache-explain", "{}: {}", endpoint.subject, nats::json(&answer));
         valid(if is_error { "Error" } else { &gives }, &nats::json(&answer));
+        if endpoint.name == "workflow-start" {
+            workflow = nats::json(&answer)["workflow_id"].clone();
+        }
 
         let refused = ask(format!("{}.acme", endpoint.subject), json!([])).await;
         headers_as_documented(&refused, "ErrorHeaders");

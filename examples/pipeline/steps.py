@@ -14,6 +14,7 @@ import asyncio
 import csv
 import io
 import json
+import os
 import random
 import re
 import signal
@@ -23,7 +24,7 @@ from collections import OrderedDict
 
 import nats
 
-ROWS = 20_000
+ROWS = int(os.environ.get("ROWS", "20000"))
 
 
 def sample():

@@ -6,8 +6,8 @@
 //! Memory is served from while it is known to be in step: every other worker was heard, or the database was read, within
 //! the cache's lease. Both say up to which moment nothing is missing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -19,6 +19,7 @@ use crate::cache;
 use crate::domain::Timestamp;
 use crate::pipeline::{Error, Pipeline};
 use crate::store::{Recorder, Sequence, Store, Write};
+use crate::workflow::Workflows;
 
 /// The changes of the cache are read at most this often, however much is written.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -46,11 +47,18 @@ pub struct Follower {
     repeats: Repeats,
     seen: Arc<Mutex<Sequence>>,
     rows: Arc<AtomicU64>,
+    workflows: Arc<OnceLock<Workflows>>,
 }
 
 impl Follower {
     pub fn new(pipeline: Pipeline, store: Store, sync: Sync, repeats: Repeats) -> Self {
-        Self { pipeline, store, sync, repeats, seen: Arc::default(), rows: Arc::default() }
+        Self { pipeline, store, sync, repeats, seen: Arc::default(), rows: Arc::default(), workflows: Arc::default() }
+    }
+
+    /// Who is told of words about workflows.
+    pub fn tells(&self, workflows: Workflows) {
+        // Said once, by whoever wires the worker.
+        let _ = self.workflows.set(workflows);
     }
 
     /// Takes over figures of templates, blocks and what the cache's table holds. What takes longer is read by [`Self::run`]
@@ -184,10 +192,20 @@ impl Follower {
         }
     }
 
+    fn wake_workflows(&self) {
+        if let Some(workflows) = self.workflows.get() {
+            workflows.heard();
+        }
+    }
+
     /// True where the database is to be read.
     async fn take(&self, word: Heard) -> bool {
         let read = match &word.change {
             Change::Committed => true,
+            Change::Workflows => {
+                self.wake_workflows();
+                return false;
+            }
             Change::Removed(ids) => {
                 self.pipeline.cache().apply(cache::Change::Removed(ids.clone()));
                 true
@@ -212,6 +230,7 @@ impl Follower {
                 true
             }
             Change::Blocks | Change::Resync => {
+                self.wake_workflows();
                 // What was withdrawn while nobody was heard is known when the database has been read.
                 if word.change == Change::Resync && self.sync.in_touch().is_none() {
                     self.pipeline.cache().break_off();

@@ -27,6 +27,7 @@ use crate::llm::{self, Books, Client, Credentials};
 use crate::pipeline::{self, Pipeline};
 use crate::store::{self, Recorder, Store};
 use crate::telemetry::meters;
+use crate::workflow::Workflows;
 use follower::Follower;
 use nats_server::NatsServer;
 use watch::Watch;
@@ -173,6 +174,7 @@ fn verifier(options: &cache::Options) -> Result<Verifier, Error> {
 /// A worker at work, without signals and servers: what tests start, and [`serve`].
 pub struct Worker {
     pub pipeline: Pipeline,
+    pub workflows: Workflows,
     /// Where it is connected, without passwords.
     pub urls: Vec<String>,
     connection: Connection,
@@ -250,10 +252,25 @@ impl Worker {
         if let Some(seen) = seen.filter(|_| config.templates.reload_ms > 0) {
             tasks.spawn(reload(pipeline.clone(), config.templates.clone(), seen));
         }
+        let workflows = Workflows::start(
+            &mut tasks,
+            instance.as_str(),
+            config.workflow.clone(),
+            store.clone(),
+            pipeline.coordinator().clone(),
+            recorder.clone(),
+            config.requests.default_language.clone(),
+            workshop.clone(),
+        );
+        workflows.serve(Arc::new(bus::Services::new(&connection)));
+        follower.tells(workflows.clone());
+        tasks.spawn(workflows.clone().announce(Arc::new(bus::Events::new(&connection, &config.nats))));
+        tasks.spawn(tell(workflows.clone(), sync.clone()));
         let submits = Submits::open(pipeline.clone(), &config.nats, Timestamp::now).await;
         let page_address = page.as_ref().map(Page::address);
         let desk = submits.desk();
-        let endpoints = endpoints::all(&pipeline, &connection, &sync, &desk, &config.nats, page_address, &repeats);
+        let endpoints =
+            endpoints::all(&pipeline, &workflows, &connection, &sync, &desk, &config.nats, page_address, &repeats);
         let door =
             Door::open_with(connection.clone(), instance, endpoints, &config.nats, Timestamp::now, workshop).await?;
         door.tells_of(submits.desk());
@@ -265,9 +282,25 @@ impl Worker {
             cache,
             recorder: recorder.clone(),
             llm: llm.clone(),
+            workflows: workflows.clone(),
         });
         trim();
-        Ok(Self { llm, pipeline, urls, connection, door, submits, sync, follower, recorder, store, tasks, watch, page })
+        Ok(Self {
+            llm,
+            pipeline,
+            workflows,
+            urls,
+            connection,
+            door,
+            submits,
+            sync,
+            follower,
+            recorder,
+            store,
+            tasks,
+            watch,
+            page,
+        })
     }
 
     /// Its name in `$SRV` and among the workers.
@@ -302,7 +335,8 @@ impl Worker {
     pub async fn stop(mut self, grace: Duration) {
         let end = tokio::time::Instant::now() + grace;
         self.watch.stopping.cancel();
-        let (stopped, ()) = tokio::join!(self.door.stop(grace), self.submits.stop(grace));
+        let (stopped, (), ()) =
+            tokio::join!(self.door.stop(grace), self.submits.stop(grace), self.workflows.stop(grace));
         if stopped.given_up > 0 || !stopped.drained {
             warn!(given_up = stopped.given_up, "the grace was over before all requests were answered");
         }
@@ -358,6 +392,20 @@ fn write_address(paths: &Paths, url: &str) -> Result<(), Error> {
         std::fs::rename(&new, &path)
     };
     write().map_err(|source| Error::Write { path: path.clone(), source })
+}
+
+/// Words about workflows come at most this often; one says as much as ten.
+const WORDS: Duration = Duration::from_millis(10);
+
+/// Tells the other workers that there are workflows to carry on. A word that is lost costs them a sweep's pause.
+async fn tell(workflows: Workflows, sync: Sync) {
+    let mut news = workflows.news();
+    while news.changed().await.is_ok() {
+        if let Err(error) = sync.publish(&Change::Workflows).await {
+            warn!(%error, "the other workers were not told of workflows");
+        }
+        tokio::time::sleep(WORDS).await;
+    }
 }
 
 /// How often measured times are sorted into their buckets: what piles up between is memory.

@@ -42,8 +42,8 @@ async fn look(store: &Store, options: &RetentionOptions) -> Result<(), crate::st
         tokio::time::sleep(PAUSE).await;
     }
     if !all.is_empty() {
-        let Rows { executions, attempts, feedback, blocks, cache_entries, .. } = all;
-        info!(executions, attempts, feedback, blocks, cache_entries, "deleted what was kept long enough");
+        let Rows { executions, attempts, feedback, blocks, cache_entries, workflows, .. } = all;
+        info!(executions, attempts, feedback, blocks, cache_entries, workflows, "deleted what was kept long enough");
     }
     Ok(())
 }

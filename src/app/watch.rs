@@ -13,6 +13,7 @@ use crate::llm::{Circuit, Client};
 use crate::pipeline::{ComponentHealth, Status};
 use crate::store::{Recorder, Store};
 use crate::telemetry::{Figures, meters};
+use crate::workflow::Workflows;
 
 /// How long the database may take to show that it is there.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ pub(super) struct Parts {
     pub(super) cache: Cache,
     pub(super) recorder: Recorder,
     pub(super) llm: Client,
+    pub(super) workflows: Workflows,
 }
 
 impl Watch {
@@ -87,6 +89,7 @@ impl Watch {
             parts.door.write(&mut figures);
             parts.desk.write(&mut figures);
             figures.cache_entries = parts.cache.len();
+            figures.workflow_steps = parts.workflows.running();
             figures.recorder_waiting = parts.recorder.waiting();
             figures.recorder_dropped = parts.recorder.dropped();
             figures.recorder_refused = parts.recorder.refused();

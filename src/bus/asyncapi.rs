@@ -24,7 +24,12 @@ pub fn schemas() -> BTreeMap<String, Value> {
             schemas.insert(title(&shape().to_value()), shape().to_value());
         }
     }
-    for schema in [schema_for!(wire::Error), schema_for!(wire::StoredAnswer), schema_for!(wire::Progress)] {
+    for schema in [
+        schema_for!(wire::Error),
+        schema_for!(wire::StoredAnswer),
+        schema_for!(wire::Progress),
+        schema_for!(wire::WorkflowEvent),
+    ] {
         let schema = schema.to_value();
         schemas.insert(title(&schema), schema);
     }
@@ -42,7 +47,7 @@ pub fn document() -> Value {
                 Every operation with a reply is NATS request/reply: the answer comes to the request's own reply subject, which \
                 must lie below one of `nats.reply_prefixes` (`_INBOX.`). An error has the headers Nats-Service-Error and \
                 Nats-Service-Error-Code. `execution.submit` is a JetStream work queue, `execution.result` and \
-                `execution.dead` are streams, `execution.progress` is published and not kept. The service also answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, as NATS micro \
+                `execution.dead` and `event` are streams, `execution.progress` is published and not kept. The service also answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, as NATS micro \
                 defines them.",
             "license": {"name": env!("CARGO_PKG_LICENSE")},
         },
@@ -64,7 +69,7 @@ pub fn document() -> Value {
                     "examples": ["acme"],
                 },
                 "id": {
-                    "description": "Of a submit: 1 to 64 of A-Z a-z 0-9 _ and -.",
+                    "description": "Of a submit: 1 to 64 of A-Z a-z 0-9 _ and -. Of a workflow: as workflow.start gave it.",
                     "examples": ["order-17"],
                 },
             },
@@ -76,11 +81,12 @@ pub fn document() -> Value {
 
 /// Durable work: the key, the address, who writes there, what. Those with `{id}` have a `{tenant}` before it for all
 /// tenants but the default one.
-const DURABLE: [(&str, &str, Action, &str, &[&str]); 4] = [
+const DURABLE: [(&str, &str, Action, &str, &[&str]); 5] = [
     ("submit", "execution.submit", Action::Receive, "Do a task, whatever happens to workers and servers.", &["Submit"]),
     ("result", "execution.result.{id}", Action::Send, "The result of a submit, kept.", &["Result", "ErrorResult"]),
     ("progress", "execution.progress.{id}", Action::Send, "What is happening to a submit.", &["Progress"]),
     ("dead", "execution.dead.{tenant}.{id}", Action::Send, "A submit that could not be done.", &["DeadLetter"]),
+    ("event", "event.{tenant}.workflow.{id}", Action::Send, "What happens in a workflow.", &["WorkflowEvent"]),
 ];
 
 #[derive(Clone, Copy)]
@@ -98,7 +104,7 @@ fn durable(key: &str, address: &str) -> Vec<(String, String, Value)> {
         (key, address, Value::Object(parameters))
     };
     let with_tenant = match address.strip_suffix(".{id}") {
-        Some(base) if !base.ends_with(".{tenant}") => Some(format!("{base}.{{tenant}}.{{id}}")),
+        Some(base) if !base.contains("{tenant}") => Some(format!("{base}.{{tenant}}.{{id}}")),
         Some(_) => None,
         None => Some(format!("{address}.{{tenant}}")),
     };
@@ -234,6 +240,7 @@ fn messages() -> Value {
     add("StoredAnswer".to_owned(), "StoredAnswerHeaders", None);
     add("Error".to_owned(), "ErrorHeaders", None);
     add("Progress".to_owned(), "NoHeaders", None);
+    add("WorkflowEvent".to_owned(), "EventHeaders", None);
     for (name, headers, payload) in [
         ("Submit", "SubmitHeaders", "Request"),
         ("Result", "ResultHeaders", "Response"),
@@ -302,6 +309,13 @@ fn headers() -> Map<String, Value> {
         ("AnswerHeaders", object(answer, &[CORRELATION_ID])),
         ("StoredAnswerHeaders", object(stored, &[CORRELATION_ID, objects::BUCKET, objects::OBJECT])),
         ("NoHeaders", object(json!({}), &[])),
+        (
+            "EventHeaders",
+            object(
+                json!({"Nats-Msg-Id": text("`<workflow>/<number>`: the stream keeps one of each.")}),
+                &["Nats-Msg-Id"],
+            ),
+        ),
         ("SubmitHeaders", object(submit, &[])),
         ("ResultHeaders", object(result, &[CORRELATION_ID, SEQUENCE])),
         ("ErrorResultHeaders", object(error_result, &[CORRELATION_ID, SEQUENCE, "Nats-Service-Error-Code"])),

@@ -13,12 +13,15 @@ use tracing::{Span, debug, debug_span, info, warn};
 use super::models;
 use super::repeats::{Known, Repeats};
 use super::wire::{self, Code, Envelope, Refusal, Response};
+use super::workflows;
 use super::{Connection, Desk, Error, Options, Sync};
 use crate::domain::record::Sweep;
+use crate::domain::workflow::Command;
 use crate::domain::{Request, Timestamp};
 use crate::pipeline::{self, ComponentHealth, Pipeline, Status};
 use crate::store::Reach;
 use crate::telemetry::trace;
+use crate::workflow::Workflows;
 
 /// How long a purge deletes before it says that there is more to do.
 const PURGE_TIME: Duration = Duration::from_secs(20);
@@ -47,7 +50,7 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 19] = [
+pub const TABLE: [Endpoint<()>; 29] = [
     REQUEST,
     FEEDBACK,
     PURGE,
@@ -67,6 +70,16 @@ pub const TABLE: [Endpoint<()>; 19] = [
     LLM_STATS,
     LLM_RESET,
     LLM_BUDGET,
+    WORKFLOW_START,
+    WORKFLOW_STATUS,
+    WORKFLOW_LIST,
+    WORKFLOW_SHOW,
+    WORKFLOW_PAUSE,
+    WORKFLOW_RESUME,
+    WORKFLOW_CANCEL,
+    WORKFLOW_RETRY,
+    WORKFLOW_RECOMMEND,
+    WORKFLOW_EVENTS,
 ];
 
 const REQUEST: Endpoint<()> = Endpoint {
@@ -155,6 +168,63 @@ const LLM_RESET: Endpoint<()> = row::<wire::Nothing, pipeline::ModelStats>(
 const LLM_BUDGET: Endpoint<()> =
     row::<wire::Nothing, pipeline::Budgets>("llm-budget", "llm.budget", "How the budgets stand that bound a tenant.");
 
+const WORKFLOW_START: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::WorkflowStart, wire::WorkflowStarted>(
+        "workflow-start",
+        "workflow.start",
+        "Start a goal, several, or a graph of tasks; it goes on whatever happens to workers.",
+    )
+};
+const WORKFLOW_STATUS: Endpoint<()> = row::<wire::WorkflowQuery, wire::WorkflowStatus>(
+    "workflow-status",
+    "workflow.status",
+    "How a workflow and its tasks stand, with their outputs.",
+);
+const WORKFLOW_LIST: Endpoint<()> = row::<wire::WorkflowFilter, wire::WorkflowList>(
+    "workflow-list",
+    "workflow.list",
+    "A tenant's workflows, the newest first.",
+);
+const WORKFLOW_SHOW: Endpoint<()> = row::<wire::WorkflowRef, wire::WorkflowDetail>(
+    "workflow-show",
+    "workflow.show",
+    "A workflow's graph, and what happened to each attempt.",
+);
+const WORKFLOW_CANCEL: Endpoint<()> = row::<wire::WorkflowRef, wire::WorkflowCommanded>(
+    "workflow-cancel",
+    "workflow.cancel",
+    "End a workflow; what runs of it is broken off.",
+);
+const WORKFLOW_PAUSE: Endpoint<()> = row::<wire::WorkflowRef, wire::WorkflowCommanded>(
+    "workflow-pause",
+    "workflow.pause",
+    "Begin nothing more of a workflow until it is resumed.",
+);
+const WORKFLOW_RESUME: Endpoint<()> = row::<wire::WorkflowRef, wire::WorkflowCommanded>(
+    "workflow-resume",
+    "workflow.resume",
+    "Carry a paused workflow on.",
+);
+const WORKFLOW_RETRY: Endpoint<()> = row::<wire::WorkflowRef, wire::WorkflowCommanded>(
+    "workflow-retry",
+    "workflow.retry",
+    "Do again what failed of a workflow; what is done stays done.",
+);
+const WORKFLOW_RECOMMEND: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::RecommendQuery, wire::WorkflowAdvice>(
+        "workflow-recommend",
+        "workflow.recommend",
+        "What records of past runs say of a workflow, and what the next run would be given.",
+    )
+};
+const WORKFLOW_EVENTS: Endpoint<()> = row::<wire::EventQuery, wire::EventList>(
+    "workflow-events",
+    "workflow.events",
+    "What happened in a workflow, after a number; or what is newest.",
+);
+
 const fn row<T: JsonSchema, G: JsonSchema>(
     name: &'static str,
     subject: &'static str,
@@ -240,8 +310,10 @@ impl From<Refusal> for Served {
 }
 
 /// The [`TABLE`], served over the pipeline. `page` is where health and metrics are, to be told.
+#[allow(clippy::too_many_arguments, reason = "each serves some of the table")]
 pub fn all(
     pipeline: &Pipeline,
+    flows: &Workflows,
     connection: &Connection,
     sync: &Sync,
     desk: &Desk,
@@ -316,6 +388,39 @@ pub fn all(
         }),
         query(p(), LLM_BUDGET, wire::nothing, |p, (), call| async move {
             Reply::json(&p.model_budgets(&call.envelope.tenant, call.now).await?)
+        }),
+        workflows::start(WORKFLOW_START, flows.clone(), options),
+        query(
+            (flows.clone(), connection.client.clone()),
+            WORKFLOW_STATUS,
+            wire::workflow_query,
+            |(w, client), wanted, call| async move { workflows::status(w, client, wanted, &call.envelope.tenant).await },
+        ),
+        query(flows.clone(), WORKFLOW_LIST, wire::workflow_filter, |w, filter, call| async move {
+            let found = w.list(&call.envelope.tenant, &filter).await?;
+            Reply::json(&wire::WorkflowList { workflows: found.iter().map(Into::into).collect() })
+        }),
+        query(flows.clone(), WORKFLOW_SHOW, wire::workflow_ref, |w, id, call| async move {
+            workflows::show(w, id, &call.envelope.tenant).await
+        }),
+        query(flows.clone(), WORKFLOW_PAUSE, wire::workflow_ref, |w, id, call| async move {
+            workflows::command(w, id, &call.envelope.tenant, Command::Pause).await
+        }),
+        query(flows.clone(), WORKFLOW_RESUME, wire::workflow_ref, |w, id, call| async move {
+            workflows::command(w, id, &call.envelope.tenant, Command::Resume).await
+        }),
+        query(flows.clone(), WORKFLOW_CANCEL, wire::workflow_ref, |w, id, call| async move {
+            workflows::command(w, id, &call.envelope.tenant, Command::Cancel).await
+        }),
+        query(flows.clone(), WORKFLOW_RETRY, wire::workflow_ref, |w, id, call| async move {
+            workflows::command(w, id, &call.envelope.tenant, Command::Retry).await
+        }),
+        query(flows.clone(), WORKFLOW_RECOMMEND, wire::recommend_query, |w, wanted, call| async move {
+            workflows::recommend(w, wanted, &call.envelope.tenant).await
+        }),
+        query(flows.clone(), WORKFLOW_EVENTS, wire::event_query, |w, (id, after, limit), call| async move {
+            let found = w.events(&call.envelope.tenant, id, after, limit).await?;
+            Reply::json(&wire::EventList { events: found.into_iter().map(Into::into).collect() })
         }),
     ]
 }

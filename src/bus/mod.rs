@@ -25,6 +25,7 @@ pub mod sync;
 mod weed;
 mod window;
 pub mod wire;
+mod workflows;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use streams::Provision;
 pub use submit::{Desk, Submits};
 pub use submitting::{DeadLetter, Followed, Submitted};
 pub use sync::{Change, Confirmed, Heard, LEASE, Sync};
+pub use workflows::{Events, Services};
 
 /// The service's name and its queue group: workers in it share the requests.
 pub const NAME: &str = "tandem";

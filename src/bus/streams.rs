@@ -21,6 +21,8 @@ pub const SUBMIT: &str = "TANDEM_SUBMIT";
 pub const RESULT: &str = "TANDEM_RESULT";
 /// What could not be done, for a person to look at.
 pub const DEAD: &str = "TANDEM_DEAD";
+/// What happened in workflows, for who listens.
+pub const EVENTS: &str = "TANDEM_EVENTS";
 /// The consumer of [`SUBMIT`] that all workers share.
 pub const WORKERS: &str = "tandem-workers";
 
@@ -60,6 +62,10 @@ pub struct Options {
     pub dead_max_bytes: u64,
     /// For how many days a dead letter is kept.
     pub dead_max_age_days: u32,
+    /// How many bytes of events are kept; the oldest make room. The database has all of them as long as their workflows.
+    pub events_max_bytes: u64,
+    /// For how many hours an event is kept.
+    pub events_max_age_hours: u32,
     /// On how many servers of a cluster each stream is kept: 1, 3 or 5.
     pub replicas: u8,
 }
@@ -73,6 +79,8 @@ impl Default for Options {
             result_max_age_hours: 7 * 24,
             dead_max_bytes: 256 * 1024 * 1024,
             dead_max_age_days: 30,
+            events_max_bytes: 256 * 1024 * 1024,
+            events_max_age_hours: 3 * 24,
             replicas: 1,
         }
     }
@@ -85,6 +93,7 @@ impl Options {
             ("streams.submit_max_bytes", self.submit_max_bytes),
             ("streams.result_max_bytes", self.result_max_bytes),
             ("streams.dead_max_bytes", self.dead_max_bytes),
+            ("streams.events_max_bytes", self.events_max_bytes),
         ] {
             if bytes == 0 || i64::try_from(bytes).is_err() {
                 return wrong(key, "must be at least 1 and below 2^63");
@@ -93,8 +102,9 @@ impl Options {
         if self.duplicate_window_ms < 100 {
             return wrong("streams.duplicate_window_ms", "must be at least 100, the server's own least");
         }
-        if self.result_max_age_hours == 0 || self.dead_max_age_days == 0 {
-            return wrong("streams", "result_max_age_hours and dead_max_age_days must be at least 1");
+        if self.result_max_age_hours == 0 || self.dead_max_age_days == 0 || self.events_max_age_hours == 0 {
+            let words = "result_max_age_hours, dead_max_age_days and events_max_age_hours must be at least 1";
+            return wrong("streams", words);
         }
         if ![1, 3, 5].contains(&self.replicas) {
             return wrong("streams.replicas", "must be 1, 3 or 5");
@@ -104,7 +114,7 @@ impl Options {
 }
 
 /// The table: every stream, as it is created.
-fn table(options: &Options) -> [Config; 3] {
+fn table(options: &Options) -> [Config; 4] {
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3600);
     let common = |name: &str, subjects: &[&str], purpose: &str| Config {
@@ -142,6 +152,15 @@ fn table(options: &Options) -> [Config; 3] {
             max_age: hours(options.dead_max_age_days * 24),
             allow_direct: true,
             ..common(DEAD, &["execution.dead.>"], "Tandem: submits that could not be done")
+        },
+        Config {
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            max_bytes: bytes(options.events_max_bytes),
+            max_age: hours(options.events_max_age_hours),
+            duplicate_window: Duration::from_millis(options.duplicate_window_ms),
+            allow_direct: true,
+            ..common(EVENTS, &["event.>"], "Tandem: what happened in workflows")
         },
     ]
 }
@@ -187,31 +206,10 @@ pub async fn provide(
     let context = jetstream::new(client.clone());
     let mut wrong = vec![];
     let mut submits = None;
-    for wanted in table(options) {
+    // Durable work needs no events.
+    for wanted in table(options).into_iter().filter(|wanted| wanted.name != EVENTS) {
         let name = wanted.name.clone();
-        let found = match (find(&context, &name).await?, how) {
-            (Some(found), _) => found,
-            (None, Provision::Verify) => {
-                wrong.push(format!("the stream {name} is missing"));
-                continue;
-            }
-            (None, Provision::Auto) => match context.create_stream(&wanted).await {
-                Ok(made) => {
-                    info!(stream = name, "created a stream");
-                    made
-                }
-                // Another worker was first, with other amounts.
-                Err(error) => match find(&context, &name).await? {
-                    Some(found) => found,
-                    None => return Err(failed(format!("create the stream {name}"), error)),
-                },
-            },
-        };
-        let differences = differences(&wanted, &found.cached_info().config);
-        wrong.extend(differences.essential.iter().map(|d| format!("the stream {name} has {d}")));
-        if !differences.amounts.is_empty() {
-            warn!(stream = name, "a stream has other amounts than configured: {}", differences.amounts.join("; "));
-        }
+        let Some(found) = seen_to(&context, how, &wanted, &mut wrong).await? else { continue };
         if name == SUBMIT {
             submits = Some(found);
         }
@@ -226,13 +224,57 @@ pub async fn provide(
     }
 }
 
+/// Makes sure that the stream of events is there.
+pub async fn provide_events(client: &Client, how: Provision, options: &Options) -> Result<(), Error> {
+    check_version(client)?;
+    let context = jetstream::new(client.clone());
+    let mut wrong = vec![];
+    let [.., wanted] = table(options);
+    seen_to(&context, how, &wanted, &mut wrong).await?;
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Streams { wrong: wrong.join("; ") }) }
+}
+
+/// A stream that is there, or is made; `None` where it is missing and may not be made.
+async fn seen_to(
+    context: &Context,
+    how: Provision,
+    wanted: &Config,
+    wrong: &mut Vec<String>,
+) -> Result<Option<Stream<Info>>, Error> {
+    let name = wanted.name.clone();
+    let found = match (find(context, &name).await?, how) {
+        (Some(found), _) => found,
+        (None, Provision::Verify) => {
+            wrong.push(format!("the stream {name} is missing"));
+            return Ok(None);
+        }
+        (None, Provision::Auto) => match context.create_stream(wanted).await {
+            Ok(made) => {
+                info!(stream = name, "created a stream");
+                made
+            }
+            // Another worker was first, with other amounts.
+            Err(error) => match find(context, &name).await? {
+                Some(found) => found,
+                None => return Err(failed(format!("create the stream {name}"), error)),
+            },
+        },
+    };
+    let differences = differences(wanted, &found.cached_info().config);
+    wrong.extend(differences.essential.iter().map(|d| format!("the stream {name} has {d}")));
+    if !differences.amounts.is_empty() {
+        warn!(stream = name, "a stream has other amounts than configured: {}", differences.amounts.join("; "));
+    }
+    Ok(Some(found))
+}
+
 /// What [`create_all`] would do. Changes nothing.
 pub async fn plan(client: &Client, options: &Options, ack_wait: Duration) -> Result<Vec<(&'static str, Made)>, Error> {
     check_version(client)?;
     let context = jetstream::new(client.clone());
     let mut planned = vec![];
     let mut consumer = None;
-    for (name, wanted) in [SUBMIT, RESULT, DEAD].into_iter().zip(table(options)) {
+    for (name, wanted) in [SUBMIT, RESULT, DEAD, EVENTS].into_iter().zip(table(options)) {
         let found = find(&context, name).await?;
         planned.push((
             name,
@@ -269,7 +311,7 @@ pub async fn create_all(
     check_version(client)?;
     let context = jetstream::new(client.clone());
     let mut done = vec![];
-    for (name, wanted) in [SUBMIT, RESULT, DEAD].into_iter().zip(table(options)) {
+    for (name, wanted) in [SUBMIT, RESULT, DEAD, EVENTS].into_iter().zip(table(options)) {
         let Some(found) = find(&context, name).await? else {
             let made = context.create_stream(&wanted).await;
             let made = made.map_err(|error| failed(format!("create the stream {name}"), error))?;

@@ -29,8 +29,8 @@ use crate::telemetry::Figures;
 
 /// Without a tenant.
 pub const SUBJECT: &str = "execution.submit";
-/// Below these are submits and what is told of them.
-const DURABLE: [&str; 4] = [SUBJECT, "execution.result", "execution.progress", "execution.dead"];
+/// Below these are submits, what is told of them, and events.
+const DURABLE: [&str; 5] = [SUBJECT, "execution.result", "execution.progress", "execution.dead", "event"];
 
 /// What this service listens on or speaks on by itself, without tenants: nobody is answered there.
 pub(super) fn own_subjects() -> Vec<&'static str> {

@@ -54,6 +54,8 @@ pub enum Change {
     /// Those of a tenant's cached answers that a sweep takes, of what was stored until that moment, are not to be served any
     /// more, and what waits to be written is to be written, so that they can be withdrawn.
     Swept { tenant: Tenant, until: Timestamp, what: Sweep },
+    /// There are workflows to carry on, or others than before.
+    Workflows,
     /// Messages may have been lost: everything is to be compared with the database. Never sent, only heard.
     Resync,
 }
@@ -148,6 +150,7 @@ enum Word {
         ids: Vec<EntryId>,
     },
     Blocks,
+    Workflows,
     Purged {
         tenant: String,
         until_ms: i64,
@@ -271,6 +274,7 @@ impl Sync {
         match change {
             Change::Committed => self.shared.tell(Word::Committed).await,
             Change::Blocks => self.shared.tell(Word::Blocks).await,
+            Change::Workflows => self.shared.tell(Word::Workflows).await,
             Change::Purged { tenant, until } => self.shared.tell(Word::purged(tenant, *until)).await,
             Change::Swept { tenant, until, what } => self.shared.tell(Word::swept(tenant, *until, what)).await,
             Change::Removed(ids) => {
@@ -392,6 +396,7 @@ impl Shared {
             Word::Committed => "committed",
             Word::Removed { .. } => "cache",
             Word::Blocks => "blocks",
+            Word::Workflows => "workflows",
             Word::Purged { .. } => "purged",
             Word::Swept { .. } => "swept",
             Word::Hello | Word::Alive | Word::Bye | Word::Unknown => "hello",
@@ -448,6 +453,7 @@ impl Shared {
             Word::Committed => Some(Heard { change: Change::Committed, confirm }),
             Word::Removed { ids } => Some(Heard { change: Change::Removed(ids), confirm }),
             Word::Blocks => Some(Heard { change: Change::Blocks, confirm }),
+            Word::Workflows => Some(Heard { change: Change::Workflows, confirm }),
             Word::Purged { tenant, until_ms } => match Tenant::parse(&tenant) {
                 Ok(tenant) => Some(Heard { change: Change::Purged { tenant, until: Timestamp(until_ms) }, confirm }),
                 Err(_) => Some(Heard { change: Change::Resync, confirm: None }),

@@ -25,6 +25,8 @@ mod spending;
 mod submit;
 mod templates;
 mod verify;
+mod workflow;
+mod workflow_views;
 
 use std::process::ExitCode;
 
@@ -115,6 +117,9 @@ enum Command {
     /// Ask a model directly: one question, several at a time, several after each other. What all of it cost.
     #[command(subcommand)]
     Llm(llm::Command),
+    /// Start graphs of tasks that survive whatever happens to workers, watch them, and command them.
+    #[command(subcommand)]
+    Workflow(workflow::Command),
     /// Say whether an answer was good or wrong. A wrong one is not served again.
     Feedback(feedback::Arguments),
     /// Delete what a tenant has, or what of it is older than an age.
@@ -191,6 +196,7 @@ async fn ask(command: Command, variables: &Variables) -> Result<Ended, Error> {
         Command::Templates(command) => templates::run(command, variables).await,
         Command::Cache(command) => cache::run(command, variables).await,
         Command::Llm(command) => llm::run(command, variables).await,
+        Command::Workflow(command) => workflow::run(command, variables).await,
         Command::Feedback(arguments) => feedback::run(arguments, variables).await,
         Command::Purge(arguments) => purge::run(arguments, variables).await,
         Command::Backup(arguments) => backup::run(arguments, variables).await,

@@ -14,7 +14,7 @@ pub use paths::Paths;
 
 use crate::coordinator::agent;
 use crate::llm::{Credentials, Key};
-use crate::{bus, cache, embed, http, llm, pipeline, store, telemetry};
+use crate::{bus, cache, embed, http, llm, pipeline, store, telemetry, workflow};
 
 /// Everything that can be set. A key `section.key` of the file is `TANDEM__SECTION__KEY` in the environment.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub templates: Templates,
     /// Models.
     pub llm: llm::Options,
+    /// Workflows: what this worker does of them, and within which bounds.
+    pub workflow: workflow::Options,
     /// Log lines.
     pub log: telemetry::Options,
     /// Traces for an OpenTelemetry collector; off by default.
@@ -134,6 +136,9 @@ impl Config {
         if let Some(folder) = self.templates.folder().filter(|f| !f.is_dir()) {
             return wrong(format!("templates.folder: {} is no folder", folder.display()));
         }
+        if let Err(message) = self.workflow.check() {
+            return wrong(message);
+        }
         self.nats.check().map_err(|e| Error::Wrong { message: e.to_string() })
     }
 }
@@ -213,7 +218,7 @@ fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
         .filter(|(name, _)| !TEXTS.iter().any(|(text, _)| name == text))
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
-    let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route"];
+    let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route", "workflow.step_subjects"];
     let mut environment = Environment::with_prefix("TANDEM")
         .prefix_separator("__")
         .separator("__")

@@ -161,7 +161,8 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
     };
     let dag = decompose::by_rules(&label.task);
     let company = Company::of(&dag);
-    let answers: Result<Vec<(String, Answer)>, _> = dag
+    let several = dag.leaves().count() > 1;
+    let answers: Result<Vec<(String, Answer)>, String> = dag
         .leaves()
         .map(|part| {
             let answer = by_templates(
@@ -170,7 +171,11 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
                 &company.of_part(&part.id),
                 max_unknown_share,
                 Timestamp(0),
-            )?;
+            )
+            .map_err(|why: super::Declined| match several {
+                true => format!("{why} (in the part {:?})", part.description),
+                false => why.to_string(),
+            })?;
             Ok((part.description.clone(), answer))
         })
         .collect();
@@ -180,7 +185,6 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
     let answers = match answers {
         Ok(answers) => answers,
         Err(declined) => {
-            let declined: super::Declined = declined;
             let verdict = match label.types.as_slice() {
                 [] => Verdict::RightlyDeclined,
                 types if !types.iter().all(|any| exists(library, any, &label.languages, &language)) => {
@@ -188,7 +192,7 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
                 }
                 _ => Verdict::Missed,
             };
-            return measured(verdict, vec![], vec![], declined.to_string());
+            return measured(verdict, vec![], vec![], declined);
         }
     };
     let got: Vec<TaskType> = answers.iter().map(|(_, a)| a.task_type).collect();
@@ -219,7 +223,15 @@ fn judge(library: &Library, label: &Labelled, language: &Language, answers: &[(S
         return (Verdict::Confused, format!("{} parts for {}", answers.len(), label.types.len()));
     }
     let missing = missing(label, answers);
-    if missing.is_empty() { (Verdict::Right, missing) } else { (Verdict::Incomplete, format!("missing: {missing}")) }
+    if missing.is_empty() {
+        (Verdict::Right, missing)
+    } else {
+        (Verdict::Incomplete, format!("missing: {missing} (in {})", files(answers)))
+    }
+}
+
+fn files(answers: &[(String, Answer)]) -> String {
+    answers.iter().filter_map(|(_, a)| a.file.as_deref()).collect::<Vec<_>>().join(", ")
 }
 
 /// The name and the options that no output has. A template that only quotes the task has none of them.
@@ -253,15 +265,15 @@ fn missing(label: &Labelled, answers: &[(String, Answer)]) -> String {
 /// How the seven languages and their libraries write a type.
 fn words_for(r#type: &str) -> &'static [&'static str] {
     match r#type {
-        "text" => &["text", "str", "char"],
-        "integer" | "bigint" => &["int", "number", "i64", "i32", "long"],
-        "decimal" => &["decimal", "numeric", "number", "money"],
-        "boolean" => &["bool"],
-        "timestamp" => &["timestamp", "date", "time"],
+        "text" | "string" | "str" | "varchar" | "char" => &["text", "str", "char"],
+        "integer" | "bigint" | "int" | "i64" | "i32" | "smallint" => &["int", "number", "i64", "i32", "long"],
+        "decimal" | "numeric" | "money" | "number" => &["decimal", "numeric", "number", "money"],
+        "boolean" | "bool" => &["bool"],
+        "timestamp" | "timestamptz" | "datetime" => &["timestamp", "date", "time"],
         "uuid" => &["uuid"],
-        "json" => &["json", "map", "dict", "record", "value"],
+        "json" | "jsonb" => &["json", "map", "dict", "record", "value"],
         "date" => &["date"],
-        "float" => &["float", "double", "real", "number", "f64"],
+        "float" | "f64" | "float64" | "double" | "real" => &["float", "double", "real", "number", "f64"],
         _ => &[],
     }
 }

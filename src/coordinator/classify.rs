@@ -1,6 +1,7 @@
 //! Which kinds of task a text speaks of. Pure: words in, ranked types out.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::words::{Word, stem};
@@ -23,7 +24,7 @@ pub struct Classified {
 const VOCABULARY: [(TaskType, &str); 14] = [
     (
         TaskType::Testing,
-        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite",
+        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite|supertest|mocha|playwright|cypress|proptest",
     ),
     (
         TaskType::Bugfix,
@@ -39,7 +40,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table|ddl|trigger|select over|paginated select|prepared statement",
     ),
     (
         TaskType::Security,
@@ -63,7 +64,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Configuration,
-        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|slog|logger|winston|pino|structlog|tracing",
+        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|process.env|env.ts|env.js|slog|logger|winston|pino|structlog|tracing",
     ),
     (
         TaskType::Devops,
@@ -71,7 +72,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Performance,
-        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool|k6|load testing|connection pool|redis",
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool|k6|load testing|connection pool|redis|partition|partitioned",
     ),
     (
         TaskType::DataProcessing,
@@ -179,7 +180,15 @@ fn goes_on(word: &Word) -> bool {
 pub fn classify(words: &[Word]) -> Vec<Classified> {
     let first = words.iter().position(|w| !w.is_filler()).unwrap_or(words.len());
     let head_end = words.iter().skip(first + 1).position(goes_on).map_or(words.len(), |n| first + 1 + n);
-    let speaks = |at: usize| !types_of(&words[at]).is_empty();
+    let rows: Vec<(Range<usize>, TaskType)> = WORDS
+        .rows
+        .iter()
+        .filter_map(|(row, task_type)| {
+            let at = words.windows(row.len()).position(|window| window.iter().map(|w| &w.stem).eq(row))?;
+            Some((at..at + row.len(), *task_type))
+        })
+        .collect();
+    let speaks = |at: usize| !types_of(&words[at]).is_empty() || rows.iter().any(|(row, _)| row.end == at + 1);
     let last = (first..head_end).rev().find(|&at| speaks(at));
     let orders = first < words.len() && ORDERS.contains(&words[first].lower.as_str()) && words.len() > first + 1;
     let standing = |at: usize| match at {
@@ -211,10 +220,8 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
             count(*task_type, at, standing(at));
         }
     }
-    for (row, task_type) in &WORDS.rows {
-        if let Some(at) = words.windows(row.len()).position(|window| window.iter().map(|w| &w.stem).eq(row)) {
-            count(*task_type, at, standing(at).max(standing(at + row.len() - 1)));
-        }
+    for (row, task_type) in &rows {
+        count(*task_type, row.start, standing(row.start).max(standing(row.end - 1)));
     }
     let mut found: Vec<_> = counts.into_iter().collect();
     found.sort_by(|(a, (a_words, a_at, a_standing)), (b, (b_words, b_at, b_standing))| {
@@ -244,6 +251,10 @@ pub fn classify(words: &[Word]) -> Vec<Classified> {
 
 /// The types that one word speaks of by itself.
 pub fn types_of(word: &Word) -> &'static [TaskType] {
+    // "a fixed window", "a routed message" mend and serve nothing.
+    if matches!(word.lower.as_str(), "fixed" | "fixes") {
+        return &[];
+    }
     WORDS.single.get(&word.stem).map_or(&[], Vec::as_slice)
 }
 

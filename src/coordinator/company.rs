@@ -84,7 +84,9 @@ impl Neighbours<'_> {
         if has_fields(template.task_type) && variables.is_default(Slot::Fields, &template.defaults) {
             let mut sharing = others.iter().filter(|m| has_fields(m.task_type)).peekable();
             let common = sharing.peek().and_then(|_| fields::parse(FIELDS));
-            let listed = sharing.find_map(|m| fields::find(&m.words, &template.details)).map(|(fields, _)| fields);
+            let listed = sharing
+                .find_map(|m| fields::find(&m.words, &template.details, &vec![true; m.words.len()]))
+                .map(|(fields, _)| fields);
             if let Some(fields) = listed.or(common) {
                 variables.set(&Slot::Fields.to_string(), Value::Fields(fields));
             }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::classify::types_of;
+use super::lexicon;
 use super::noun::Noun;
 use super::words::{Form, Word};
 
@@ -90,8 +92,9 @@ impl FieldType {
         Some(match name {
             "name" | "title" | "email" | "description" | "note" | "notes" | "slug" | "code" | "phone" | "address"
             | "status" | "url" | "username" | "body" | "content" | "label" | "city" | "country" | "currency"
-            | "street" | "zip" | "postcode" | "sku" | "isbn" | "brand" | "category" | "author" => Self::Text,
-            "quantity" | "count" | "age" | "stock" | "year" => Self::Integer,
+            | "street" | "mail" | "message" | "comment" | "department" | "location" | "role" | "color" | "avatar"
+            | "zip" | "postcode" | "sku" | "isbn" | "brand" | "category" | "author" => Self::Text,
+            "quantity" | "count" | "age" | "stock" | "year" | "score" | "rating" | "points" => Self::Integer,
             "price" | "total" | "amount" => Self::Decimal,
             "active" | "enabled" => Self::Boolean,
             "id" => Self::Uuid,
@@ -124,11 +127,13 @@ pub(super) fn is_type(lower: &str) -> bool {
 }
 
 /// The first list of fields in a task and the words that it takes, its introduction included.
-pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, std::ops::Range<usize>)> {
+pub(super) fn find(words: &[Word], details: &[Detail], taken: &[bool]) -> Option<(Vec<Field>, std::ops::Range<usize>)> {
     let first_index = words.iter().position(|w| matches!(w.lower.as_str(), "index" | "indexes" | "indices"));
     (0..words.len()).find_map(|at| {
         // "an index on orders for customer_id", "indexes on orders (status, created_at)"
-        let indexed = first_index.filter(|index| *index < at).and_then(|index| {
+        // "lookups by email are slow, add an index"
+        let early = words[at].lower == "by";
+        let indexed = first_index.filter(|index| *index < at || early).and_then(|index| {
             let bracketed = words[at].before.ends_with('(');
             let untyped = match words[at].lower.as_str() {
                 _ if bracketed => Untyped::IsText,
@@ -143,7 +148,15 @@ pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, st
         if indexed.is_some() {
             return indexed;
         }
-        let listed = matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties");
+        // "reads DATABASE_URL and NATS_URL"
+        let is_variable =
+            |w: &Word| w.form == Form::Plain && w.text.contains('_') && !w.text.chars().any(char::is_lowercase);
+        if is_variable(&words[at]) {
+            let list = List { words, details, untyped: Untyped::IsText }.read(at);
+            return list.map(|(fields, end)| (fields, at..end));
+        }
+        let listed =
+            matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties" | "props" | "attrs");
         let begins = matches!(
             words[at].lower.as_str(),
             "with" | "w" | "having" | "have" | "containing" | "contains" | "of" | "has"
@@ -155,15 +168,41 @@ pub(super) fn find(words: &[Word], details: &[Detail]) -> Option<(Vec<Field>, st
         if listed {
             list(at + 1, Untyped::IsText)
         } else if begins {
-            list(at + 1, if words[at].lower == "of" { Untyped::IsNoField } else { Untyped::IfUsual })
+            let found = list(at + 1, if words[at].lower == "of" { Untyped::IsNoField } else { Untyped::IfUsual });
+            wider(words, details, taken, at + 1, found).map(|(fields, span)| (fields, at..span.end))
         } else if opened {
-            list(at, Untyped::IsNoField)
+            let found = list(at, Untyped::IsNoField);
+            match found {
+                None => wider(words, details, taken, at, list(at, Untyped::IfUsual)).filter(several),
+                found => found,
+            }
         } else if words[at].before.contains(',') {
             list(at, Untyped::IsNoField).filter(several)
         } else {
             None
         }
     })
+}
+
+/// "name, department and start date": among fields that everybody knows, the others are texts, where the template knows
+/// the words for nothing else.
+fn wider(
+    words: &[Word],
+    details: &[Detail],
+    taken: &[bool],
+    from: usize,
+    found: Option<(Vec<Field>, std::ops::Range<usize>)>,
+) -> Option<(Vec<Field>, std::ops::Range<usize>)> {
+    let (usual, span) = found?;
+    let all = List { words, details, untyped: Untyped::IsText }.read(from);
+    let free = |i: usize| {
+        !taken[i] && types_of(&words[i]).is_empty() && !lexicon::is_foreign(&words[i].lower) && !words[i].limits()
+            || words[i].is_filler()
+    };
+    match all {
+        Some((fields, end)) if fields.len() > usual.len() && (span.end..end).all(free) => Some((fields, from..end)),
+        _ => Some((usual, span)),
+    }
 }
 
 /// The fields of a template's `defaults`: nothing but a list.
@@ -227,7 +266,10 @@ impl List<'_> {
         let mut end = at;
         let mut next = at;
         while let Some(word) = self.words.get(next).filter(|_| fields.len() < MOST) {
-            if matches!(word.lower.as_str(), "and" | "und" | "y" | "a" | "an" | "the" | "fields" | "columns") {
+            if matches!(
+                word.lower.as_str(),
+                "and" | "und" | "y" | "a" | "an" | "the" | "fields" | "columns" | "are" | "named" | "called" | "plus"
+            ) {
                 next += 1;
                 continue;
             }
@@ -355,7 +397,8 @@ mod tests {
             let marks: String = marks.iter().filter(|(on, _)| *on).map(|(_, m)| *m).collect();
             format!("{} {:?}{size}{marks}", f.name.words().replace(' ', "_"), f.r#type).to_lowercase()
         };
-        find(&words(task), &Detail::ALL).map_or(vec![], |(fields, _)| fields.into_iter().map(shown).collect())
+        find(&words(task), &Detail::ALL, &vec![false; words(task).len()])
+            .map_or(vec![], |(fields, _)| fields.into_iter().map(shown).collect())
     }
 
     #[test]
@@ -388,6 +431,8 @@ mod tests {
             ),
             ("users with name, email and created_at", vec!["name text", "email text", "created_at timestamp"]),
             ("coupons with code text and all boolean", vec!["code text", "all boolean"]),
+            ("users with name, department and start date", vec!["name text", "department text", "start date"]),
+            ("reads DATABASE_URL and NATS_URL", vec!["database_url text", "nats_url text"]),
             ("an endpoint with name validation and tests", vec![]),
             ("products with tags text[]", vec![]),
             ("orders with retries", vec![]),
@@ -399,7 +444,7 @@ mod tests {
     #[test]
     fn what_a_template_does_not_honour_stays_unread() {
         let task = words("users with name text, email text unique, born date");
-        let (fields, taken) = find(&task, &[]).unwrap();
+        let (fields, taken) = find(&task, &[], &vec![false; task.len()]).unwrap();
         assert_eq!((fields.len(), taken), (2, 1..6), "unique and the date are left over, so that the rules decline");
         assert!(parse("name text unique, born date").is_some() && parse("name text, 7").is_none());
     }

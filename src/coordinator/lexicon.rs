@@ -88,7 +88,10 @@ impl From<File> for Lexicon {
             .flat_map(|(word, all)| all.split(' ').map(|w| (w.to_owned(), word.clone())).collect::<Vec<_>>())
             .collect();
         let joined = pairs(file.joined)
-            .filter_map(|(word, two)| two.split_once(' ').map(|(a, b)| ((a.to_owned(), b.to_owned()), word.clone())))
+            .flat_map(|(word, pairs)| {
+                let two = |pair: &str| pair.split_once(' ').map(|(a, b)| ((a.to_owned(), b.to_owned()), word.clone()));
+                pairs.split('|').filter_map(two).collect::<Vec<_>>()
+            })
             .collect();
         let mut spelled: HashMap<char, Vec<String>> = HashMap::new();
         for word in file.spelling.corrected_to.split_whitespace() {
@@ -241,7 +244,7 @@ mod tests {
             assert!(seen.insert(word.to_owned()), "{word} stands twice");
             assert!(!file.means.contains_key(word), "{word} means something and is meant");
         }
-        assert!(file.joined.values().all(|two| two.split(' ').count() == 2));
+        assert!(file.joined.values().flat_map(|all| all.split('|')).all(|two| two.split(' ').count() == 2));
     }
 
     #[test]

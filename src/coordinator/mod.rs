@@ -32,9 +32,10 @@ pub use agent::{Agent, Bounds, language_of, task_key};
 pub use company::{Company, Neighbours};
 pub use select::Declined;
 
+use crate::domain::record::{Digest, Execution};
 use crate::domain::{
-    Answer, Complexity, Dag, Evaluation, Goal, Language, Message, Method, NanoUsd, Part, ProjectFile, Schedule, Task,
-    TaskId, Tenant, Timestamp, Usage,
+    Answer, Complexity, CorrelationId, Dag, Evaluation, Goal, Language, Message, Method, NanoUsd, Part, ProjectFile,
+    Schedule, Task, TaskId, Tenant, Timestamp, Usage,
 };
 use crate::llm::{Finish, Prompt, Spent};
 use decompose::Piece;
@@ -45,6 +46,8 @@ use library::Library;
 pub struct Plan {
     dag: Dag,
     by_rules: HashMap<TaskId, Result<Answer, Declined>>,
+    /// What was done before the goal, and it must fit.
+    earlier: String,
     started: Instant,
 }
 
@@ -56,6 +59,11 @@ impl Plan {
 
     pub fn dag(&self) -> &Dag {
         &self.dag
+    }
+
+    /// With what was done before: whoever does what the rules leave open is shown it.
+    pub fn after(self, earlier: String) -> Self {
+        Self { earlier, ..self }
     }
 }
 
@@ -85,7 +93,7 @@ impl Coordinator {
         let started = Instant::now();
         let dag = decompose::by_rules(&goal.description);
         let by_rules = self.rules_for(&dag, goal, tenant, now);
-        Plan { dag, by_rules, started }
+        Plan { dag, by_rules, earlier: String::new(), started }
     }
 
     /// Does what the plan leaves open, in dependency order and in parallel, and puts the answer together.
@@ -108,7 +116,7 @@ impl Coordinator {
                 Some(Ok(answer)) => answer,
                 Some(Err(declined)) => {
                     let bounds = leaves(bounds, &planning);
-                    self.agent.beyond_rules(goal, &bounds, &declined, "", now).await
+                    self.agent.beyond_rules(goal, &bounds, &declined, &plan.earlier, now).await
                 }
                 None => self.agent.process(goal, bounds, now).await,
             },
@@ -123,6 +131,44 @@ impl Coordinator {
             answer.time = plan.started.elapsed();
         }
         answer
+    }
+
+    /// What is to be written down of an answer: of a goal as a whole, or of one of its parts.
+    pub fn execution(
+        &self,
+        tenant: &Tenant,
+        correlation_id: &CorrelationId,
+        goal: &Goal,
+        task_key: Digest,
+        answer: &Answer,
+        now: Timestamp,
+    ) -> Execution {
+        let llm = self.agent.llm();
+        Execution {
+            correlation_id: correlation_id.clone(),
+            part: String::new(),
+            tenant: tenant.clone(),
+            at: now,
+            task_key,
+            task_type: answer.task_type,
+            language: answer.language.clone(),
+            method: answer.method,
+            template: answer.template.clone(),
+            model: answer.model.clone(),
+            usage: answer.usage,
+            cost: answer.cost,
+            all_model_cost: (answer.method != Method::Fallback)
+                .then(|| llm.estimate(goal.description.len() + PROMPT_CHARS, answer.text.len(), now))
+                .flatten(),
+            quality: answer.evaluation.map(|e| e.quality),
+            success: answer.success,
+            time: answer.time,
+            made_in: answer.time,
+            tier: answer.hit.as_ref().map(|h| h.tier),
+            entry: answer.hit.as_ref().map(|h| h.entry),
+            origin: answer.hit.as_ref().map(|h| h.origin.clone()),
+            kept: false,
+        }
     }
 
     fn rules_for(
@@ -153,6 +199,11 @@ impl Coordinator {
             && goal.complexity == Complexity::Complex
             && decompose::complexity(&goal.description) >= decompose::COMPLEX
             && self.agent.llm().is_configured()
+    }
+
+    /// Has a model take a goal apart. Why it could not is for people.
+    pub async fn take_apart(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Result<Dag, String> {
+        self.plan_by_model(goal, bounds, &mut Spent::default(), now).await
     }
 
     async fn plan_by_model(
@@ -195,7 +246,7 @@ impl Coordinator {
                 let by_rules = plan.by_rules.remove(id);
                 let earlier = match by_rules {
                     Some(Ok(_)) => String::new(),
-                    _ => earlier_work(dag, task, &done),
+                    _ => plan.earlier.clone() + &earlier_work(dag, task, &done),
                 };
                 running.push(async move {
                     let part = part_goal(goal, task);
@@ -215,6 +266,9 @@ impl Coordinator {
         assemble(goal, dag, done, &self.agent.library(), now)
     }
 }
+
+/// The agent's own words around a task in a prompt, for estimates.
+const PROMPT_CHARS: usize = 260;
 
 /// The bounds of what comes after. What nobody knows counts at its worst.
 fn leaves(bounds: &Bounds, spent: &Spent) -> Bounds {
@@ -378,7 +432,7 @@ fn read_plan(goal: &Goal, text: &str) -> Result<Dag, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{CacheMode, CorrelationId};
+    use crate::domain::CacheMode;
 
     #[test]
     fn what_nobody_knows_is_taken_at_its_worst_from_what_may_be_spent() {

@@ -2,13 +2,43 @@
 
 use std::ops::Range;
 
+use super::audience;
 use super::classify::types_of;
+use super::fields;
 use super::lexicon;
 use super::words::{Form, Word};
 use crate::domain::Language;
 
 /// The longest phrase that a name may be. A longer one is a description, and the rest of it is not understood.
 const LONGEST: usize = 3;
+
+/// Written as code is: "ContactForm", "stock_levels".
+fn is_coded(word: &Word) -> bool {
+    let letters = || word.text.chars();
+    let hump = letters().zip(letters().skip(1)).any(|(a, b)| a.is_lowercase() && b.is_uppercase());
+    let snake = word.text.contains('_') && !letters().any(char::is_uppercase);
+    word.form == Form::Plain && letters().next().is_some_and(char::is_alphabetic) && (hump || snake)
+}
+
+/// What a name stands right behind.
+const KINDS: [&str; 16] = [
+    "model",
+    "models",
+    "entity",
+    "schema",
+    "struct",
+    "class",
+    "module",
+    "component",
+    "table",
+    "service",
+    "context",
+    "controller",
+    "view",
+    "role",
+    "crate",
+    "package",
+];
 
 /// A task, and what its words are to a template.
 struct Task<'a> {
@@ -35,12 +65,25 @@ pub(super) fn name(
 ) -> Option<(Range<usize>, Range<usize>)> {
     let task = Task { words, taken, honoured, triggers };
     let alone = |phrase: Range<usize>| Named { with: phrase.clone(), phrase };
-    let found = task.given().or_else(|| task.after_preposition()).or_else(|| task.after_participle()).or_else(|| {
-        let phrase =
-            task.beside_a_trigger().or_else(|| task.object()).or_else(|| task.inside()).or_else(|| task.known());
-        phrase.map(alone)
-    });
-    found.map(|named| (named.phrase, named.with))
+    let found = task
+        .given()
+        .or_else(|| task.that_needs())
+        .or_else(|| task.after_preposition())
+        .or_else(|| task.after_participle())
+        .or_else(|| {
+            let phrase = task
+                .beside_a_trigger()
+                .or_else(|| task.identifier())
+                .or_else(|| task.object())
+                .or_else(|| task.inside())
+                .or_else(|| task.known());
+            phrase.map(alone)
+        });
+    let found = found.or_else(|| task.told().map(alone));
+    found.map(|named| match task.in_code(named.phrase.end) {
+        Some(at) => (at..at + 1, named.with.start..at + 1),
+        None => (named.phrase, named.with),
+    })
 }
 
 impl Task<'_> {
@@ -91,11 +134,15 @@ impl Task<'_> {
 
     /// "; name *alerts*", "name=alerts".
     fn given(&self) -> Option<Named> {
-        self.follow(&["name"]).find_map(|at| {
+        self.follow(&["name", "table", "entity", "resource", "model", "service"]).find_map(|at| {
             let next = self.words.get(at + 1)?;
-            let said = self.words[at].after_break && !next.after_break || next.before.contains(['=', ':']);
+            let named = self.is(at, &["name"]);
+            let said = named && self.words[at].after_break && !next.after_break
+                || next.before.contains(['=', ':']) && (named || next.before == "=");
             let phrase = at + 1..at + 2;
-            (said && self.is_free(at + 1) && next.form == Form::Plain && self.ends(at + 2))
+            // "name string" is a field.
+            let typed = fields::is_type(&next.lower);
+            (said && !typed && self.is_free(at + 1) && next.form == Form::Plain && self.ends(at + 2))
                 .then_some(Named { with: at..at + 2, phrase })
         })
     }
@@ -103,6 +150,21 @@ impl Task<'_> {
     /// Nothing, or a new phrase, follows.
     fn ends(&self, at: usize) -> bool {
         self.words.get(at).is_none_or(|w| w.after_break || w.is_boundary())
+    }
+
+    /// "*Treatments* need a table", "*harvest events* come through JetStream".
+    fn that_needs(&self) -> Option<Named> {
+        let begins = |at: usize| at == 0 || self.words[at].after_break || self.words[at - 1].is_filler();
+        (0..self.words.len()).filter(|&at| begins(at)).find_map(|at| {
+            let mut phrase = self.phrase(at, |i| self.is_usable(i));
+            let needs = self.is(phrase.end, &["need", "needs", "come", "comes", "arrive", "arrives"])
+                && !self.words[phrase.end].after_break;
+            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                phrase.end -= 1;
+            }
+            let many = self.words[phrase.clone()].last().is_some_and(|w| w.lower.ends_with('s'));
+            (needs && many && self.is_named(&phrase)).then_some(Named { with: phrase.clone(), phrase })
+        })
     }
 
     /// "a page listing *tickets*", "and processes *sensor readings*".
@@ -122,20 +184,20 @@ impl Task<'_> {
             }
             let joined = self.words[at + 1..=from].iter().all(|w| !w.after_break);
             let many = self.words[phrase.clone()].last().is_some_and(|w| w.lower.ends_with('s'));
-            let each = self.is(from - 1, &["each", "every", "the", "all", "our"]);
+            let each = self.is(from - 1, &["each", "every", "the", "all", "our", "a", "an"]);
             (joined && (many || each) && self.is_named(&phrase)).then_some(Named { with: at..phrase.end, phrase })
         })
     }
 
     /// "for processing *user events*", "that keeps *sessions*", "called *billing*".
     fn after_preposition(&self) -> Option<Named> {
-        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over", "around"]).find_map(
-            |at| {
+        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over", "around", "into"])
+            .find_map(|at| {
                 // "based on distroless", "runs on arm" name no thing that is made.
                 let said = at > 0
                     && !self.is(at - 1, &["run", "runs", "running"])
                     && (self.taken[at - 1] || self.words[at - 1].is_filler());
-                if self.is(at, &["to", "on", "over", "around"]) && !said {
+                if self.is(at, &["to", "on", "over", "around", "into"]) && !said {
                     return None;
                 }
                 // "for a *Go* billing package"
@@ -155,8 +217,7 @@ impl Task<'_> {
                 // What only relates the name to the rest is understood with it.
                 let begin = if from == related { at + 1 } else { from };
                 (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
-            },
-        )
+            })
     }
 
     /// "to list and create *vehicles*", "that returns *users*": verbs come first, which the template honours or which say
@@ -196,15 +257,23 @@ impl Task<'_> {
     fn beside_a_trigger(&self) -> Option<Range<usize>> {
         let trigger = |i: usize| self.triggers.get(i).is_some_and(|t| *t);
         // "a view refreshed at night": what is said of the thing is not its name.
-        let says = |i: usize| i > 0 && trigger(i - 1) && self.words[i].lower.ends_with("ed");
+        let says =
+            |i: usize| i > 0 && trigger(i - 1) && self.words[i].lower.len() > 4 && self.words[i].lower.ends_with("ed");
+        // "email-sender" is one name.
+        let hyphened = |i: usize| self.words.get(i + 1).is_some_and(|w| w.before == "-");
         // "API key authentication": what is wanted is another kind.
         let other_kind =
             |phrase: &Range<usize>| phrase.clone().any(|i| self.is_free(i) && !types_of(&self.words[i]).is_empty());
+        // "model Invoice", "module Money"
+        let of_kind = |phrase: &Range<usize>| {
+            phrase.start > 0 && self.is(phrase.start - 1, &KINDS) && !self.words[phrase.start].after_break
+        };
         let beside = |phrase: &Range<usize>| {
-            trigger(phrase.end) || (phrase.start > 0 && trigger(phrase.start - 1) && !other_kind(phrase))
+            trigger(phrase.end)
+                || (phrase.start > 0 && (trigger(phrase.start - 1) || of_kind(phrase)) && !other_kind(phrase))
         };
         (0..self.words.len())
-            .filter(|&i| self.is_free(i) && !lexicon::changes(&self.words[i].lower) && !says(i))
+            .filter(|&i| self.is_free(i) && (hyphened(i) || !lexicon::changes(&self.words[i].lower)) && !says(i))
             .map(|from| {
                 let mut phrase = self.phrase(from, |i| self.is_usable(i));
                 // "server side rendering" is said of a thing.
@@ -215,6 +284,39 @@ impl Task<'_> {
                 phrase
             })
             .find(|phrase| self.is_named(phrase) && beside(phrase))
+    }
+
+    /// "The aquarium sends *fish tank alarms* over JetStream. Write a consumer for them": what was told of before.
+    fn told(&self) -> Option<Range<usize>> {
+        let begin = audience::background(self.words);
+        let them = |w: &Word| matches!(w.lower.as_str(), "them" | "they" | "those" | "these" | "it");
+        if !self.words[begin..].iter().any(them) {
+            return None;
+        }
+        (1..begin).find_map(|end| {
+            let ends = self.is(end, &["over", "in", "on", "to", "through", "via", "from", "as"]);
+            let many = self.words[end - 1].lower.ends_with('s') && !self.words[end].after_break;
+            if !(ends && many && self.is_free(end - 1)) {
+                return None;
+            }
+            let part =
+                |i: &usize| self.is_free(*i) && !self.words[*i].lower.ends_with('s') && !self.words[*i].after_break;
+            let from = (0..end - 1).rev().take(LONGEST - 1).take_while(part).last().unwrap_or(end - 1);
+            Some(from..end)
+        })
+    }
+
+    /// "Chormitglieder (*choir_members*)": what the name is in code.
+    fn in_code(&self, at: usize) -> Option<usize> {
+        let word = self.words.get(at).filter(|w| w.before == "(" && is_coded(w))?;
+        let closed = self.words.get(at + 1).is_none_or(|w| w.before.contains(')'));
+        (self.is_free(at) && closed && !word.text.chars().any(char::is_uppercase)).then_some(at)
+    }
+
+    /// "*ContactForm* in React", "upsert into *stock_levels*": written as code, so it is a name.
+    fn identifier(&self) -> Option<Range<usize>> {
+        let at = (0..self.words.len()).find(|&i| self.is_free(i) && is_coded(&self.words[i]))?;
+        Some(at..at + 1)
     }
 
     /// "import *products*", "benchmark the *parser*".

@@ -161,8 +161,11 @@ fn node(packages: &Packages, dev_packages: &Packages, typed: bool) -> Vec<Projec
         // TypeScript 6 and later takes no types in by itself.
         let node = dev_packages.iter().any(|(name, _)| name == "@types/node");
         let types = if node { "    \"types\": [\"node\"],\n" } else { "" };
+        // NestJS and TypeORM are written with the decorators that came before the standard's.
+        let decorated = packages.iter().any(|(name, _)| name == "typeorm" || name.starts_with("@nestjs/"));
+        let decorators = if decorated { "    \"experimentalDecorators\": true,\n" } else { "" };
         let config = format!(
-            "{{\n  \"compilerOptions\": {{\n    \"target\": \"es2023\",\n    \"module\": \"nodenext\",\n{types}    \
+            "{{\n  \"compilerOptions\": {{\n    \"target\": \"es2023\",\n    \"module\": \"nodenext\",\n{types}{decorators}    \
              \"strict\": true,\n    \"noEmit\": true,\n    \"skipLibCheck\": true,\n    \"jsx\": \"react-jsx\"\n  \
              }},\n  \"include\": [\"src\", \"test\", \"tests\"]\n}}\n"
         );
@@ -249,6 +252,10 @@ mod tests {
         assert_eq!(manifest["dependencies"]["express"], "^5.0.0");
         let config: serde_json::Value = serde_json::from_str(text(&node, "tsconfig.json")).unwrap();
         assert_eq!(config["compilerOptions"]["types"][0], "node");
+        assert!(config["compilerOptions"]["experimentalDecorators"].is_null());
+        let decorated = files(&Language::TypeScript, &[], &packages("typeorm = \"^1.1.1\""), &Packages::default());
+        let config: serde_json::Value = serde_json::from_str(text(&decorated, "tsconfig.json")).unwrap();
+        assert_eq!(config["compilerOptions"]["experimentalDecorators"], true);
         let python = files(&Language::Python, &[], &packages("fastapi = \">=0.115\""), &Packages::default());
         let manifest: toml::Table = text(&python, "pyproject.toml").parse().unwrap();
         assert_eq!(manifest["project"]["dependencies"][0].as_str(), Some("fastapi>=0.115"));

@@ -147,7 +147,7 @@ fn is_version_of(template: &Template, of: &Word, word: &Word, language: &Languag
     let Some(version) = slots::version_in(word) else { return false };
     let is_code = !matches!(template.task_type, TaskType::Devops | TaskType::Configuration);
     let name = if names_language(of, language) { language.as_str() } else { &of.lower };
-    let named = |package: &str| package.split(['/', '@']).any(|part| part == of.lower);
+    let named = |package: &str| package.split(['/', '@', '_']).any(|part| part == of.lower);
     let packaged = |required: &str| {
         let digits = required.trim_start_matches(|c: char| !c.is_ascii_digit());
         lexicon::is_same_version(digits, version)

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::classify::types_of;
 use super::fields::{self, Detail, Field};
 use super::naming;
 use super::noun::Noun;
@@ -205,7 +206,7 @@ pub(super) fn fill(
             Slot::Queue => queue(words),
             Slot::Path => path(words),
             Slot::Subject => subject(words, taken),
-            Slot::Fields => fields::find(words, details).map(|(fields, span)| (Value::Fields(fields), span)),
+            Slot::Fields => fields::find(words, details, taken).map(|(fields, span)| (Value::Fields(fields), span)),
             Slot::Name => naming::name(words, taken, &honoured, triggers).and_then(|span| noun(words, span)),
         };
         // "a consumer on sensors.readings" is about sensor readings.
@@ -255,14 +256,30 @@ pub(super) fn version_in(word: &Word) -> Option<&str> {
 
 /// "port 8080", "port=8080", "listening at 8080", "on :8080", "on 8080".
 fn port(words: &[Word]) -> Found {
-    let verbs =
-        ["listen", "listens", "listening", "run", "runs", "running", "serve", "serves", "serving", "bind", "exposed"];
+    let verbs = [
+        "listen",
+        "listens",
+        "listening",
+        "run",
+        "runs",
+        "running",
+        "serve",
+        "serves",
+        "serving",
+        "bind",
+        "expose",
+        "exposes",
+        "exposing",
+        "exposed",
+    ];
     words.iter().enumerate().find_map(|(at, word)| {
         let port: u16 = word.text.parse().ok().filter(|port| word.form == Form::Number && *port > 0)?;
         let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
         // The beginning of what says "port", where these words stand in front of it.
         let after = |from: usize, those: &[&str]| if from > 0 && is(from - 1, those) { from - 1 } else { from };
-        let numbered = after(at, &["number"]);
+        // "port should be 9000"
+        let spoken = (at.saturating_sub(3)..at).rev().find(|&i| !words[i].is_filler()).filter(|&i| is(i, &["port"]));
+        let numbered = spoken.map_or(after(at, &["number"]), |i| i + 1);
         let named = after(numbered, &["port"]);
         let place = after(at, &["on", "at", "localhost"]);
         let listens = after(place, &verbs);
@@ -297,7 +314,9 @@ fn queue(words: &[Word]) -> Found {
             }
             // "queue mailers" at the end of a phrase.
             None if !group && at > 0 && (words[at - 1].is_filler() || words[at].after_break) => {
-                let word = words.get(at + 1).filter(|w| safe(w) && !w.after_break && !w.is_boundary())?;
+                // "a queue subscriber" is a kind of thing.
+                let named = |w: &&Word| safe(w) && !w.after_break && !w.is_boundary() && types_of(w).is_empty();
+                let word = words.get(at + 1).filter(named)?;
                 let ends = words.get(at + 2).is_none_or(|w| w.after_break || w.is_filler());
                 ends.then(|| (Value::Text(word.text.clone()), at..at + 2))
             }

@@ -97,7 +97,13 @@ pub fn stem(lower: &str) -> String {
 }
 
 /// Words that change everything around them. Boilerplate never honours them, unless a template lists them.
-pub const LIMITERS: [&str; 51] = [
+pub const LIMITERS: [&str; 57] = [
+    "leaks",
+    "leaking",
+    "hangs",
+    "freezes",
+    "crashes",
+    "flaky",
     "without",
     "not",
     "no",
@@ -152,8 +158,8 @@ pub const LIMITERS: [&str; 51] = [
 ];
 
 /// Prepositions that are no fillers: what follows is a condition, never a part of a name.
-const PREPOSITIONS: [&str; 18] = [
-    "under", "between", "within", "during", "before", "after", "against", "per", "across", "through", "inside",
+const PREPOSITIONS: [&str; 19] = [
+    "over", "under", "between", "within", "during", "before", "after", "against", "per", "across", "through", "inside",
     "outside", "since", "while", "if", "than", "among", "towards",
 ];
 
@@ -194,18 +200,30 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
     let greeting = |w: &&Word| matches!(w.lower.as_str(), "hey" | "hi" | "hello" | "please" | "thanks");
     let words: Vec<&Word> = words.iter().skip_while(greeting).collect();
     let [first, rest @ ..] = words.as_slice() else { return false };
-    let kindly = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
-        && rest.first().is_some_and(|w| {
-            matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody")
-        })
-        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
+    let kindly = asks_kindly(first, rest)
+        || (1..words.len()).any(|at| {
+            words[at].after_break && (words[at].lower == "kindly" || asks_kindly(words[at], &words[at + 1..]))
+        });
     // In capitals it is SQL.
     let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
-    !kindly && (asks || task.trim_end().ends_with('?'))
+    // "How they belong together is clear, write the table."
+    let ends_as_order = words.iter().skip(1).any(|w| w.after_break && w.orders()) && !task.contains('?');
+    !kindly && ((asks && !ends_as_order) || task.trim_end().ends_with('?'))
+}
+
+/// "Could you write", "is it possible to have": an order, though it asks.
+fn asks_kindly(first: &Word, rest: &[&Word]) -> bool {
+    let possible = first.lower == "is" && rest.iter().take(3).any(|w| w.lower == "possible");
+    let whom =
+        |w: &&&Word| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody");
+    let asked = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
+        && rest.first().is_some_and(|w| whom(&w))
+        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
+    possible || asked
 }
 
 /// Verbs that order code.
-const ORDERS: [&str; 14] = [
+const ORDERS: [&str; 19] = [
     "create",
     "write",
     "build",
@@ -216,10 +234,15 @@ const ORDERS: [&str; 14] = [
     "develop",
     "provide",
     "scaffold",
+    "start",
     "give",
     "get",
     "have",
     "set",
+    "start",
+    "do",
+    "draft",
+    "prepare",
 ];
 
 /// Splits a task into its words, in order.
@@ -459,7 +482,7 @@ pub(super) fn names_language(word: &Word, language: &Language) -> bool {
 
 fn follows_in(words: &[Word], word: &Word) -> bool {
     let before = words.iter().take_while(|w| w.at < word.at).last();
-    before.is_some_and(|w| matches!(w.lower.as_str(), "in" | "using" | "a" | "with"))
+    before.is_some_and(|w| matches!(w.lower.as_str(), "in" | "using" | "a" | "with" | "for"))
 }
 
 #[cfg(test)]
@@ -519,6 +542,9 @@ mod tests {
             ("what is a consumer", true),
             ("EXPLAIN ANALYZE for slow queries", false),
             ("a consumer?", true),
+            ("Is it possible to have a consumer?", false),
+            ("We walk dogs, could you write an endpoint?", false),
+            ("How they belong together is clear, write the table", false),
         ] {
             assert_eq!(is_question(&words(task), task), asks, "{task}");
         }

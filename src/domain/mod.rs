@@ -13,6 +13,7 @@ pub mod schedule;
 pub mod share;
 pub mod task_type;
 pub mod time;
+pub mod workflow;
 
 pub use answer::{Answer, Evaluation, Hit, Method, Part, ProjectFile, Tier, Usage};
 pub use attempt::{Attempt, Counted, Outcome, Tally};
@@ -26,3 +27,4 @@ pub use schedule::Schedule;
 pub use share::Share;
 pub use task_type::TaskType;
 pub use time::Timestamp;
+pub use workflow::WorkflowId;

@@ -549,32 +549,9 @@ impl Pipeline {
         answer: &Answer,
         now: Timestamp,
     ) -> Execution {
-        let llm = self.coordinator.agent().llm();
-        Execution {
-            correlation_id: request.correlation_id.clone(),
-            part: String::new(),
-            tenant: request.tenant.clone(),
-            at: now,
-            task_key,
-            task_type: answer.task_type,
-            language: answer.language.clone(),
-            method: answer.method,
-            template: answer.template.clone(),
-            model: answer.model.clone(),
-            usage: answer.usage,
-            cost: answer.cost,
-            all_model_cost: (answer.method != Method::Fallback)
-                .then(|| llm.estimate(goal.description.len() + PROMPT_CHARS, answer.text.len(), now))
-                .flatten(),
-            quality: answer.evaluation.map(|e| e.quality),
-            success: answer.success,
-            time: answer.time,
-            made_in: answer.time,
-            tier: answer.hit.as_ref().map(|h| h.tier),
-            entry: answer.hit.as_ref().map(|h| h.entry),
-            origin: answer.hit.as_ref().map(|h| h.origin.clone()),
-            kept: request.id.is_some(),
-        }
+        let id = &request.correlation_id;
+        let whole = self.coordinator.execution(&request.tenant, id, goal, task_key, answer, now);
+        Execution { kept: request.id.is_some(), ..whole }
     }
 }
 
@@ -585,9 +562,6 @@ const VERDICTS: u32 = 1_000;
 const LEASE: Duration = Duration::from_secs(10);
 /// How long a verdict waits for the record of its answer: ten times the default interval of another worker's recorder.
 const ELSEWHERE: Duration = Duration::from_millis(500);
-
-/// The agent's own words around a task in a prompt, for estimates.
-const PROMPT_CHARS: usize = 260;
 
 /// Counts what is being executed, whichever way it ends.
 struct Running(Arc<std::sync::atomic::AtomicU64>);

@@ -28,6 +28,7 @@ mod repeats;
 mod retention;
 mod rows;
 mod sums;
+pub mod workflows;
 
 use std::sync::Arc;
 use std::time::Duration;

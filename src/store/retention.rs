@@ -30,6 +30,9 @@ pub struct RetentionOptions {
     /// For how many hours the text of a withdrawn answer is kept, for those who look into why it was wrong. What
     /// remains of it until it would have expired is its number, by which workers learn that it is withdrawn.
     pub withdrawn_texts_hours: u32,
+    /// For how many days a workflow is kept that is over, with its outputs, history and events. 90: what later runs of the same
+    /// graph learn from. 0: for ever.
+    pub workflows_days: u32,
     /// How often a worker looks for what is too old, in milliseconds. 0: never, another worker does it.
     pub check_every_ms: u64,
     /// Rows in one transaction, at most: some milliseconds for which other writers wait.
@@ -43,6 +46,7 @@ impl Default for RetentionOptions {
             attempts_days: 90,
             feedback_days: 0,
             withdrawn_texts_hours: 24,
+            workflows_days: 90,
             check_every_ms: 10 * 60 * 1000,
             batch: 500,
         }
@@ -67,11 +71,14 @@ pub struct Rows {
     pub replies: u64,
     /// Cached answers, live or withdrawn: emptied of every text.
     pub cache_entries: u64,
+    /// Workflows, each with all that belongs to it, and goals that were taken apart.
+    #[serde(default)]
+    pub workflows: u64,
 }
 
 impl Rows {
     /// By name, as the metrics have them.
-    pub fn named(&self) -> [(&'static str, u64); 7] {
+    pub fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("executions", self.executions),
             ("attempts", self.attempts),
@@ -80,6 +87,7 @@ impl Rows {
             ("blocks", self.blocks),
             ("replies", self.replies),
             ("cache_entries", self.cache_entries),
+            ("workflows", self.workflows),
         ]
     }
 
@@ -95,6 +103,7 @@ impl Rows {
         self.blocks += other.blocks;
         self.replies += other.replies;
         self.cache_entries += other.cache_entries;
+        self.workflows += other.workflows;
     }
 }
 
@@ -164,6 +173,9 @@ impl Store {
         let hours = Duration::from_secs(u64::from(options.withdrawn_texts_hours) * 3600);
         let until = now.0.saturating_sub(i64::try_from(hours.as_millis()).unwrap_or(i64::MAX));
         gone.cache_entries += self.empty_withdrawn(Timestamp(until), options.batch).await?;
+        if options.workflows_days > 0 {
+            gone.workflows += self.prune_workflows(Timestamp(ago(options.workflows_days)), options.batch).await?;
+        }
         Ok(gone)
     }
 
@@ -209,6 +221,12 @@ impl Store {
                     until,
                 )
                 .await?,
+                workflows: count(
+                    "SELECT (SELECT COUNT(*) FROM workflows WHERE tenant = $1 AND created_ms <= $2)
+                          + (SELECT COUNT(*) FROM workflow_goals WHERE tenant = $1 AND created_ms <= $2)",
+                    until,
+                )
+                .await?,
             })
         };
         run.await.map_err(Error::during("count a tenant's rows"))
@@ -224,6 +242,7 @@ impl Store {
         }
         gone.attempts = self.delete_attempts(tenant, reach.until, batch).await?;
         (gone.feedback, gone.blocks) = self.delete_feedback(tenant, reach.until, batch).await?;
+        gone.workflows = self.purge_workflows(tenant, reach.until, batch).await?;
         let run = async {
             let mut tx = self.begin().await?;
             let days = "DELETE FROM execution_days WHERE tenant = $1 AND day < $2";

@@ -67,6 +67,9 @@ const RECORDER_REFUSED: &str = "tandem_recorder_refused_total";
 const DATABASE_ERRORS: &str = "tandem_database_errors_total";
 const NATS_RECONNECTS: &str = "tandem_nats_reconnects_total";
 const PURGED: &str = "tandem_purged_rows_total";
+const STEPS: &str = "tandem_workflow_steps_total";
+const STEP_SECONDS: &str = "tandem_workflow_step_seconds";
+const STEPS_RUNNING: &str = "tandem_workflow_steps_running";
 const READY: &str = "tandem_ready";
 const BUILD: &str = "tandem_build_info";
 const OVER_SHARE: &str = "tandem_over_share_total";
@@ -165,6 +168,20 @@ pub const TABLE: &[Metric] = &[
     count(RECORDER_REFUSED, &[], "Records that the database refused for what they held."),
     count(DATABASE_ERRORS, &[], "Database calls that failed."),
     count(NATS_RECONNECTS, &[], "Times that the connection to NATS was made anew."),
+    count(
+        STEPS,
+        &["kind", "outcome"],
+        "Attempts at steps of workflows that this worker committed, by who did them and how they ended (`completed`, \
+         `retried`, `failed`).",
+    ),
+    Metric {
+        name: STEP_SECONDS,
+        kind: Kind::Histogram,
+        unit: "seconds",
+        labels: &["kind"],
+        help: "Time that one attempt at a step took.",
+    },
+    level(STEPS_RUNNING, &[], "Steps of workflows that this worker is at now."),
     count(PURGED, &["table"], "Rows that retention or a purge deleted or emptied, by table."),
     level(READY, &[], "1 where `/readyz` says yes, else 0."),
     level(BUILD, &["version"], "Always 1; its label is the version of this worker."),
@@ -216,6 +233,7 @@ pub struct Meters {
     over_share: Counter,
     /// In the order of [`OUTCOMES`].
     submits: [Counter; 6],
+    workflow_steps: Gauge,
 }
 
 /// What the rooms count for themselves, read when somebody asks.
@@ -236,6 +254,7 @@ pub struct Figures {
     pub over_share: u64,
     /// Done, dead, redelivered, retried, superseded, with a reply that was refused.
     pub submits: [u64; 6],
+    pub workflow_steps: usize,
 }
 
 static METERS: LazyLock<Meters> = LazyLock::new(Meters::register);
@@ -254,6 +273,7 @@ impl Meters {
         let builder = buckets(PrometheusBuilder::new(), REQUEST_SECONDS, REQUEST_BUCKETS);
         let builder = buckets(builder, ATTEMPT_SECONDS, MODEL_BUCKETS);
         let builder = buckets(builder, FIRST_TOKEN_SECONDS, MODEL_BUCKETS);
+        let builder = buckets(builder, STEP_SECONDS, REQUEST_BUCKETS);
         let recorder = buckets(builder, EMBEDDING_SECONDS, EMBEDDING_BUCKETS).build_recorder();
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
@@ -307,6 +327,7 @@ impl Meters {
             reconnects: counter!(NATS_RECONNECTS),
             ready: gauge!(READY),
             over_share: counter!(OVER_SHARE),
+            workflow_steps: gauge!(STEPS_RUNNING),
             submits: OUTCOMES.map(|outcome| counter!(SUBMITS, "outcome" => outcome)),
         }
     }
@@ -384,6 +405,12 @@ impl Meters {
         gauge!(LIMIT_LEASED, "model" => model.to_owned()).set(leased as f64);
     }
 
+    /// An attempt at a step of a workflow has ended. Both names are ours.
+    pub fn step(&self, kind: &'static str, outcome: &'static str, took: Duration) {
+        counter!(STEPS, "kind" => kind, "outcome" => outcome).increment(1);
+        histogram!(STEP_SECONDS, "kind" => kind).record(took.as_secs_f64());
+    }
+
     /// `table` is a name of ours.
     pub fn purged(&self, table: &'static str, rows: u64) {
         if rows > 0 {
@@ -395,6 +422,7 @@ impl Meters {
     pub fn render(&self, figures: &Figures, ready: bool) -> String {
         self.work.set(figures.work as f64);
         self.queries.set(figures.queries as f64);
+        self.workflow_steps.set(figures.workflow_steps as f64);
         self.shed.absolute(figures.shed);
         self.refused_replies.absolute(figures.refused_replies);
         self.dropped.absolute(figures.dropped);
@@ -473,6 +501,7 @@ mod tests {
         let meters = meters();
         meters.error("internal");
         meters.purged("executions", 1);
+        meters.step("agent", "completed", Duration::from_millis(1));
         meters.missed();
         meters.embedded(Duration::from_millis(3));
         meters.circuit("openai/gpt-5-mini", 0);

@@ -146,6 +146,7 @@ async fn the_words_of_this_version_are_written_so() {
     a.publish(&Change::Committed).await.unwrap();
     a.publish(&Change::Removed(vec![entry(1), entry(0xabc)])).await.unwrap();
     a.publish(&Change::Blocks).await.unwrap();
+    a.publish(&Change::Workflows).await.unwrap();
     let (tenant, until) = (Tenant::parse("acme").unwrap(), Timestamp(1_700_000_000_000));
     a.publish(&Change::Purged { tenant: tenant.clone(), until }).await.unwrap();
     let (template, tag) = (TemplateId::parse("rust-testing").unwrap(), Tag::parse("billing").unwrap());
@@ -166,7 +167,7 @@ async fn the_words_of_this_version_are_written_so() {
         if said.last().is_some_and(|line| line.contains("bye")) {
             break;
         }
-        if said.len() == 8 {
+        if said.len() == 9 {
             a.stop().await;
         }
     }
@@ -181,6 +182,7 @@ async fn the_words_of_this_version_are_written_so() {
         r#"tandem.sync.hello {"from":"A","wire":1,"kind":"hello"}"#,
         r#"tandem.sync.purged {"from":"A","wire":1,"kind":"purged","tenant":"acme","until_ms":1700000000000}"#,
         r#"tandem.sync.swept {"from":"A","wire":1,"kind":"swept","tenant":"acme","until_ms":1700000000000,"task_type":"testing","template":"rust-testing","tag":"billing"}"#,
+        r#"tandem.sync.workflows {"from":"A","wire":1,"kind":"workflows"}"#,
     ];
     assert_eq!(said, written);
 }

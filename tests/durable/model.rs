@@ -1,5 +1,7 @@
 //! A model that takes its time and counts whom it was asked by.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +43,11 @@ impl Model {
     /// How many calls came.
     pub(crate) fn asked(&self) -> usize {
         self.asked.lock().unwrap().len()
+    }
+
+    /// What they sent.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 
     pub(crate) fn credentials(&self) -> Credentials {

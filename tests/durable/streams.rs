@@ -15,6 +15,7 @@ async fn what_is_missing_is_created_and_what_exists_is_left_as_it_is() {
     let nats = Nats::start().await;
     let client = nats.client().await;
     provide(&client, Provision::Auto, &Options::default(), WAIT).await.unwrap();
+    streams::provide_events(&client, Provision::Auto, &Options::default()).await.unwrap();
     // Other amounts in the configuration change nothing on the server.
     let other = Options { submit_max_bytes: 1_000_000, ..Options::default() };
     let standing = provide(&client, Provision::Auto, &other, Duration::from_secs(2)).await.unwrap();
@@ -25,7 +26,7 @@ async fn what_is_missing_is_created_and_what_exists_is_left_as_it_is() {
     assert_eq!(config.retention, jetstream::stream::RetentionPolicy::WorkQueue);
     // An administrator's command does.
     let made = create_all(&client, &other, Duration::from_secs(2)).await.unwrap();
-    let expected = [Made::Changed, Made::Unchanged, Made::Unchanged, Made::Changed];
+    let expected = [Made::Changed, Made::Unchanged, Made::Unchanged, Made::Unchanged, Made::Changed];
     assert_eq!(made.iter().map(|(_, made)| *made).collect::<Vec<_>>(), expected, "{made:?}");
     let standing = provide(&client, Provision::Verify, &other, WAIT).await.unwrap();
     assert_eq!(standing.ack_wait, Duration::from_secs(2));
@@ -41,10 +42,13 @@ async fn a_worker_that_only_verifies_creates_nothing_and_says_what_is_missing() 
     for word in [streams::SUBMIT, streams::RESULT, streams::DEAD, "tandem provision"] {
         assert!(said.contains(word), "{word}: {said}");
     }
+    let events = streams::provide_events(&client, Provision::Verify, &Options::default()).await.unwrap_err();
+    assert!(events.to_string().contains(streams::EVENTS), "{events}");
     assert!(jetstream::new(client.clone()).get_stream(streams::SUBMIT).await.is_err());
     let made = create_all(&client, &Options::default(), WAIT).await.unwrap();
-    assert!(made.iter().all(|(_, made)| *made == Made::Created) && made.len() == 4, "{made:?}");
+    assert!(made.iter().all(|(_, made)| *made == Made::Created) && made.len() == 5, "{made:?}");
     provide(&client, Provision::Verify, &Options::default(), WAIT).await.unwrap();
+    streams::provide_events(&client, Provision::Verify, &Options::default()).await.unwrap();
 }
 
 #[tokio::test]

@@ -35,7 +35,8 @@ async fn a_clock_that_jumps_an_hour_expires_nothing_but_what_it_says() {
     let (sync, _heard) = Sync::open(&connection, instance.clone(), &options).await.unwrap();
     let submits = Submits::open(worker.pipeline.clone(), &options, clock).await;
     let desk = submits.desk();
-    let table = endpoints::all(&worker.pipeline, &connection, &sync, &desk, &options, None, &Repeats::new());
+    let table =
+        endpoints::all(&worker.pipeline, &worker.workflows, &connection, &sync, &desk, &options, None, &Repeats::new());
     let door = Door::open(connection, instance, table, &options, clock).await.unwrap();
     let client = nats.client().await;
     let ask = async |body: &Value| answer(&client, "execution.request", body).await;

@@ -19,8 +19,9 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
     }
 }
 
-const MODULES: [(&str, &str); 5] = [
+const MODULES: [(&str, &str); 6] = [
     (CHI, ""),
+    ("github.com/gin-gonic/gin", "gin"),
     ("github.com/jackc/pgx/v5", "pgx"),
     ("github.com/nats-io/nats.go", "nats"),
     ("github.com/redis/go-redis/v9", "redis"),

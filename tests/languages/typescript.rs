@@ -15,7 +15,7 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
     let options = json!({
         "compilerOptions": {
             "target": "es2023", "lib": ["es2023", "dom", "dom.iterable"], "types": ["node"],
-            "module": "nodenext", "jsx": "react-jsx", "verbatimModuleSyntax": true, "isolatedModules": true,
+            "module": "nodenext", "jsx": "react-jsx", "experimentalDecorators": true, "verbatimModuleSyntax": true, "isolatedModules": true,
             "strict": true, "noUncheckedIndexedAccess": true, "exactOptionalPropertyTypes": true,
             "noImplicitOverride": true, "noImplicitReturns": true, "noFallthroughCasesInSwitch": true,
             "noUnusedLocals": true, "noUnusedParameters": true,

@@ -77,8 +77,10 @@ async fn a_scrape_shows_what_was_done_by_method_language_and_code_and_what_it_co
     }
     assert!(sample(&text, "tandem_cache_entries").unwrap() >= 2.0);
     assert!(!text.contains("acme") && !text.contains("secret-tenant") && !text.contains("sky"), "{text}");
-    // Nothing was purged, embedded, streamed or limited.
+    // Nothing was purged, embedded, streamed or limited, and no workflow was started.
     let unused = [
+        "tandem_workflow_steps_total",
+        "tandem_workflow_step_seconds",
         "tandem_purged_rows_total",
         "tandem_embedding_seconds",
         "tandem_model_first_token_seconds",

@@ -22,7 +22,7 @@ async fn provision(server: &Server, user: &str, arguments: &[&str]) -> (Option<i
 }
 
 fn all(made: &str, dry_run: bool) -> Value {
-    let names = [streams::SUBMIT, streams::RESULT, streams::DEAD, streams::WORKERS];
+    let names = [streams::SUBMIT, streams::RESULT, streams::DEAD, streams::EVENTS, streams::WORKERS];
     json!({ "dry_run": dry_run, "done": names.map(|name| json!({ "name": name, "made": made })) })
 }
 

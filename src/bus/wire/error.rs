@@ -17,8 +17,12 @@ pub enum Code {
     InvalidField,
     /// 413: the task, the body or the answer is too long.
     TooLarge,
+    /// 400: the goal can't be made a workflow.
+    InvalidGoal,
     /// 409: the `id` was used with another body.
     IdConflict,
+    /// 409: it can't be done as things stand: a workflow that has ended can't be cancelled.
+    NotAllowed,
     /// 408: the time that the sender gave has passed.
     DeadlineExceeded,
     /// 404: what the request names does not exist.
@@ -35,10 +39,10 @@ impl Code {
     /// As in HTTP; stands in the header `Nats-Service-Error-Code`.
     pub fn status(self) -> u16 {
         match self {
-            Self::InvalidJson | Self::MissingField | Self::InvalidField => 400,
+            Self::InvalidJson | Self::MissingField | Self::InvalidField | Self::InvalidGoal => 400,
             Self::NotFound => 404,
             Self::DeadlineExceeded => 408,
-            Self::IdConflict => 409,
+            Self::IdConflict | Self::NotAllowed => 409,
             Self::TooLarge => 413,
             Self::Internal => 500,
             Self::Overloaded | Self::Unavailable => 503,
@@ -51,7 +55,9 @@ impl Code {
             Self::MissingField => "missing_field",
             Self::InvalidField => "invalid_field",
             Self::TooLarge => "too_large",
+            Self::InvalidGoal => "invalid_goal",
             Self::IdConflict => "id_conflict",
+            Self::NotAllowed => "not_allowed",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::NotFound => "not_found",
             Self::Overloaded => "overloaded",

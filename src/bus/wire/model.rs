@@ -280,7 +280,7 @@ fn missing(path: &str, wanted: &str) -> Refusal {
     Refusal::at(Code::MissingField, path, format!("the field '{path}' is missing; it must be {wanted}"))
 }
 
-fn whole(fields: &mut Fields, name: &str, least: u64, most: u64) -> Result<Option<u64>, Refusal> {
+pub(super) fn whole(fields: &mut Fields, name: &str, least: u64, most: u64) -> Result<Option<u64>, Refusal> {
     let wanted = format_args!("a whole number from {least} to {most}");
     checked(fields, name, wanted, |value| value.as_u64().filter(|n| (least..=most).contains(n)))
 }
@@ -289,7 +289,12 @@ fn ms(fields: &mut Fields, name: &str, least: u64) -> Result<Option<Duration>, R
     Ok(whole(fields, name, least, LONGEST_MS)?.map(Duration::from_millis))
 }
 
-fn number(fields: &mut Fields, name: &str, allowed: RangeInclusive<f64>, wanted: &str) -> Result<Option<f64>, Refusal> {
+pub(super) fn number(
+    fields: &mut Fields,
+    name: &str,
+    allowed: RangeInclusive<f64>,
+    wanted: &str,
+) -> Result<Option<f64>, Refusal> {
     checked(fields, name, wanted, |value| value.as_f64().filter(|n| allowed.contains(n)))
 }
 
@@ -305,7 +310,7 @@ fn checked<T>(
     read(&value).map(Some).ok_or_else(refusal)
 }
 
-fn id(fields: &mut Fields, name: &str) -> Result<Option<RequestId>, Refusal> {
+pub(super) fn id(fields: &mut Fields, name: &str) -> Result<Option<RequestId>, Refusal> {
     let path = fields.path(name);
     let id = fields.text(name)?.map(|id| RequestId::parse(&id));
     id.transpose().map_err(|error| Refusal::at(Code::InvalidField, &path, format!("'{path}' {error}")))

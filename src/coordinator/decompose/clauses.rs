@@ -23,7 +23,8 @@ pub(super) struct Clause {
 const JOINTS: usize = 32;
 
 /// The same text with fewer ways to say the same. Each right side is a word that joins parts, or nothing.
-const PLAINER: [(&str, &str); 21] = [
+const PLAINER: [(&str, &str); 22] = [
+    ("+", "and"),
     ("as well as", "and"),
     ("along with", "and"),
     ("together with", "and"),
@@ -89,7 +90,8 @@ pub(super) fn listed(text: &str) -> Vec<Clause> {
 
 fn cut(text: &str, listed: bool) -> Vec<Clause> {
     let words = words(text);
-    let joints: Vec<usize> = (1..words.len()).filter(|&at| joint(&words, at).is_some()).collect();
+    let aside = bracketed(&words);
+    let joints: Vec<usize> = (1..words.len()).filter(|&at| !aside[at] && joint(&words, at).is_some()).collect();
     // "without tests" asks for less, not for a part: what is left out is not for rules to say.
     let limits = |at: usize| {
         let first = words[at..].iter().find(|w| !is_joint_word(w));
@@ -131,6 +133,25 @@ fn cut(text: &str, listed: bool) -> Vec<Clause> {
     }
     found
 }
+
+/// What stands in brackets is said of what stands before them: "a service (tokio, tracing, config from env)".
+fn bracketed(words: &[Word]) -> Vec<bool> {
+    let mut open = false;
+    let inside = words.iter().map(|word| {
+        for mark in word.before.chars() {
+            open = match mark {
+                '(' => true,
+                ')' => false,
+                _ => open,
+            };
+        }
+        open
+    });
+    inside.collect()
+}
+
+/// What one thing does with what it got: "… and write it to the log".
+const KEEPS: [&str; 10] = ["write", "print", "log", "save", "store", "put", "handle", "process", "keep", "show"];
 
 /// Where a new clause may begin.
 fn joint(words: &[Word], at: usize) -> Option<&'static str> {
@@ -210,7 +231,8 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
     // "a Makefile with build, test and lint", "a pyproject.toml with ruff and pytest" speak of tests that exist.
     let mentions = task_type == TaskType::Testing
         && last.is_some_and(|l| {
-            let builds = |t: TaskType| matches!(t, TaskType::Devops | TaskType::Configuration);
+            let builds =
+                |t: TaskType| matches!(t, TaskType::Devops | TaskType::Configuration | TaskType::Documentation);
             (builds(l.task_type) || classify(&self::words(&l.text)).iter().any(|c| builds(c.task_type) && !c.aside))
                 && (joined == "with"
                     || l.text.contains([':', '('])
@@ -222,8 +244,10 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
             && task_type == TaskType::Microservice
             && ["kubernetes", "k8s"].iter().any(|k| l.text.to_lowercase().contains(k))
     });
-    let listens = matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
-        && words.iter().take(5).any(|w| w.form == Form::Number);
+    let ported = content.len() <= 3 && words.windows(2).any(|w| w[0].lower == "port" && w[1].form == Form::Number);
+    let listens = ported
+        || matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
+            && words.iter().take(5).any(|w| w.form == Form::Number);
     // "and log errors" is what it does.
     let logs = last.is_some() && matches!(first.lower.as_str(), "log" | "logs");
     let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
@@ -259,20 +283,40 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         || (opens && joined != "with")
         || (head && joined == "break" && content.len() > 1)
         || (listed && matches!(joined, "break" | "and") && (head || ends_in_kind))
-        || (beside && matches!(joined, "and" | "then") && content.len() > 1);
+        || (beside
+            && matches!(joined, "and" | "then")
+            && (content.len() > 1 || last.is_some_and(|l| are_two_files(&self::words(&l.text), words))));
     // "tests for the orders endpoint and the orders consumer" are tests of two things.
     let object = joined == "and"
         && last.is_some_and(|l| !l.extra && comes_along(l.task_type) && l.name.is_some())
         && !comes_along(task_type)
         && matches!(first.lower.as_str(), "the" | "its" | "their");
+    // "handlers for orders: list, show" name what one of them does; "NATS connection included" comes with it.
+    let ways = last.is_some()
+        && (content.iter().all(|w| lexicon::takes(&w.lower)) && !comes_along(task_type)
+            || words.get(1).is_some_and(|w| is_pronoun(w) || w.lower == "each")
+                && KEEPS.contains(&first.lower.as_str())
+                && joined == "and"
+            || first.lower == "so"
+            || content.last().is_some_and(|w| matches!(w.lower.as_str(), "included" | "enabled")));
     // "index/show/create" are ways to use the same.
     let slashed = words.get(1).is_some_and(|w| w.before == "/" && lexicon::takes(&w.lower));
     // "index integer" is a column, not a part, and so is all of "user, order and table fields".
     let is_field = content.last().is_some_and(|w| {
         (content.len() == 2 && w.form == Form::Plain && fields::is_type(&w.lower))
+            || (content.len() <= 4 && content.get(1).is_some_and(|w| fields::is_type(&w.lower)))
             || matches!(w.lower.as_str(), "fields" | "columns" | "attributes" | "properties")
     });
-    if !stands || is_field || object || part_of_last || listens || slashed || logs || (mentions && name.is_none()) {
+    if !stands
+        || is_field
+        || object
+        || part_of_last
+        || listens
+        || slashed
+        || logs
+        || ways
+        || (mentions && name.is_none())
+    {
         return None;
     }
     let said = match another {
@@ -293,8 +337,15 @@ fn comes_along(task_type: TaskType) -> bool {
 fn is_same_part(last: &Clause, next: &Clause, joined: &str) -> bool {
     last.task_type == next.task_type
         && !are_two_files(&words(&last.text), &words(&next.text))
-        && (last.task_type != TaskType::Devops || joined == "with")
+        && (last.task_type != TaskType::Devops || joined == "with" || are_one_image(&last.text, &next.text))
         && (last.name.is_none() || next.name.is_none() || last.name == next.name)
+}
+
+/// "a docker image: multi-stage Dockerfile": the same said twice.
+fn are_one_image(one: &str, other: &str) -> bool {
+    let builds =
+        |text: &str| ["dockerfile", "docker image", "container"].iter().any(|w| text.to_lowercase().contains(w));
+    builds(one) && builds(other)
 }
 
 /// "an ESLint and Prettier config": a file each.

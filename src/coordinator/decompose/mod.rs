@@ -33,7 +33,7 @@ pub fn by_rules(goal: &str) -> Dag {
     if is_question(said, goal) {
         return Dag::atomic(goal);
     }
-    let begin = said.first().map_or(0, |word| word.at);
+    let begin = said[audience::background(said)..].first().map_or(0, |word| word.at);
     // A goal that names more than fits one level is rather not taken apart than cut short.
     take_apart(goal, &goal[begin..]).and_then(Result::ok).unwrap_or_else(|| Dag::atomic(goal))
 }

@@ -21,6 +21,10 @@ pub(super) fn over_things(text: &str) -> Option<(String, Vec<String>)> {
             _ => continue,
         };
         let Some((things, end)) = list(&words, at + each) else { continue };
+        // "endpoints for memberships (gin)" are of one thing.
+        if words[at..end].iter().any(|w| w.before.contains('(')) {
+            continue;
+        }
         let before = text[..words[at].at].trim_end();
         // "endpoints for users and orders" are one endpoint each.
         let before = match words[..at].last().filter(|_| each == 1) {
@@ -40,6 +44,7 @@ fn is_several(word: &Word) -> bool {
         matches!(t, TaskType::Database | TaskType::ApiEndpoint | TaskType::NatsConsumer | TaskType::WebComponent)
     };
     word.form == Form::Plain
+        && word.lower != "nats"
         && word.lower.ends_with('s')
         && pluralizer::pluralize(&word.lower, 1, false) != word.lower
         && types_of(word).iter().any(makes)
@@ -52,6 +57,9 @@ fn list(words: &[Word], at: usize) -> Option<(Vec<String>, usize)> {
     let mut end = at;
     let mut joined = false;
     while let Some(word) = words.get(end) {
+        if end > at && word.before.contains(':') {
+            break;
+        }
         let separates = word.lower == "and" || (word.after_break && end > at);
         if separates && !phrase.is_empty() {
             things.push(phrase.join(" "));

@@ -1,0 +1,273 @@
+//! Workflows on NATS: `workflow.*`, and the line to services of the user's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
+use futures::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
+
+use super::endpoints::{Call, Endpoint, Reply, Served};
+use super::reply::{ERROR_CODE, most};
+use super::wire::{self, Code, Refusal, What, WorkflowStatus};
+use super::{Connection, Options, Provision, streams};
+use crate::domain::workflow::{Command, Event, FailureKind, RunOptions, WorkflowId};
+use crate::domain::{TaskId, Tenant};
+use crate::workflow::{Announce, Error, Failure, Given, Order, Service, Workflows};
+
+/// On a step's request: the same for every attempt at the same thing.
+pub(super) const KEY: &str = "Idempotency-Key";
+/// How long starting may take, beyond taking a goal apart.
+const STARTING: Duration = Duration::from_secs(15);
+/// How much of a service's words is kept, in characters.
+const WORDS: usize = 500;
+
+/// Takes a goal, several, or a graph.
+pub(super) fn start(row: Endpoint<()>, workflows: Workflows, options: &Options) -> Endpoint {
+    let bounds = wire::Allowed {
+        limits: workflows.options().limits(),
+        step_subjects: workflows.options().step_subjects.clone(),
+        max_text: options.max_task_bytes,
+    };
+    row.served(move |call| {
+        let (workflows, bounds) = (workflows.clone(), bounds.clone());
+        let longest = STARTING + Duration::from_millis(workflows.options().decomposition_timeout_ms);
+        let timeout = call.envelope.within(longest, call.now);
+        // A large graph takes longer to read than the receive loop has time.
+        let work = async move { begin(&workflows, &bounds, &call, timeout).await };
+        Served::Later { work: Box::pin(work), timeout }
+    })
+}
+
+async fn begin(
+    workflows: &Workflows,
+    bounds: &wire::Allowed,
+    call: &Call,
+    timeout: Duration,
+) -> Result<Reply, Refusal> {
+    let wire::Asked { what, options, id } = wire::workflow_start(call.body(), bounds)?;
+    let tenant = &call.envelope.tenant;
+    let hash = || Sha256::digest(call.body()).into();
+    let request = id.map(|id| (id, hash()));
+    let one = |id: WorkflowId| wire::WorkflowStarted { workflow_id: Some(id.to_string()), workflows: None };
+    match what {
+        What::Graph(graph) => {
+            let (tenant, graph, goal, decomposed) = (tenant.clone(), (*graph).into(), None, None);
+            let order = Order { tenant, request, goal, graph, options, decomposed, optimized: None };
+            Reply::json(&one(workflows.launch(order).await?))
+        }
+        What::Goal(goal) => {
+            let order = composed(workflows, tenant, &goal, options, timeout).await?;
+            Reply::json(&one(workflows.launch(Order { request, ..order }).await?))
+        }
+        What::Goals(goals) => {
+            let each = goals.into_iter().map(|goal| async {
+                let options = options.clone();
+                let started = match composed(workflows, tenant, &goal, options, timeout).await {
+                    Ok(order) => workflows.launch(order).await,
+                    Err(error) => Err(error),
+                };
+                let (workflow_id, error) = match started {
+                    Ok(id) => (Some(id.to_string()), None),
+                    Err(error) => (None, Some(error.to_string())),
+                };
+                wire::GoalStarted { goal, workflow_id, error }
+            });
+            let all = futures::future::join_all(each).await;
+            Reply::json(&wire::WorkflowStarted { workflow_id: None, workflows: Some(all) })
+        }
+    }
+}
+
+async fn composed(
+    workflows: &Workflows,
+    tenant: &Tenant,
+    goal: &str,
+    options: RunOptions,
+    timeout: Duration,
+) -> Result<Order, Error> {
+    workflows.compose(tenant, goal, options, timeout.saturating_sub(STARTING / 2)).await
+}
+
+pub(super) async fn status(
+    workflows: Workflows,
+    client: Client,
+    wanted: wire::Wanted,
+    tenant: &Tenant,
+) -> Result<Reply, Refusal> {
+    let (id, only, outputs) = wanted;
+    let seen = workflows.status(tenant, id).await?;
+    let position = |task: &TaskId| {
+        let missing = || Refusal::at(Code::NotFound, "tasks", format!("this workflow has no task '{task}'"));
+        seen.graph.position(task).ok_or_else(missing)
+    };
+    let only: Option<Vec<u32>> = only.map(|only| only.iter().map(position).collect()).transpose()?;
+    let outputs = match (outputs, &only) {
+        (false, _) => vec![],
+        (true, Some(only)) => workflows.outputs(seen.listed.number, only).await?,
+        (true, None) => {
+            let all: Vec<u32> = (0..seen.graph.len() as u32).collect();
+            workflows.outputs(seen.listed.number, &all).await?
+        }
+    };
+    let status = WorkflowStatus::new(&seen, only.as_deref(), outputs);
+    Reply::json_or_shorter(status, most(&client), WorkflowStatus::shorten)
+}
+
+pub(super) async fn show(workflows: Workflows, id: WorkflowId, tenant: &Tenant) -> Result<Reply, Refusal> {
+    let seen = workflows.status(tenant, id).await?;
+    let attempts = workflows.attempts(seen.listed.number).await?;
+    Reply::json(&wire::WorkflowDetail::new(&seen, attempts))
+}
+
+/// What records of past runs say of a workflow's graph.
+pub(super) async fn recommend(
+    workflows: Workflows,
+    (id, level, preserve): wire::Recommended,
+    tenant: &Tenant,
+) -> Result<Reply, Refusal> {
+    let seen = workflows.status(tenant, id).await?;
+    let mut options = seen.options;
+    options.optimization_level = level.unwrap_or(options.optimization_level);
+    options.preserve_structure = preserve.unwrap_or(options.preserve_structure);
+    let plan = workflows.plan(tenant, &seen.graph, &options).await?;
+    let found = workflows.recommendations(tenant, &seen.graph, &options).await?;
+    Reply::json(&wire::WorkflowAdvice::new(id, found, &plan))
+}
+
+pub(super) async fn command(
+    workflows: Workflows,
+    id: WorkflowId,
+    tenant: &Tenant,
+    command: Command,
+) -> Result<Reply, Refusal> {
+    let status = workflows.command(tenant, id, command).await?;
+    tracing::info!(workflow.id = %id, command = command.as_str(), "commanded");
+    Reply::json(&wire::WorkflowCommanded { workflow_id: id.to_string(), status })
+}
+
+/// Asks services of the user's, wherever they are on this NATS.
+pub struct Services {
+    client: Client,
+}
+
+impl Services {
+    pub fn new(connection: &Connection) -> Self {
+        Self { client: connection.client.clone() }
+    }
+}
+
+impl Service for Services {
+    fn ask<'a>(&'a self, subject: &'a str, given: &'a Given, body: Vec<u8>) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
+        Box::pin(async move {
+            let most = self.client.server_info().max_payload;
+            if body.len() > most {
+                let message = format!("the inputs have {} bytes; the server carries {most}", body.len());
+                return Err(Failure::new(FailureKind::Refused, message));
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert(KEY, given.key.as_str());
+            let request = Request::new().payload(body.into()).headers(headers).timeout(Some(given.timeout));
+            // One inbox for one question: a second answer, or a late one, finds nobody.
+            let answer = self.client.send_request(subject.to_owned(), request).await;
+            let answer = answer.map_err(|error| match error.kind() {
+                RequestErrorKind::NoResponders => {
+                    Failure::new(FailureKind::Unavailable, format!("nobody listens on {subject}"))
+                }
+                RequestErrorKind::TimedOut => {
+                    let ms = given.timeout.as_millis();
+                    Failure::new(FailureKind::TimedOut, format!("no answer on {subject} within {ms} ms"))
+                }
+                _ => Failure::new(FailureKind::Unavailable, format!("{subject} can't be asked now")),
+            })?;
+            let header = |name| answer.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
+            match header(ERROR_CODE) {
+                None => Ok(answer.payload.to_vec()),
+                Some(code) => Err(failed(subject, code, header("Nats-Service-Error"), header("Retry-After-Ms"))),
+            }
+        })
+    }
+}
+
+/// Publishes events to [`EVENTS`](super::streams::EVENTS), at `event.<tenant>.workflow.<id>`.
+pub struct Events {
+    client: Client,
+    context: jetstream::Context,
+    provision: Provision,
+    options: streams::Options,
+    /// The stream was seen.
+    there: AtomicBool,
+}
+
+impl Events {
+    pub fn new(connection: &Connection, options: &Options) -> Self {
+        let client = connection.client.clone();
+        let context = jetstream::new(client.clone());
+        let (provision, options) = (options.provision, options.streams.clone());
+        Self { client, context, provision, options, there: AtomicBool::new(false) }
+    }
+}
+
+impl Announce for Events {
+    fn announce<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            if !self.there.load(Ordering::Relaxed) {
+                let made = streams::provide_events(&self.client, self.provision, &self.options).await;
+                made.map_err(|error| error.to_string())?;
+                self.there.store(true, Ordering::Relaxed);
+            }
+            let body = serde_json::to_vec(&wire::WorkflowEvent::from(event.clone())).map_err(|e| e.to_string())?;
+            let mut headers = HeaderMap::new();
+            // The stream keeps one of each: who takes over tells again what may have been told.
+            headers.insert("Nats-Msg-Id", format!("{}/{}", event.workflow, event.number));
+            let subject = format!("event.{}.workflow.{}", event.tenant, event.workflow);
+            let told = async {
+                let sent = self.context.publish_with_headers(subject, headers, body.into()).await?;
+                sent.await.map(drop)
+            };
+            told.await.map_err(|error| {
+                self.there.store(false, Ordering::Relaxed);
+                error.to_string()
+            })
+        })
+    }
+}
+
+/// What a service said that failed. A wrong question stays wrong: 4xx, but for those that ask for another try.
+fn failed(subject: &str, code: &str, words: Option<&str>, after: Option<&str>) -> Failure {
+    let clean = |text: &str, most: usize| -> String {
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+    };
+    let kind = match code.trim().parse::<u16>() {
+        Ok(408 | 425 | 429 | 503) => FailureKind::Unavailable,
+        Ok(400..=499) => FailureKind::Refused,
+        _ => FailureKind::Failed,
+    };
+    let message = format!("{subject} said {}: {}", clean(code, 20), clean(words.unwrap_or_default(), WORDS));
+    let after = after.and_then(|ms| ms.trim().parse().ok()).map(Duration::from_millis);
+    Failure { after, ..Failure::new(kind, message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_says_decides_whether_it_is_asked_again() {
+        for (code, kind) in [
+            ("400", FailureKind::Refused),
+            ("404", FailureKind::Refused),
+            ("429", FailureKind::Unavailable),
+            ("503", FailureKind::Unavailable),
+            ("500", FailureKind::Failed),
+            ("broken", FailureKind::Failed),
+        ] {
+            assert_eq!(failed("orders.reserve", code, Some("why"), None).kind, kind, "{code}");
+        }
+        let busy = failed("orders.reserve", "503", Some("a\r\nb\u{0}"), Some("1500"));
+        assert_eq!(busy.after, Some(Duration::from_millis(1_500)));
+        assert!(busy.message.ends_with("503: a  b "), "{busy:?}");
+        assert!(failed("s", "500", Some(&"x".repeat(9_999)), Some("soon")).message.len() < 600);
+    }
+}

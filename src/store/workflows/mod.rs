@@ -1,0 +1,252 @@
+//! Workflows in the database. Whoever holds a workflow's row (`workflows`, in the order of their numbers) may change what is
+//! below it: its steps, outputs, history and events. Statements take rows as JSON, so that a batch of any size is a handful
+//! of them.
+
+mod advance;
+mod command;
+mod events;
+mod purge;
+mod read;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows::decode;
+use super::{Db, Tx};
+use crate::domain::workflow::{EventKind, State, TaskState};
+
+pub use advance::{Advanced, Batch, Claimed, End, Ended, Start, Started};
+pub use events::Publication;
+pub use read::{Attempts, Filter, Listed, Status, StepStatus};
+pub use sweep::{Held, Swept};
+
+/// A statement that reads its rows from JSON, in `$1`: `value->>0` is the first of a row.
+struct Sql {
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+/// What stands before and after the rows; a third part is for PostgreSQL only.
+macro_rules! given {
+    ($before:expr, $after:expr) => {
+        $crate::store::workflows::given!($before, $after, "")
+    };
+    ($before:expr, $after:expr, $postgres:expr) => {
+        $crate::store::workflows::Sql {
+            sqlite: concat!($before, "json_each($1) AS given", $after),
+            postgres: concat!($before, "json_array_elements($1::json) AS given(value)", $after, $postgres),
+        }
+    };
+}
+use given;
+
+/// Runs a statement over rows, and reads what it returns.
+async fn each<T>(tx: &mut Tx, sql: &Sql, rows: &impl serde::Serialize) -> Result<Vec<T>, sqlx::Error>
+where
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    match tx {
+        Db::Sqlite(tx) => sqlx::query_as(sql.sqlite).bind(rows).fetch_all(&mut **tx).await,
+        Db::Postgres(tx) => sqlx::query_as(sql.postgres).bind(rows).fetch_all(&mut **tx).await,
+    }
+}
+
+/// As [`each`], for what returns nothing.
+async fn each_of(tx: &mut Tx, sql: &Sql, rows: &impl serde::Serialize) -> Result<(), sqlx::Error> {
+    let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    match tx {
+        Db::Sqlite(tx) => sqlx::query(sql.sqlite).bind(rows).execute(&mut **tx).await.map(drop),
+        Db::Postgres(tx) => sqlx::query(sql.postgres).bind(rows).execute(&mut **tx).await.map(drop),
+    }
+}
+
+/// The database's own time: workers on several machines compare nobody's clocks.
+async fn clock(tx: &mut Tx) -> Result<i64, sqlx::Error> {
+    let (now,): (i64,) = match tx {
+        Db::Sqlite(tx) => {
+            sqlx::query_as("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)").fetch_one(&mut **tx).await?
+        }
+        Db::Postgres(tx) => {
+            let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+            sqlx::query_as(now).fetch_one(&mut **tx).await?
+        }
+    };
+    Ok(now)
+}
+
+/// Somebody's words as they may stand in TEXT, and not too many of them.
+fn words(text: &str) -> String {
+    text.chars().take(2_000).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn state(text: &str) -> Result<State, sqlx::Error> {
+    State::named(text).ok_or_else(|| decode(format!("no state of a workflow {text:?}")))
+}
+
+fn task_state(text: &str) -> Result<TaskState, sqlx::Error> {
+    TaskState::named(text).ok_or_else(|| decode(format!("no state of a task {text:?}")))
+}
+
+/// A position or an attempt, as it stands in a row.
+fn small(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+/// What of a workflow's row changes with its steps.
+#[derive(Debug, Clone, FromRow)]
+struct HeadRow {
+    number: i64,
+    state: String,
+    reason: Option<String>,
+    open_tasks: i64,
+    failed_tasks: i64,
+    completed: i64,
+    slots: i64,
+    events: i64,
+    monitored: i64,
+    announced: i64,
+    rank_ms: i64,
+    ended_ms: Option<i64>,
+    deadline_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+struct Head {
+    row: HeadRow,
+    state: State,
+}
+
+/// The workflows that a transaction holds, with what it does to them.
+struct Heads {
+    now: i64,
+    by_number: BTreeMap<i64, Head>,
+    events: Vec<EventRow>,
+}
+
+/// Workflow, number, at, kind, position, attempt, message, waits.
+type EventRow = (i64, i64, i64, String, Option<u32>, Option<u32>, Option<String>, i64);
+
+impl Heads {
+    async fn begin(tx: &mut Tx) -> Result<Self, sqlx::Error> {
+        Ok(Self { now: clock(tx).await?, by_number: BTreeMap::new(), events: vec![] })
+    }
+
+    /// Holds these until the end of the transaction. Where others hold one, it is waited for.
+    async fn hold(&mut self, tx: &mut Tx, numbers: &BTreeSet<i64>) -> Result<(), sqlx::Error> {
+        const HOLD: Sql = given!(
+            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
+                    deadline_ms
+             FROM workflows WHERE number IN (SELECT CAST(value->>0 AS BIGINT) FROM ",
+            ") ORDER BY number",
+            " FOR UPDATE"
+        );
+        let rows: Vec<(i64,)> = numbers.iter().filter(|n| !self.by_number.contains_key(n)).map(|n| (*n,)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let found = each(tx, &HOLD, &rows).await?;
+        self.add(found)
+    }
+
+    fn add(&mut self, rows: Vec<HeadRow>) -> Result<(), sqlx::Error> {
+        for row in rows {
+            let state = state(&row.state)?;
+            self.by_number.entry(row.number).or_insert(Head { row, state });
+        }
+        Ok(())
+    }
+
+    fn event(
+        &mut self,
+        workflow: i64,
+        kind: &EventKind,
+        position: Option<u32>,
+        attempt: Option<u32>,
+        message: Option<&str>,
+    ) {
+        let now = self.now;
+        self.event_at(workflow, now, kind, position, attempt, message);
+    }
+
+    fn event_at(
+        &mut self,
+        workflow: i64,
+        at: i64,
+        kind: &EventKind,
+        position: Option<u32>,
+        attempt: Option<u32>,
+        message: Option<&str>,
+    ) {
+        let Some(head) = self.by_number.get_mut(&workflow).filter(|head| head.row.monitored == 1) else { return };
+        head.row.events += 1;
+        let (number, waits) = (head.row.events, head.row.announced);
+        let row = (workflow, number, at, kind.as_str().to_owned(), position, attempt, message.map(words), waits);
+        self.events.push(row);
+    }
+
+    /// Ends a workflow whose last task has ended.
+    fn end_where_done(&mut self, workflow: i64) {
+        let Some(head) = self.by_number.get_mut(&workflow) else { return };
+        if head.state.is_over() || head.row.open_tasks > 0 {
+            return;
+        }
+        head.state = head.state.at_the_end(head.row.failed_tasks > 0);
+        head.row.ended_ms = Some(self.now);
+        if head.state == State::Failed {
+            let message = match head.row.failed_tasks {
+                1 => "a task failed".to_owned(),
+                many => format!("{many} tasks failed"),
+            };
+            head.row.reason = Some(message.clone());
+            self.event(workflow, &EventKind::ExecutionFailed, None, None, Some(&message));
+        } else {
+            self.event(workflow, &EventKind::ExecutionCompleted, None, None, None);
+        }
+    }
+
+    /// Writes down what became of the workflows, and their events. Returns those of which more could be begun.
+    async fn save(self, tx: &mut Tx) -> Result<Vec<i64>, sqlx::Error> {
+        const EVENTS: Sql = given!(
+            "INSERT INTO workflow_events (workflow, number, at_ms, kind, position, attempt, message, waits)
+             SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
+                    CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT), value->>6, CAST(value->>7 AS BIGINT) FROM ",
+            ""
+        );
+        const SAVE: Sql = given!(
+            "UPDATE workflows SET state = s, reason = r, open_tasks = o, failed_tasks = f, slots = l, events = e, changed_ms = c,
+                 ended_ms = x, deadline_ms = d, completed = k,
+                 claimable = CASE WHEN s = 'running' AND l > 0 AND EXISTS
+                     (SELECT 1 FROM workflow_steps AS w WHERE w.workflow = workflows.number AND w.state = 'ready')
+                     THEN 1 ELSE 0 END
+             FROM (SELECT CAST(value->>0 AS BIGINT) AS n, value->>1 AS s, value->>2 AS r, CAST(value->>3 AS BIGINT) AS o,
+                          CAST(value->>4 AS BIGINT) AS f, CAST(value->>5 AS BIGINT) AS l, CAST(value->>6 AS BIGINT) AS e,
+                          CAST(value->>7 AS BIGINT) AS c, CAST(value->>8 AS BIGINT) AS x, CAST(value->>9 AS BIGINT) AS d,
+                          CAST(value->>10 AS BIGINT) AS k
+                   FROM ",
+            ") AS to_be WHERE number = n RETURNING number, claimable"
+        );
+        if !self.events.is_empty() {
+            each_of(tx, &EVENTS, &self.events).await?;
+        }
+        let now = self.now;
+        let rows: Vec<_> = self
+            .by_number
+            .values()
+            .map(|Head { row, state }| {
+                let HeadRow { number, reason, open_tasks, failed_tasks, slots, events, ended_ms, .. } = row;
+                let (open, failed, deadline, done) = (open_tasks, failed_tasks, row.deadline_ms, row.completed);
+                (number, state.as_str(), reason, open, failed, slots, events, now, ended_ms, deadline, done)
+            })
+            .collect();
+        if rows.is_empty() {
+            return Ok(vec![]);
+        }
+        let saved: Vec<(i64, i64)> = each(tx, &SAVE, &rows).await?;
+        Ok(saved.into_iter().filter(|(_, claimable)| *claimable == 1).map(|(number, _)| number).collect())
+    }
+}
