@@ -10,8 +10,8 @@ use super::{Ended, Error};
 use crate::bus::wire::{AttemptDetail, RecommendQuery, WorkflowAdvice, WorkflowDetail};
 use crate::config::Variables;
 use crate::domain::Timestamp;
-use crate::domain::workflow::{OptimizationLevel, TaskState};
-use crate::workflow::draw::{self, Bar, End, Graph, Node, Row, State, Timeline};
+use crate::domain::workflow::OptimizationLevel;
+use crate::workflow::draw::{self, Bar, End, Graph, Node, Row, Timeline};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -69,15 +69,7 @@ fn graph(detail: &WorkflowDetail) -> Graph {
     let node = |task: &crate::bus::wire::TaskDetail| Node {
         id: task.id.clone(),
         label: task.description.clone(),
-        state: match task.status {
-            TaskState::Waiting => State::Waiting,
-            TaskState::Ready => State::Ready,
-            TaskState::Running => State::Running,
-            TaskState::Completed => State::Completed,
-            TaskState::Failed => State::Failed,
-            TaskState::Cancelled => State::Cancelled,
-            TaskState::Skipped => State::Skipped,
-        },
+        state: task.status,
         group: task.parent.clone(),
         depends_on: task.depends_on.clone(),
     };

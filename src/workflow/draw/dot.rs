@@ -51,7 +51,7 @@ fn node(graph: &Checked<'_>, task: usize, depth: usize, out: &mut String) {
         let (fill, stroke) = node.state.colors();
         let lines = two_lines(&node.label, 34.0).iter().map(|line| format!("\\n{}", escaped(line))).collect::<String>();
         let label = format!("{} {}{lines}", node.state.sign(), escaped(&node.id));
-        let tip = escaped(&format!("{}: {}", node.state.name(), node.label));
+        let tip = escaped(&format!("{}: {}", node.state.as_str(), node.label));
         _ = writeln!(
             out,
             "{indent}n{task} [label=\"{label}\", fillcolor=\"{fill}\", color=\"{stroke}\", tooltip=\"{tip}\"];"

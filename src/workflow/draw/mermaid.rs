@@ -18,8 +18,8 @@ pub(super) fn write(graph: &Checked<'_>) -> String {
         let names: Vec<String> = of_state.map(|task| format!("n{task}")).collect();
         if !names.is_empty() {
             let (fill, stroke) = state.colors();
-            _ = writeln!(out, "    classDef {} fill:{fill},stroke:{stroke},color:#1c2430", state.name());
-            _ = writeln!(out, "    class {} {}", names.join(","), state.name());
+            _ = writeln!(out, "    classDef {} fill:{fill},stroke:{stroke},color:#1c2430", state.as_str());
+            _ = writeln!(out, "    class {} {}", names.join(","), state.as_str());
         }
     }
     out

@@ -14,6 +14,8 @@ use std::collections::{HashMap, HashSet};
 
 pub use timeline::{Bar, End, Row, Timeline, timeline};
 
+use crate::domain::workflow::TaskState as State;
+
 /// The most tasks, edges and attempts that are drawn: beyond it nobody sees anything, and browsers give up.
 pub const MOST_TASKS: usize = 1_000;
 pub const MOST_EDGES: usize = 5_000;
@@ -33,18 +35,6 @@ pub struct Node {
     pub state: State,
     pub group: Option<String>,
     pub depends_on: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub enum State {
-    #[default]
-    Waiting,
-    Ready,
-    Running,
-    Completed,
-    Failed,
-    Cancelled,
-    Skipped,
 }
 
 /// Why something is not drawn.
@@ -69,21 +59,6 @@ pub fn svg(graph: &Graph) -> Result<String, Error> {
 }
 
 impl State {
-    pub const ALL: [Self; 7] =
-        [Self::Waiting, Self::Ready, Self::Running, Self::Completed, Self::Failed, Self::Cancelled, Self::Skipped];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Ready => "ready",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Skipped => "skipped",
-        }
-    }
-
     /// What fills its box and what draws its border, on a light ground. Never the only sign: each has one of its own too.
     fn colors(self) -> (&'static str, &'static str) {
         match self {

@@ -120,7 +120,7 @@ impl Canvas {
 
 fn node(out: &mut String, graph: &Checked<'_>, task: usize, x: f64, y: f64) {
     let node = &graph.graph.tasks[task];
-    let state = node.state.name();
+    let state = node.state.as_str();
     _ = writeln!(out, "<g class=\"n {state}\" transform=\"translate({x:.1} {y:.1})\">");
     let tip = if node.label.is_empty() { node.id.clone() } else { format!("{}: {}", node.id, node.label) };
     _ = writeln!(out, "<title>{} ({state})</title>", xml(&super::text::one_line(&tip)));
@@ -163,7 +163,7 @@ pub(super) fn sign(out: &mut String, state: State, x: f64, y: f64) {
         State::Cancelled => "M-4 4L4 -4",
         State::Skipped => "M-4 0H4",
     };
-    let class = state.name();
+    let class = state.as_str();
     _ = writeln!(
         out,
         "<g class=\"sign {class}\" transform=\"translate({x:.1} {y:.1})\"><circle r=\"9\"/><path d=\"{path}\"/></g>"
@@ -212,7 +212,7 @@ pub(super) fn open(out: &mut String, width: f64, height: f64, title: &str) {
 
 fn states(out: &mut String, colors: fn(State) -> (&'static str, &'static str)) {
     for state in State::ALL {
-        let ((fill, stroke), name) = (colors(state), state.name());
+        let ((fill, stroke), name) = (colors(state), state.as_str());
         _ = write!(
             out,
             ".n.{name} rect{{fill:{fill};stroke:{stroke}}}.sign.{name} circle,.bar.{name}{{fill:{stroke}}}"
@@ -232,7 +232,7 @@ pub(super) fn heading(out: &mut String, title: &str, beside: &str, width: f64) {
 pub(super) fn legend(out: &mut String, states: &[(State, usize)], y: f64) {
     let mut x = MARGIN + 9.0;
     for (state, count) in states.iter().filter(|(_, count)| *count > 0) {
-        let text = format!("{} {}", count, state.name());
+        let text = format!("{} {}", count, state.as_str());
         sign(out, *state, x, y - 4.0);
         _ = writeln!(out, "<text class=\"x\" x=\"{:.1}\" y=\"{y:.1}\">{text}</text>", x + 14.0);
         x += 44.0 + 6.8 * width_of(&text);

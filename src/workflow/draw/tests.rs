@@ -142,7 +142,7 @@ fn an_svg_holds_every_task_and_every_edge() {
     // plan_deployment behind the last three of the group; 2 to create_documentation.
     assert_eq!(svg.matches("<path class=\"e").count(), 1 + 2 + 2 + 1 + 3 + 2);
     for state in State::ALL {
-        assert!(svg.contains(&format!("class=\"n {}\"", state.name())), "{}", state.name());
+        assert!(svg.contains(&format!("class=\"n {}\"", state.as_str())), "{}", state.as_str());
     }
 }
 

@@ -170,7 +170,7 @@ fn row(out: &mut String, row: &Row, axis: &Axis, y: f64) {
         }
         let ended = bar.ended.map_or(axis.length, |at| at.as_secs_f64()).max(started);
         let (x, w) = (axis.at(started), (axis.at(ended) - axis.at(started)).max(3.0));
-        let state = bar.state().name();
+        let state = bar.state().as_str();
         let on = bar.worker.as_deref().map(|worker| format!(" on {worker}")).unwrap_or_default();
         let tip = format!("{}, attempt {}: {state} after {}{on}", row.id, i + 1, span(ended - started));
         _ = writeln!(
