@@ -2,18 +2,32 @@
 //! a run can be given: timeouts, attempts, the order of its steps, how many run at a time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::optimize::{
     self, Attempt, Backoff, Failure, History, Level, Outcome, Plan, Recommendations, Run, recommend,
 };
 use super::{Error, Order, Workflows, policy};
+use crate::domain::record::Digest;
 use crate::domain::workflow::{FailureKind, Graph, Node, OptimizationLevel, RunOptions, Step};
 use crate::domain::{Dag, Tenant};
 use crate::store::workflows::{Attempts, Listed};
 
 /// Runs that are looked at, the newest: what was slower or faster half a year ago says little of today.
 const RUNS: u32 = 200;
+/// How long a plan is good for further runs.
+const RECENT: Duration = Duration::from_secs(60);
+/// Plans that are kept.
+const PLANS: u64 = 1_000;
+
+/// For whom, which graph, under which options, from how many records.
+pub(super) type PlanKey = (Tenant, Digest, OptimizationLevel, bool, u32, u32);
+
+pub(super) fn plans() -> moka::sync::Cache<PlanKey, Arc<Plan>> {
+    moka::sync::Cache::builder().max_capacity(PLANS).time_to_live(RECENT).build()
+}
+
 /// Records that are read for a plan, roughly.
 const ATTEMPTS: usize = 1_000_000;
 /// Larger graphs run as they are: their records would take longer to read than they save.
@@ -46,7 +60,7 @@ impl Workflows {
         if !optimization.enabled || (order.graph.len() > TASKS && !asks) {
             return Ok(order);
         }
-        let plan = self.plan(&order.tenant, &order.graph, &order.options).await?;
+        let plan = self.recent_plan(&order).await?;
         if plan.changes.is_empty() {
             return Ok(order);
         }
@@ -65,6 +79,22 @@ impl Workflows {
         order.options.max_parallel = arrangement.graph.max_parallel.min(order.options.max_parallel);
         order.optimized = Some(format!("{} changes by {} recorded runs", plan.changes.len(), plan.runs));
         Ok(order)
+    }
+
+    /// The plan for an order; not made anew for each of many that start in the same minute.
+    async fn recent_plan(&self, order: &Order) -> Result<Arc<Plan>, Error> {
+        let Order { tenant, graph, options, .. } = order;
+        let runs = self.shared.store.count_of_shape(tenant, &graph.shape(), RUNS).await?;
+        let level = options.optimization_level;
+        // As many records as ten ago say nothing else, but where a level begins.
+        let tens = runs / 10;
+        let key = (tenant.clone(), graph.shape(), level, options.preserve_structure, options.max_parallel, tens);
+        if let Some(known) = self.shared.plans.get(&key) {
+            return Ok(known);
+        }
+        let plan = Arc::new(self.plan(tenant, graph, options).await?);
+        self.shared.plans.insert(key, plan.clone());
+        Ok(plan)
     }
 
     fn wishes(&self, options: &RunOptions) -> optimize::Options {

@@ -142,6 +142,7 @@ struct Inner {
     runner: Runner,
     workshop: Handle,
     definitions: moka::sync::Cache<i64, Arc<Definition>>,
+    plans: moka::sync::Cache<learn::PlanKey, Arc<optimize::Plan>>,
     hands: Hands,
     words: mpsc::UnboundedSender<Word>,
     /// There may be something to claim.
@@ -204,6 +205,7 @@ impl Workflows {
             runner: Runner::new(coordinator, recorder, default_language),
             workshop,
             definitions,
+            plans: learn::plans(),
             hands: Hands::default(),
             words,
             wake: Notify::new(),

@@ -296,6 +296,19 @@ impl Store {
         run.await.map_err(Error::during("look for a graph's history"))
     }
 
+    /// How many of a shape have ended, counted up to `most`.
+    pub async fn count_of_shape(&self, tenant: &Tenant, shape: &Digest, most: u32) -> Result<u32, Error> {
+        let run = async {
+            let sql = "SELECT COUNT(*) FROM (SELECT number FROM workflows
+                       WHERE tenant = $1 AND shape = $2 AND ended_ms IS NOT NULL LIMIT $3) AS ended";
+            let (count,): (i64,) = on!(&self.read, pool => {
+                sqlx::query_as(sql).bind(tenant.as_str()).bind(&shape[..]).bind(i64::from(most)).fetch_one(pool).await
+            })?;
+            Ok::<_, sqlx::Error>(small(count))
+        };
+        run.await.map_err(Error::during("count a graph's history"))
+    }
+
     /// The graph that a goal was taken apart into.
     pub async fn known_goal(&self, tenant: &Tenant, goal: &Digest) -> Result<Option<Vec<Node>>, Error> {
         let run = async {
