@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::optimize::{
-    self, Attempt, Backoff, Failure, History, Level, Outcome, Plan, Recommendations, Run, recommend,
+    self, Attempt, Backoff, Edit, Failure, History, Level, Outcome, Plan, Recommendations, Run, recommend,
 };
 use super::{Error, Order, Workflows, policy};
 use crate::domain::record::Digest;
@@ -61,7 +61,9 @@ impl Workflows {
             return Ok(order);
         }
         let plan = self.recent_plan(&order).await?;
-        if plan.changes.is_empty() {
+        // What is only advice changes no run.
+        let given = plan.changes.iter().filter(|change| is_given(&change.edit)).count();
+        if given == 0 {
             return Ok(order);
         }
         let arrangement = plan.apply(&self.view(&order.graph, &order.options)?).map_err(unfit)?;
@@ -77,7 +79,7 @@ impl Workflows {
         graph.prefer(&arrangement.priority);
         order.graph = graph.into();
         order.options.max_parallel = arrangement.graph.max_parallel.min(order.options.max_parallel);
-        order.optimized = Some(format!("{} changes by {} recorded runs", plan.changes.len(), plan.runs));
+        order.optimized = Some(format!("{given} changes by {} recorded runs", plan.runs));
         Ok(order)
     }
 
@@ -145,6 +147,11 @@ impl Workflows {
         }
         Ok(History { runs })
     }
+}
+
+/// Whether a run is given this change; the others are advice.
+pub fn is_given(edit: &Edit) -> bool {
+    matches!(edit, Edit::Timeout { .. } | Edit::Attempts { .. } | Edit::Order { .. } | Edit::MaxParallel { .. })
 }
 
 /// Where it keeps nobody waiting: a large graph takes a while to think about.

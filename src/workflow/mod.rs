@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use announce::Announce;
+pub use learn::is_given;
 pub use options::Options;
 pub use policy::Failure;
 pub use step::{Given, Native, Service};

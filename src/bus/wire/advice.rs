@@ -8,7 +8,8 @@ use super::Refusal;
 use super::fields::Fields;
 use super::order::{flag, optimization_level, the_workflow};
 use crate::domain::workflow::{OptimizationLevel, WorkflowId};
-use crate::workflow::optimize::{Change, Class, Edit, PairReason, Plan, Recommendations};
+use crate::workflow::is_given;
+use crate::workflow::optimize::{Change, Class, PairReason, Plan, Recommendations};
 
 /// Of which workflow; the records are those of all runs of the same graph.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
@@ -121,10 +122,7 @@ impl WorkflowAdvice {
             topic: change.edit.topic(),
             reason: change.reason.clone(),
             expected: change.gain.map(|gain| gain.to_string()),
-            carried_out: matches!(
-                change.edit,
-                Edit::Timeout { .. } | Edit::Attempts { .. } | Edit::Order { .. } | Edit::MaxParallel { .. }
-            ),
+            carried_out: is_given(&change.edit),
         };
         Self {
             workflow_id: id.to_string(),
