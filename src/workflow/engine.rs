@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -129,12 +130,18 @@ async fn advance(shared: &Shared, starts: &[Starting], ended: &[Ended]) -> Resul
         true => 0,
         false => shared.options.max_concurrent.saturating_sub(taken),
     };
-    let batch = Batch { worker: &shared.worker, starts: &starts, ended, claim };
+    // Whoever leaves steps to others says so: there is no need to look each time.
+    let others = claim > 0 && shared.others.swap(false, Ordering::Relaxed);
+    let batch = Batch { worker: &shared.worker, starts: &starts, ended, claim, others };
     let action = "carry workflows on";
-    match timeout(LIMIT, shared.store.advance(&batch)).await {
+    let done = match timeout(LIMIT, shared.store.advance(&batch)).await {
         Ok(done) => done,
         Err(_) => Err(store::Error::Timeout { action, limit: LIMIT }),
+    };
+    if done.as_ref().map_or(others, |done| done.more) {
+        shared.others.store(true, Ordering::Relaxed);
     }
+    done
 }
 
 async fn one_by_one(shared: &Shared, mut starts: Vec<Starting>, mut ended: Vec<Ended>) {
@@ -187,6 +194,11 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
         shared.hands.lock().remove(&held(end));
         if *accepted {
             count(end);
+            if let End::Completed(Some(output)) = &end.end
+                && !end.graph.dependants(end.position).is_empty()
+            {
+                shared.outputs.insert((end.workflow, end.position), output.clone());
+            }
         } else {
             debug!(
                 workflow.number = end.workflow,
@@ -218,7 +230,7 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
     if done.more {
         shared.news.send_modify(|count| *count += 1);
         if shared.hands.len() < shared.options.max_concurrent && !done.claimed.is_empty() {
-            shared.wake.notify_one();
+            shared.look_around();
         }
     }
 }
@@ -280,9 +292,10 @@ async fn work(shared: &Shared, claimed: Claimed) -> Option<Ended> {
         return Some(ended(End::Failed { kind: FailureKind::WorkerLost, message }, 0));
     }
     let wanted = definition.graph.inputs(position);
-    let outputs = match wanted.is_empty() {
-        true => vec![],
-        false => patiently("read a step's inputs", || shared.store.workflow_outputs(workflow, &wanted)).await,
+    let known = wanted.iter().map(|at| Some((*at, shared.outputs.get(&(workflow, *at))?)));
+    let outputs = match known.collect::<Option<Vec<_>>>() {
+        Some(known) => known,
+        None => patiently("read a step's inputs", || shared.store.workflow_outputs(workflow, &wanted)).await,
     };
     let inputs = outputs.into_iter().filter_map(|(at, output)| {
         let id = definition.graph.node(at)?.task.id.clone();
@@ -433,7 +446,7 @@ pub(super) async fn sweep(shared: Shared) {
             shared.store.has_claimable().await
         };
         match timeout(LIMIT, swept).await {
-            Ok(Ok(true)) if shared.hands.len() < shared.options.max_concurrent => shared.wake.notify_one(),
+            Ok(Ok(true)) if shared.hands.len() < shared.options.max_concurrent => shared.look_around(),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => debug!(%error, "workflows can't be swept now; it is tried again"),
             Err(_) => debug!("workflows can't be swept now; it is tried again"),

@@ -28,6 +28,13 @@ pub(super) fn plans() -> moka::sync::Cache<PlanKey, Arc<Plan>> {
     moka::sync::Cache::builder().max_capacity(PLANS).time_to_live(RECENT).build()
 }
 
+/// Graphs of which there are as many records as are looked at: they need not be counted again.
+pub(super) type OftenRun = moka::sync::Cache<(Tenant, Digest), ()>;
+
+pub(super) fn often_run() -> OftenRun {
+    moka::sync::Cache::builder().max_capacity(PLANS).time_to_live(RECENT).build()
+}
+
 /// Records that are read for a plan, roughly.
 const ATTEMPTS: usize = 1_000_000;
 /// Larger graphs run as they are: their records would take longer to read than they save.
@@ -86,8 +93,18 @@ impl Workflows {
     /// The plan for an order; not made anew for each of many that start in the same minute.
     async fn recent_plan(&self, order: &Order) -> Result<Arc<Plan>, Error> {
         let Order { tenant, graph, options, .. } = order;
-        let runs = self.shared.store.count_of_shape(tenant, &graph.shape(), RUNS).await?;
         let level = options.optimization_level;
+        let shape = (tenant.clone(), graph.shape());
+        let runs = match self.shared.often_run.contains_key(&shape) {
+            true => RUNS,
+            false => {
+                let runs = self.shared.store.count_of_shape(tenant, &graph.shape(), RUNS).await?;
+                if runs == RUNS {
+                    self.shared.often_run.insert(shape, ());
+                }
+                runs
+            }
+        };
         // As many records as ten ago say nothing else, but where a level begins.
         let tens = runs / 10;
         let key = (tenant.clone(), graph.shape(), level, options.preserve_structure, options.max_parallel, tens);

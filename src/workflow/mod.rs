@@ -17,7 +17,7 @@ mod subjects;
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -143,11 +143,16 @@ struct Inner {
     runner: Runner,
     workshop: Handle,
     definitions: moka::sync::Cache<i64, Arc<Definition>>,
+    /// Of steps that ended here and have dependants: what the database has, too.
+    outputs: moka::sync::Cache<(i64, u32), Arc<str>>,
+    often_run: learn::OftenRun,
     plans: moka::sync::Cache<learn::PlanKey, Arc<optimize::Plan>>,
     hands: Hands,
     words: mpsc::UnboundedSender<Word>,
     /// There may be something to claim.
     wake: Notify,
+    /// Other workflows than those at hand may have steps to claim.
+    others: AtomicBool,
     /// What this worker does is to be compared with the database.
     look: Notify,
     /// A pause is over.
@@ -166,6 +171,12 @@ struct Inner {
 }
 
 impl Inner {
+    /// Looks for steps to claim, whoever started their workflows.
+    fn look_around(&self) {
+        self.others.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
     fn since_beat(&self) -> Duration {
         let last = Duration::from_millis(self.beaten.load(Ordering::Relaxed));
         self.begun.elapsed().saturating_sub(last)
@@ -179,6 +190,10 @@ impl Inner {
 
 /// Tasks of workflows that are known without asking the database.
 const KNOWN_TASKS: u64 = 500_000;
+/// Bytes of outputs that are known without asking the database, what an entry takes beside its text, and for how long.
+const KNOWN_OUTPUTS: u64 = 32 << 20;
+const BESIDE: usize = 200;
+const OUTPUT_KNOWN: Duration = Duration::from_secs(60);
 
 impl Workflows {
     /// Begins to carry workflows on, by tasks among `tasks`. `worker` is this one's name among all; steps are done on
@@ -199,6 +214,11 @@ impl Workflows {
             .weigher(|_, of: &Arc<Definition>| u32::try_from(of.graph.len()).unwrap_or(u32::MAX))
             .max_capacity(KNOWN_TASKS)
             .build();
+        let outputs = moka::sync::Cache::builder()
+            .weigher(|_, output: &Arc<str>| u32::try_from(output.len() + BESIDE).unwrap_or(u32::MAX))
+            .max_capacity(KNOWN_OUTPUTS)
+            .time_to_live(OUTPUT_KNOWN)
+            .build();
         let shared = Shared(Arc::new(Inner {
             worker: worker.to_owned(),
             options,
@@ -206,10 +226,13 @@ impl Workflows {
             runner: Runner::new(coordinator, recorder, default_language),
             workshop,
             definitions,
+            outputs,
+            often_run: learn::often_run(),
             plans: learn::plans(),
             hands: Hands::default(),
             words,
             wake: Notify::new(),
+            others: AtomicBool::new(true),
             look: Notify::new(),
             due: Notify::new(),
             announced: Notify::new(),
@@ -353,7 +376,7 @@ impl Workflows {
 
     /// Somebody says that there is something to do or to look at.
     pub fn heard(&self) {
-        self.shared.wake.notify_one();
+        self.shared.look_around();
         self.shared.look.notify_one();
     }
 

@@ -44,7 +44,7 @@ fn start(tasks: usize) -> Start {
 }
 
 async fn advance(store: &Store, worker: &str, starts: &[Start], ended: &[Ended], claim: usize) -> Advanced {
-    store.advance(&Batch { worker, starts, ended, claim }).await.unwrap()
+    store.advance(&Batch { worker, starts, ended, claim, others: true }).await.unwrap()
 }
 
 fn ended(claimed: Claimed, of: &Start, end: End) -> Ended {

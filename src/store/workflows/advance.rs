@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::QueryBuilder;
 
-use super::{Head, HeadRow, Heads, Sql, each, each_of, given, words};
+use super::{Head, HeadRow, Heads, Sql, Together, each, given, words};
 use crate::domain::record::Digest;
 use crate::domain::workflow::{EventKind, FailureKind, Graph, RunOptions, State, WorkflowId};
 use crate::domain::{RequestId, Tenant, Timestamp};
@@ -78,6 +78,8 @@ pub struct Batch<'a> {
     pub ended: &'a [Ended],
     /// How many steps to take, at most.
     pub claim: usize,
+    /// Whether other workflows than those of this batch may have steps to take.
+    pub others: bool,
 }
 
 /// A step that this worker is to do.
@@ -122,14 +124,15 @@ impl Store {
             // In the order of their numbers, and those that are new after those that exist.
             heads.hold(&mut tx, &batch.ended.iter().map(|ended| ended.workflow).collect()).await?;
             let mut done = Advanced::default();
-            end_steps(&mut tx, &mut heads, batch, &mut done).await?;
-            done.started = start(&mut tx, &mut heads, batch.starts).await?;
+            let mut ready = Ready::of(&heads, batch);
+            let along = end_steps(&mut tx, &mut heads, batch, &mut ready, &mut done).await?;
+            done.started = start(&mut tx, &mut heads, batch.starts, &mut ready).await?;
             if batch.claim > 0 {
-                claim(&mut tx, &mut heads, batch, &mut done).await?;
+                claim(&mut tx, &mut heads, batch, ready, &mut done).await?;
             }
             done.over = heads.by_number.iter().filter(|(_, h)| h.state.is_over()).map(|(n, _)| *n).collect();
             done.announced = heads.events.iter().any(|(.., waits)| *waits == 1);
-            done.more |= !heads.save(&mut tx).await?.is_empty();
+            done.more |= !heads.save(&mut tx, along).await?.is_empty();
             tx.commit().await?;
             Ok(done)
         };
@@ -137,31 +140,71 @@ impl Store {
     }
 }
 
-async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<Started>, sqlx::Error> {
+/// Steps that can be taken, as far as a transaction knows without asking.
+#[derive(Default)]
+struct Ready {
+    /// Workflow, position, rank.
+    steps: BTreeSet<(i64, i64, i64)>,
+    /// Workflows that may have more of them.
+    unknown: BTreeSet<i64>,
+}
+
+impl Ready {
+    fn of(heads: &Heads, batch: &Batch<'_>) -> Self {
+        // What could not be claimed before has none but those that this transaction readies.
+        let left = |head: &&Head| head.row.claimable == 1 || head.row.slots <= 0 || head.state != State::Running;
+        let mut unknown: BTreeSet<i64> = heads.by_number.values().filter(left).map(|head| head.row.number).collect();
+        let back = batch.ended.iter().filter(|ended| matches!(ended.end, End::GivenBack));
+        unknown.extend(back.map(|ended| ended.workflow));
+        Self { steps: BTreeSet::new(), unknown }
+    }
+}
+
+async fn start(
+    tx: &mut Tx,
+    heads: &mut Heads,
+    starts: &[Start],
+    ready: &mut Ready,
+) -> Result<Vec<Started>, sqlx::Error> {
     const STEPS: Sql = given!(
         "INSERT INTO workflow_steps (workflow, position, is_group, rank, state, open_needs, queued_ms)
          SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), CAST(value->>3 AS BIGINT),
                 value->>4, CAST(value->>5 AS BIGINT), CAST(value->>6 AS BIGINT) FROM ",
         ""
     );
+    const GRAPHS: Sql = Sql {
+        sqlite: "INSERT INTO workflow_graphs (workflow, body)
+                 SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BLOB) FROM json_each($1)",
+        postgres: "INSERT INTO workflow_graphs (workflow, body)
+                   SELECT CAST(value->>0 AS BIGINT), convert_to(value->>1, 'UTF8') FROM json_array_elements($1::json)",
+    };
     if starts.is_empty() {
         return Ok(vec![]);
     }
     let now = heads.now;
+    let mut numbers = insert(tx, starts, now).await?;
     let (mut outcomes, mut steps, mut graphs) = (vec![], vec![], vec![]);
     for start in starts {
-        let Some(number) = insert(tx, start, now).await? else {
+        let Some(number) = numbers.remove(start.id.as_bytes()) else {
             outcomes.push(known(tx, start).await?);
             continue;
         };
         outcomes.push(Started::New(number));
+        let mut first = vec![];
         for position in 0..start.graph.len() as u32 {
             let needs = start.graph.needs(position).len();
             let (state, queued) = if needs == 0 { ("ready", Some(now)) } else { ("waiting", None) };
             let is_group = i64::from(start.graph.is_group(position));
-            steps.push((number, position, is_group, start.graph.rank(position), state, needs, queued));
+            let rank = i64::from(start.graph.rank(position));
+            steps.push((number, position, is_group, rank, state, needs, queued));
+            if needs == 0 {
+                first.push((number, i64::from(position), rank));
+            }
         }
-        let body = serde_json::to_vec(start.graph.nodes()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        // No more than these are taken at once.
+        first.sort_by_key(|(_, position, rank)| (-rank, *position));
+        ready.steps.extend(first.into_iter().take(MOST_CLAIMS));
+        let body = serde_json::to_string(start.graph.nodes()).map_err(|error| sqlx::Error::Encode(error.into()))?;
         graphs.push((number, body));
         let row = HeadRow {
             number,
@@ -177,6 +220,7 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
             rank_ms: rank(start, now),
             ended_ms: None,
             deadline_ms: deadline(start, now),
+            claimable: 0,
         };
         heads.by_number.insert(number, Head { row, state: State::Running });
         if let Some((from, to)) = start.decomposed {
@@ -189,18 +233,10 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
         }
         heads.event(number, &EventKind::ExecutionStarted, None, None, None);
     }
-    if !steps.is_empty() {
-        each_of(tx, &STEPS, &steps).await?;
-    }
-    for rows in graphs.chunks(500) {
-        on!(&mut *tx, tx => {
-            let mut sql = QueryBuilder::new("INSERT INTO workflow_graphs (workflow, body) ");
-            sql.push_values(rows, |mut row, (number, body)| {
-                row.push_bind(*number).push_bind(&body[..]);
-            });
-            sql.build().execute(&mut **tx).await.map(drop)
-        })?;
-    }
+    let mut new = Together::default();
+    new.add_any(&STEPS, &steps)?;
+    new.add_any(&GRAPHS, &graphs)?;
+    new.run::<(i64,)>(tx).await?;
     Ok(outcomes)
 }
 
@@ -212,38 +248,30 @@ fn deadline(start: &Start, now: i64) -> i64 {
     Timestamp(now).plus(start.options.timeout).0
 }
 
-/// `None` where its client's id is taken.
-async fn insert(tx: &mut Tx, start: &Start, now: i64) -> Result<Option<i64>, sqlx::Error> {
-    let sql = "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks,
-                   failed_tasks, completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms,
-                   deadline_ms)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', $8, $8, 0, 0, $9, 0, $10, $11, 0, $12, $13, $13, $14)
-               ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING number";
-    let options = serde_json::to_vec(&start.options).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let (request, hash) = match &start.request {
-        Some((id, hash)) => (Some(id.as_str()), Some(&hash[..])),
-        None => (None, None),
-    };
-    let row: Option<(i64,)> = on!(tx, tx => {
-        sqlx::query_as(sql)
-            .bind(start.id.as_bytes())
-            .bind(start.tenant.as_str())
-            .bind(request)
-            .bind(hash)
-            .bind(start.goal.as_ref().map(|goal| goal.as_bytes()))
-            .bind(options)
-            .bind(&start.graph.shape()[..])
-            .bind(start.graph.len() as i64)
-            .bind(i64::from(start.options.max_parallel))
-            .bind(i64::from(start.options.monitoring))
-            .bind(i64::from(start.options.real_time_notifications))
-            .bind(rank(start, now))
-            .bind(now)
-            .bind(deadline(start, now))
-            .fetch_optional(&mut **tx)
-            .await
+/// The numbers of those that are new, by their ids: the others' clients' ids are taken.
+async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> {
+    let options = |start: &Start| serde_json::to_vec(&start.options).map_err(|error| sqlx::Error::Encode(error.into()));
+    let options: Vec<Vec<u8>> = starts.iter().map(options).collect::<Result<_, _>>()?;
+    let found: Vec<(Vec<u8>, i64)> = on!(tx, tx => {
+        let mut sql = QueryBuilder::new(
+            "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks, failed_tasks,
+                 completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms) ",
+        );
+        sql.push_values(starts.iter().zip(&options), |mut row, (start, options)| {
+            let tasks = start.graph.len() as i64;
+            let (request, hash) = start.request.as_ref().map(|(id, hash)| (id.as_str(), &hash[..])).unzip();
+            row.push_bind(&start.id.as_bytes()[..]).push_bind(start.tenant.as_str()).push_bind(request).push_bind(hash);
+            row.push_bind(start.goal.as_ref().map(|goal| goal.as_bytes())).push_bind(&options[..]);
+            row.push_bind(&start.graph.shape()[..]).push("'running'").push_bind(tasks).push_bind(tasks).push("0, 0");
+            row.push_bind(i64::from(start.options.max_parallel)).push("0");
+            row.push_bind(i64::from(start.options.monitoring));
+            row.push_bind(i64::from(start.options.real_time_notifications)).push("0");
+            row.push_bind(rank(start, now)).push_bind(now).push_bind(now).push_bind(deadline(start, now));
+        });
+        sql.push(" ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING id, number");
+        sql.build_query_as().fetch_all(&mut **tx).await
     })?;
-    Ok(row.map(|(number,)| number))
+    Ok(found.into_iter().collect())
 }
 
 async fn known(tx: &mut Tx, start: &Start) -> Result<Started, sqlx::Error> {
@@ -256,10 +284,34 @@ async fn known(tx: &mut Tx, start: &Start) -> Result<Started, sqlx::Error> {
     Ok(if found == hash { Started::Known(id) } else { Started::Conflict })
 }
 
+const OUTPUTS: Sql = Sql {
+    sqlite: "INSERT INTO workflow_outputs (workflow, position, body)
+             SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BLOB) FROM json_each($1)",
+    postgres: "INSERT INTO workflow_outputs (workflow, position, body)
+               SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), convert_to(value->>2, 'UTF8')
+               FROM json_array_elements($1::json)",
+};
+/// What is remembered of attempts.
+const HISTORY: Sql = given!(
+    "INSERT INTO workflow_history (workflow, position, epoch, worker, queued_ms, started_ms, ended_ms, took_ns, outcome,
+         failure, input_bytes, output_bytes)
+     SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
+            CAST(value->4->>0 AS BIGINT), CAST(value->4->>1 AS BIGINT), CAST(value->4->>2 AS BIGINT),
+            CAST(value->4->>3 AS BIGINT), value->>5, value->>6, CAST(value->>7 AS BIGINT), CAST(value->>8 AS BIGINT) FROM ",
+    ""
+);
+
 /// Workflow, position, queued, started, attempts, worker.
 type EndedRow = (i64, i64, Option<i64>, Option<i64>, i64, Option<String>);
 
-async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Advanced) -> Result<(), sqlx::Error> {
+/// Returns what there is to write of them beside the steps themselves.
+async fn end_steps(
+    tx: &mut Tx,
+    heads: &mut Heads,
+    batch: &Batch<'_>,
+    ready: &mut Ready,
+    done: &mut Advanced,
+) -> Result<Together, sqlx::Error> {
     // Only who holds the step's epoch may end it.
     const END: Sql = given!(
         "UPDATE workflow_steps SET state = s, attempts = attempts + a, ended_ms = x, due_ms = d, queued_ms = COALESCE(q, queued_ms),
@@ -271,7 +323,7 @@ async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut
          RETURNING workflow, position, queued_ms, started_ms, attempts, worker"
     );
     if batch.ended.is_empty() {
-        return Ok(());
+        return Ok(Together::default());
     }
     let now = heads.now;
     let mut rows = Vec::with_capacity(batch.ended.len());
@@ -312,7 +364,7 @@ async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut
                     *freed.entry((workflow, *dependant)).or_default() += 1;
                 }
                 if let Some(output) = output {
-                    outputs.push((workflow, i64::from(position), output.as_bytes()));
+                    outputs.push((workflow, position, &**output));
                 }
                 if !is_group {
                     heads.event(workflow, &EventKind::TaskCompleted, Some(position), attempt, None);
@@ -338,29 +390,38 @@ async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut
             history.push((workflow, position, ended.epoch, worker, times, outcome, kind, ended.input_bytes, size));
         }
     }
-    keep(tx, &outputs, &history).await?;
-    free(tx, heads, &freed).await?;
+    free(tx, heads, &freed, ready).await?;
     skip(tx, heads, &skipped).await?;
     let touched: Vec<i64> = heads.by_number.keys().copied().collect();
     touched.into_iter().for_each(|workflow| heads.end_where_done(workflow));
-    Ok(())
+    let mut along = Together::default();
+    along.add_any(&OUTPUTS, &outputs)?;
+    along.add_any(&HISTORY, &history)?;
+    Ok(along)
 }
 
 /// What depends on what is completed.
-async fn free(tx: &mut Tx, heads: &Heads, freed: &BTreeMap<(i64, u32), i64>) -> Result<(), sqlx::Error> {
+async fn free(
+    tx: &mut Tx,
+    heads: &Heads,
+    freed: &BTreeMap<(i64, u32), i64>,
+    ready: &mut Ready,
+) -> Result<(), sqlx::Error> {
     const FREE: Sql = given!(
         "UPDATE workflow_steps SET open_needs = open_needs - n,
              queued_ms = CASE WHEN state = 'waiting' AND open_needs = n THEN t ELSE queued_ms END,
              state = CASE WHEN state = 'waiting' AND open_needs = n THEN 'ready' ELSE state END
          FROM (SELECT CAST(value->>0 AS BIGINT) AS w, CAST(value->>1 AS BIGINT) AS p, CAST(value->>2 AS BIGINT) AS n,
                       CAST(value->>3 AS BIGINT) AS t FROM ",
-        ") AS freed WHERE workflow = w AND position = p"
+        ") AS freed WHERE workflow = w AND position = p RETURNING workflow, position, rank, state"
     );
     if freed.is_empty() {
         return Ok(());
     }
     let rows: Vec<_> = freed.iter().map(|((workflow, position), n)| (workflow, position, n, heads.now)).collect();
-    each_of(tx, &FREE, &rows).await
+    let found: Vec<(i64, i64, i64, String)> = each(tx, &FREE, &rows).await?;
+    ready.steps.extend(found.into_iter().filter(|(.., state)| state == "ready").map(|(w, p, rank, _)| (w, p, rank)));
+    Ok(())
 }
 
 /// What depends on what failed.
@@ -383,30 +444,14 @@ async fn skip(tx: &mut Tx, heads: &mut Heads, skipped: &BTreeSet<(i64, u32)>) ->
     Ok(())
 }
 
-/// Outputs, and what is remembered of the attempts.
-async fn keep(tx: &mut Tx, outputs: &[(i64, i64, &[u8])], history: &impl serde::Serialize) -> Result<(), sqlx::Error> {
-    const HISTORY: Sql = given!(
-        "INSERT INTO workflow_history (workflow, position, epoch, worker, queued_ms, started_ms, ended_ms, took_ns, outcome,
-             failure, input_bytes, output_bytes)
-         SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
-                CAST(value->4->>0 AS BIGINT), CAST(value->4->>1 AS BIGINT), CAST(value->4->>2 AS BIGINT),
-                CAST(value->4->>3 AS BIGINT), value->>5, value->>6, CAST(value->>7 AS BIGINT), CAST(value->>8 AS BIGINT) FROM ",
-        ""
-    );
-    for rows in outputs.chunks(500) {
-        on!(&mut *tx, tx => {
-            let mut sql = QueryBuilder::new("INSERT INTO workflow_outputs (workflow, position, body) ");
-            sql.push_values(rows, |mut row, (workflow, position, body)| {
-                row.push_bind(*workflow).push_bind(*position).push_bind(*body);
-            });
-            sql.build().execute(&mut **tx).await.map(drop)
-        })?;
-    }
-    each_of(tx, &HISTORY, history).await
-}
-
 /// Takes steps: of the workflows at hand and of all others, those that have waited longest first.
-async fn claim(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Advanced) -> Result<(), sqlx::Error> {
+async fn claim(
+    tx: &mut Tx,
+    heads: &mut Heads,
+    batch: &Batch<'_>,
+    mut ready: Ready,
+    done: &mut Advanced,
+) -> Result<(), sqlx::Error> {
     const READY: Sql = given!(
         "SELECT s.workflow, s.position, s.rank FROM (SELECT CAST(value->>0 AS BIGINT) AS w FROM ",
         ") AS held JOIN workflow_steps AS s ON s.workflow = w AND s.position IN
@@ -421,14 +466,21 @@ async fn claim(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Adv
          RETURNING workflow, position, epoch, attempts, losses, is_group"
     );
     let others: Vec<HeadRow> = match &mut *tx {
+        _ if !batch.others => vec![],
         Tx::Sqlite(tx) => sqlx::query_as(CLAIMABLE_SQLITE).bind(MOST_WORKFLOWS).fetch_all(&mut **tx).await?,
         Tx::Postgres(tx) => sqlx::query_as(CLAIMABLE_POSTGRES).bind(MOST_WORKFLOWS).fetch_all(&mut **tx).await?,
     };
     let others: Vec<HeadRow> = others.into_iter().filter(|row| !heads.by_number.contains_key(&row.number)).collect();
+    ready.unknown.extend(others.iter().map(|row| row.number));
     heads.add(others.clone())?;
-    let open = |head: &Head| head.state == State::Running && head.row.slots > 0;
-    let held: Vec<(i64,)> = heads.by_number.values().filter(|head| open(head)).map(|h| (h.row.number,)).collect();
-    let mut ready: Vec<(i64, i64, i64)> = if held.is_empty() { vec![] } else { each(tx, &READY, &held).await? };
+    let open = |workflow: i64| {
+        heads.by_number.get(&workflow).is_some_and(|head| head.state == State::Running && head.row.slots > 0)
+    };
+    let asked: Vec<(i64,)> = ready.unknown.into_iter().filter(|w| open(*w)).map(|workflow| (workflow,)).collect();
+    if !asked.is_empty() {
+        ready.steps.extend(each::<(i64, i64, i64)>(tx, &READY, &asked).await?);
+    }
+    let mut ready: Vec<_> = ready.steps.into_iter().filter(|(workflow, ..)| open(*workflow)).collect();
     let waited = |workflow: &i64| heads.by_number.get(workflow).map_or(i64::MAX, |head| head.row.rank_ms);
     ready.sort_by_key(|(workflow, position, rank)| (waited(workflow), *workflow, -*rank, *position));
     let (mut taken, mut rows) = (BTreeMap::<i64, i64>::new(), vec![]);
@@ -443,6 +495,7 @@ async fn claim(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Adv
             rows.push((workflow, position, batch.worker, heads.now));
         }
     }
+    done.more |= others.len() as i64 >= MOST_WORKFLOWS;
     // What is not touched needs not to be written again.
     for row in &others {
         if !taken.contains_key(&row.number) {
@@ -471,7 +524,7 @@ macro_rules! claimable {
     ($end:expr) => {
         concat!(
             "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
-                    deadline_ms
+                    deadline_ms, claimable
              FROM workflows WHERE claimable = 1 ORDER BY rank_ms, number LIMIT $1",
             $end
         )

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Heads, Sql, Tx, each, given};
+use super::{Heads, Sql, Together, Tx, each, given};
 use crate::domain::workflow::{Command, EventKind, NotAllowed, RunOptions, State, WorkflowId};
 use crate::domain::{Tenant, Timestamp};
 use crate::store::rows::decode;
@@ -57,7 +57,7 @@ impl Store {
                     heads.event(workflow, &EventKind::ExecutionRetried, None, None, None);
                 }
             }
-            heads.save(&mut tx).await?;
+            heads.save(&mut tx, Together::default()).await?;
             tx.commit().await?;
             Ok(Some(Ok(next)))
         };

@@ -11,12 +11,14 @@ mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::FromRow;
+use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::rows::decode;
 use super::{Db, Tx};
+use crate::domain::Timestamp;
 use crate::domain::workflow::{EventKind, State, TaskState};
 
 pub use advance::{Advanced, Batch, Claimed, End, Ended, Start, Started};
@@ -45,38 +47,82 @@ macro_rules! given {
 use given;
 
 /// Runs a statement over rows, and reads what it returns.
-async fn each<T>(tx: &mut Tx, sql: &Sql, rows: &impl serde::Serialize) -> Result<Vec<T>, sqlx::Error>
+async fn each<T>(tx: &mut Tx, sql: &'static Sql, rows: &impl Serialize) -> Result<Vec<T>, sqlx::Error>
 where
     T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
 {
-    let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    match tx {
-        Db::Sqlite(tx) => sqlx::query_as(sql.sqlite).bind(rows).fetch_all(&mut **tx).await,
-        Db::Postgres(tx) => sqlx::query_as(sql.postgres).bind(rows).fetch_all(&mut **tx).await,
-    }
+    let mut one = Together::default();
+    one.add(sql, rows)?;
+    one.run(tx).await
 }
 
 /// As [`each`], for what returns nothing.
-async fn each_of(tx: &mut Tx, sql: &Sql, rows: &impl serde::Serialize) -> Result<(), sqlx::Error> {
-    let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    match tx {
-        Db::Sqlite(tx) => sqlx::query(sql.sqlite).bind(rows).execute(&mut **tx).await.map(drop),
-        Db::Postgres(tx) => sqlx::query(sql.postgres).bind(rows).execute(&mut **tx).await.map(drop),
+async fn each_of(tx: &mut Tx, sql: &'static Sql, rows: &impl Serialize) -> Result<(), sqlx::Error> {
+    each::<(i64,)>(tx, sql, rows).await.map(drop)
+}
+
+/// Statements that go to the database in one: on the way there and back most of their time is spent. None may read what another
+/// of them writes, and only the last returns rows.
+#[derive(Default)]
+struct Together {
+    statements: Vec<&'static Sql>,
+    rows: Vec<String>,
+}
+
+impl Together {
+    fn add(&mut self, sql: &'static Sql, rows: &impl Serialize) -> Result<(), sqlx::Error> {
+        self.rows.push(serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?);
+        self.statements.push(sql);
+        Ok(())
+    }
+
+    /// As [`add`](Self::add), where there are rows.
+    fn add_any(&mut self, sql: &'static Sql, rows: &[impl Serialize]) -> Result<(), sqlx::Error> {
+        if rows.is_empty() { Ok(()) } else { self.add(sql, &rows) }
+    }
+
+    async fn run<T>(self, tx: &mut Tx) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        if self.statements.is_empty() {
+            return Ok(vec![]);
+        }
+        // Each statement calls its rows `$1`.
+        let numbered = |text: fn(&Sql) -> &'static str| -> Vec<String> {
+            let statements = self.statements.iter().enumerate();
+            statements.map(|(at, sql)| text(sql).replace("$1", &format!("${}", at + 1))).collect()
+        };
+        match tx {
+            Db::Sqlite(tx) => {
+                let sql = AssertSqlSafe(numbered(|sql| sql.sqlite).join(";\n"));
+                let query = self.rows.into_iter().fold(sqlx::query_as(sql), |query, rows| query.bind(rows));
+                query.fetch_all(&mut **tx).await
+            }
+            Db::Postgres(tx) => {
+                let mut statements = numbered(|sql| sql.postgres);
+                let last = statements.pop().unwrap_or_default();
+                let parts: Vec<String> =
+                    statements.iter().enumerate().map(|(at, sql)| format!("part{at} AS ({sql})")).collect();
+                let with = if parts.is_empty() { String::new() } else { format!("WITH {} ", parts.join(",\n")) };
+                let sql = AssertSqlSafe(with + &last);
+                let query = self.rows.into_iter().fold(sqlx::query_as(sql), |query, rows| query.bind(rows));
+                query.fetch_all(&mut **tx).await
+            }
+        }
     }
 }
 
-/// The database's own time: workers on several machines compare nobody's clocks.
+/// The database's own time: workers on several machines compare nobody's clocks. SQLite's is this machine's.
 async fn clock(tx: &mut Tx) -> Result<i64, sqlx::Error> {
-    let (now,): (i64,) = match tx {
-        Db::Sqlite(tx) => {
-            sqlx::query_as("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)").fetch_one(&mut **tx).await?
-        }
+    match tx {
+        Db::Sqlite(_) => Ok(Timestamp::now().0),
         Db::Postgres(tx) => {
             let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-            sqlx::query_as(now).fetch_one(&mut **tx).await?
+            let (now,): (i64,) = sqlx::query_as(now).fetch_one(&mut **tx).await?;
+            Ok(now)
         }
-    };
-    Ok(now)
+    }
 }
 
 /// Somebody's words as they may stand in TEXT, and not too many of them.
@@ -113,6 +159,7 @@ struct HeadRow {
     rank_ms: i64,
     ended_ms: Option<i64>,
     deadline_ms: i64,
+    claimable: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -140,7 +187,7 @@ impl Heads {
     async fn hold(&mut self, tx: &mut Tx, numbers: &BTreeSet<i64>) -> Result<(), sqlx::Error> {
         const HOLD: Sql = given!(
             "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
-                    deadline_ms
+                    deadline_ms, claimable
              FROM workflows WHERE number IN (SELECT CAST(value->>0 AS BIGINT) FROM ",
             ") ORDER BY number",
             " FOR UPDATE"
@@ -210,7 +257,8 @@ impl Heads {
     }
 
     /// Writes down what became of the workflows, and their events. Returns those of which more could be begun.
-    async fn save(self, tx: &mut Tx) -> Result<Vec<i64>, sqlx::Error> {
+    /// `along` is what else there is to write.
+    async fn save(self, tx: &mut Tx, mut along: Together) -> Result<Vec<i64>, sqlx::Error> {
         const EVENTS: Sql = given!(
             "INSERT INTO workflow_events (workflow, number, at_ms, kind, position, attempt, message, waits)
              SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
@@ -230,9 +278,7 @@ impl Heads {
                    FROM ",
             ") AS to_be WHERE number = n RETURNING number, claimable"
         );
-        if !self.events.is_empty() {
-            each_of(tx, &EVENTS, &self.events).await?;
-        }
+        along.add_any(&EVENTS, &self.events)?;
         let now = self.now;
         let rows: Vec<_> = self
             .by_number
@@ -243,10 +289,8 @@ impl Heads {
                 (number, state.as_str(), reason, open, failed, slots, events, now, ended_ms, deadline, done)
             })
             .collect();
-        if rows.is_empty() {
-            return Ok(vec![]);
-        }
-        let saved: Vec<(i64, i64)> = each(tx, &SAVE, &rows).await?;
+        along.add_any(&SAVE, &rows)?;
+        let saved: Vec<(i64, i64)> = along.run(tx).await?;
         Ok(saved.into_iter().filter(|(_, claimable)| *claimable == 1).map(|(number, _)| number).collect())
     }
 }

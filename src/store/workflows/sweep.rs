@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::command::close;
-use super::{Heads, Sql, clock, each, each_of, given};
+use super::{Heads, Sql, Together, clock, each, each_of, given};
 use crate::domain::Timestamp;
 use crate::domain::workflow::{EventKind, State};
 use crate::store::{Db, Error, Store, on};
@@ -131,7 +131,7 @@ impl Store {
                     swept.overdue += 1;
                 }
             }
-            heads.save(&mut tx).await?;
+            heads.save(&mut tx, Together::default()).await?;
             let gone = "DELETE FROM workflow_workers WHERE until_ms < $1";
             on!(&mut tx, tx => sqlx::query(gone).bind(now - FORGOTTEN_MS).execute(&mut **tx).await.map(drop))?;
             tx.commit().await?;
