@@ -81,8 +81,8 @@ pub struct Order {
     pub options: RunOptions,
     /// Where the goal was taken apart for it: from when until when.
     pub decomposed: Option<(Timestamp, Timestamp)>,
-    /// What records of earlier runs changed, for a person.
-    pub optimized: Option<String>,
+    /// What records of earlier runs say of it.
+    pub optimized: Option<Optimized>,
 }
 
 /// A workflow as it stands.
@@ -143,7 +143,7 @@ struct Inner {
     runner: Runner,
     workshop: Handle,
     definitions: moka::sync::Cache<i64, Arc<Definition>>,
-    plans: moka::sync::Cache<learn::PlanKey, Arc<optimize::Plan>>,
+    plans: moka::sync::Cache<learn::PlanKey, Arc<learn::Decided>>,
     hands: Hands,
     words: mpsc::UnboundedSender<Word>,
     /// There may be something to claim.
@@ -386,4 +386,4 @@ impl Workflows {
     }
 }
 
-pub use workflows::{Attempts as Attempt, Filter as ListFilter, Listed as Summary, StepStatus as StepState};
+pub use workflows::{Attempts as Attempt, Filter as ListFilter, Listed as Summary, Optimized, StepStatus as StepState};

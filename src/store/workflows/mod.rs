@@ -19,7 +19,7 @@ use super::rows::decode;
 use super::{Db, Tx};
 use crate::domain::workflow::{EventKind, State, TaskState};
 
-pub use advance::{Advanced, Batch, Claimed, End, Ended, Start, Started};
+pub use advance::{Advanced, Batch, Claimed, Did, End, Ended, Optimized, Start, Started};
 pub use events::Publication;
 pub use read::{Attempts, Filter, Listed, Status, StepStatus};
 pub use sweep::{Held, Swept};
