@@ -36,7 +36,7 @@ impl Policy {
 
     /// As above where nobody asked for a time. A time that was asked for is kept, and up to a tenth more: others were
     /// told the same.
-    fn wait(&self, retry: u32, after: Option<Duration>, rng: &mut impl Rng) -> Duration {
+    pub fn wait(&self, retry: u32, after: Option<Duration>, rng: &mut impl Rng) -> Duration {
         match after {
             None => self.pause(retry, rng),
             Some(after) => after.saturating_add(after.mul_f64(0.1 * rng.random::<f64>())),

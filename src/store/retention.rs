@@ -223,7 +223,8 @@ impl Store {
                 .await?,
                 workflows: count(
                     "SELECT (SELECT COUNT(*) FROM workflows WHERE tenant = $1 AND created_ms <= $2)
-                          + (SELECT COUNT(*) FROM workflow_goals WHERE tenant = $1 AND created_ms <= $2)",
+                          + (SELECT COUNT(*) FROM workflow_goals WHERE tenant = $1 AND created_ms <= $2)
+                          + (SELECT COUNT(*) FROM workflow_memos WHERE tenant = $1 AND created_ms <= $2)",
                     until,
                 )
                 .await?,

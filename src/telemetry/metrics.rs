@@ -170,9 +170,9 @@ pub const TABLE: &[Metric] = &[
     count(NATS_RECONNECTS, &[], "Times that the connection to NATS was made anew."),
     count(
         STEPS,
-        &["kind", "outcome"],
-        "Attempts at steps of workflows that this worker committed, by who did them and how they ended (`completed`, \
-         `retried`, `failed`).",
+        &["kind", "outcome", "manner"],
+        "Attempts at steps of workflows that this worker committed, by who did them, how they ended (`completed`, \
+         `retried`, `failed`), and how they were made (`alone`, `followed`, `recalled`, `overtaken`: see docs/workflows.md).",
     ),
     Metric {
         name: STEP_SECONDS,
@@ -405,10 +405,13 @@ impl Meters {
         gauge!(LIMIT_LEASED, "model" => model.to_owned()).set(leased as f64);
     }
 
-    /// An attempt at a step of a workflow has ended. Both names are ours.
-    pub fn step(&self, kind: &'static str, outcome: &'static str, took: Duration) {
-        counter!(STEPS, "kind" => kind, "outcome" => outcome).increment(1);
-        histogram!(STEP_SECONDS, "kind" => kind).record(took.as_secs_f64());
+    /// An attempt at a step of a workflow has ended. All three names are ours.
+    pub fn step(&self, kind: &'static str, outcome: &'static str, manner: &'static str, took: Duration) {
+        counter!(STEPS, "kind" => kind, "outcome" => outcome, "manner" => manner).increment(1);
+        // What was taken from before says nothing of how long steps take.
+        if manner != "recalled" {
+            histogram!(STEP_SECONDS, "kind" => kind).record(took.as_secs_f64());
+        }
     }
 
     /// `table` is a name of ours.
@@ -501,7 +504,7 @@ mod tests {
         let meters = meters();
         meters.error("internal");
         meters.purged("executions", 1);
-        meters.step("agent", "completed", Duration::from_millis(1));
+        meters.step("agent", "completed", "alone", Duration::from_millis(1));
         meters.missed();
         meters.embedded(Duration::from_millis(3));
         meters.circuit("openai/gpt-5-mini", 0);

@@ -119,14 +119,14 @@ fn nodes(dag: &Dag, step: &Step) -> Vec<Node> {
     dag.tasks().iter().map(node).collect()
 }
 
-fn node(Planned { task, step }: Planned) -> Node {
+fn node(Planned { task, step, pure }: Planned) -> Node {
     let step = match step {
         rules::Step::Agent => Step::default(),
         rules::Step::Model { model } => Step::Model(ModelStep { model, ..ModelStep::default() }),
         rules::Step::Nats { subject } => Step::Nats { subject },
         rules::Step::Native { name } => Step::Native { name },
     };
-    Node { task, step, policy: Policy::default() }
+    Node { task, step, policy: Policy { pure, ..Policy::default() } }
 }
 
 /// The same for the same words, however they are spaced.

@@ -1,13 +1,14 @@
 //! The engine: takes what is ready, does it, commits it together with what comes next. One task writes, so that whatever ends
 //! while it waits for the database shares the next commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,9 +17,11 @@ use tracing::{debug, error, info, warn};
 use super::policy::{self, Failure};
 use super::step::Given;
 use super::{Definition, Error, Shared};
-use crate::domain::workflow::FailureKind;
+use crate::domain::TaskId;
+use crate::domain::record::Digest;
+use crate::domain::workflow::{FailureKind, Manner};
 use crate::store;
-use crate::store::workflows::{Advanced, Batch, Claimed, End, Ended, Held, Start, Started};
+use crate::store::workflows::{Advanced, Batch, Claimed, Did, End, Ended, Held, Start, Started};
 use crate::telemetry::meters;
 
 /// What the writing task is told.
@@ -100,7 +103,7 @@ pub(super) async fn write(shared: Shared, mut words: mpsc::UnboundedReceiver<Wor
                     );
                 }
                 // Who starts one is told; what has ended here is kept until it is written.
-                let problem = std::sync::Arc::new(problem);
+                let problem = Arc::new(problem);
                 for (_, told) in starts.drain(..) {
                     let _gone = told.send(Err(Error::Unavailable(problem.clone())));
                 }
@@ -163,19 +166,24 @@ async fn one_by_one(shared: &Shared, mut starts: Vec<Starting>, mut ended: Vec<E
 /// The database works and does not take this. A step whose end can't be written has failed.
 fn refuse(shared: &Shared, problem: store::Error, starts: &mut Vec<Starting>, ended: &mut Vec<Ended>) {
     error!(error = &problem as &dyn std::error::Error, "the database refused a workflow or the end of a step");
-    let problem = std::sync::Arc::new(problem);
+    let problem = Arc::new(problem);
     for (_, told) in starts.drain(..) {
         let _gone = told.send(Err(Error::Unavailable(problem.clone())));
     }
-    for end in ended.drain(..) {
-        match end.end {
+    for mut end in ended.drain(..) {
+        match end.did.end {
+            // One of those that were done after it may be what is refused; they are begun anew, each by itself.
+            End::Completed(_) if !end.then.is_empty() => end.then.clear(),
             End::Completed(_) => {
                 let message = "the database refused its output".to_owned();
-                let failed = Ended { end: End::Failed { kind: FailureKind::BadOutput, message }, ..end };
-                let _closed = shared.words.send(Word::Ended(failed));
+                end.did.end = End::Failed { kind: FailureKind::BadOutput, message };
             }
-            _ => drop(shared.hands.lock().remove(&held(&end))),
+            _ => {
+                shared.hands.lock().remove(&held(&end));
+                continue;
+            }
         }
+        let _closed = shared.words.send(Word::Ended(end));
     }
 }
 
@@ -194,20 +202,24 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
         shared.hands.lock().remove(&held(end));
         if *accepted {
             count(end);
-            if let End::Completed(Some(output)) = &end.end
-                && !end.graph.dependants(end.position).is_empty()
-            {
-                shared.outputs.insert((end.workflow, end.position), output.clone());
+            for did in end.all() {
+                if let End::Completed(Some(output)) = &did.end
+                    && !end.graph.dependants(did.position).is_empty()
+                {
+                    shared.outputs.insert((end.workflow, did.position), output.clone());
+                }
             }
         } else {
             debug!(
                 workflow.number = end.workflow,
-                step.position = end.position,
+                step.position = end.did.position,
                 "a step was not this worker's any more"
             );
         }
-        if let End::Postponed { pause: own, .. } = end.end {
-            pause = Some(pause.map_or(own, |least| least.min(own)));
+        for did in end.all() {
+            if let End::Postponed { pause: own, .. } = did.end {
+                pause = Some(pause.map_or(own, |least| least.min(own)));
+            }
         }
     }
     if let Some(pause) = pause {
@@ -236,19 +248,21 @@ fn settle(shared: &Shared, done: Advanced, starts: Vec<Starting>, ended: Vec<End
 }
 
 fn count(end: &Ended) {
-    let outcome = match end.end {
-        End::Completed(_) => "completed",
-        End::Postponed { .. } => "retried",
-        End::Failed { .. } => "failed",
-        End::GivenBack => return,
-    };
-    if let Some(node) = end.graph.node(end.position).filter(|_| !end.graph.is_group(end.position)) {
-        meters().step(node.step.kind(), outcome, end.took);
+    for did in end.all() {
+        let outcome = match did.end {
+            End::Completed(_) => "completed",
+            End::Postponed { .. } => "retried",
+            End::Failed { .. } => "failed",
+            End::GivenBack => continue,
+        };
+        if let Some(node) = end.graph.node(did.position).filter(|_| !end.graph.is_group(did.position)) {
+            meters().step(node.step.kind(), outcome, did.manner.as_str(), did.took);
+        }
     }
 }
 
 fn held(end: &Ended) -> Held {
-    Held { workflow: end.workflow, position: end.position, epoch: end.epoch }
+    Held { workflow: end.workflow, position: end.did.position, epoch: end.epoch }
 }
 
 fn begin(shared: &Shared, claimed: Claimed) {
@@ -276,33 +290,88 @@ fn begin(shared: &Shared, claimed: Claimed) {
     });
 }
 
-/// One attempt at a step. `None`: there is no such workflow.
+/// Steps that one hand does after each other, at most.
+const CHAIN: usize = 64;
+
+/// One attempt at a step, and at those that follow it in the same hand. `None`: there is no such workflow.
 async fn work(shared: &Shared, claimed: Claimed) -> Option<Ended> {
     let Claimed { workflow, position, epoch, attempts, losses } = claimed;
     let definition = definition(shared, workflow).await?;
     let graph = definition.graph.clone();
     let begun = Instant::now();
-    let ended = |end, input_bytes| Ended { workflow, position, epoch, graph, end, took: begun.elapsed(), input_bytes };
-    let node = definition.graph.node(position)?;
-    if definition.graph.is_group(position) {
-        return Some(ended(End::Completed(None), 0));
-    }
-    if losses >= shared.options.max_losses {
-        let message = format!("{losses} workers were lost that were at it");
-        return Some(ended(End::Failed { kind: FailureKind::WorkerLost, message }, 0));
-    }
-    let wanted = definition.graph.inputs(position);
-    let known = wanted.iter().map(|at| Some((*at, shared.outputs.get(&(workflow, *at))?)));
-    let outputs = match known.collect::<Option<Vec<_>>>() {
-        Some(known) => known,
-        None => patiently("read a step's inputs", || shared.store.workflow_outputs(workflow, &wanted)).await,
+    let mut known = HashMap::new();
+    let did = match losses >= shared.options.max_losses && !graph.is_group(position) {
+        true => {
+            let message = format!("{losses} workers were lost that were at it");
+            Did::new(position, End::Failed { kind: FailureKind::WorkerLost, message })
+        }
+        false => attempt(shared, &definition, workflow, position, attempts, &known).await?,
     };
+    let mut ended = Ended { workflow, epoch, graph, did, then: vec![] };
+    // What is done is not committed before the last: so no longer than a sign of life is away, and none when the worker stops.
+    while begun.elapsed() < shared.options.lease() / 4
+        && ended.then.len() + 1 < CHAIN
+        && !shared.stopping.is_cancelled()
+        && let last = ended.then.last().unwrap_or(&ended.did)
+        && let End::Completed(Some(output)) = &last.end
+        && let Some(next) = ended.graph.follower(last.position)
+    {
+        known.insert(last.position, output.clone());
+        let mut did = attempt(shared, &definition, workflow, next, 0, &known).await?;
+        if did.manner == Manner::Alone {
+            did.manner = Manner::Followed;
+        }
+        ended.then.push(did);
+    }
+    Some(ended)
+}
+
+/// One attempt at a step; outputs that are not in the database yet are `known`.
+async fn attempt(
+    shared: &Shared,
+    definition: &Definition,
+    workflow: i64,
+    position: u32,
+    attempts: u32,
+    known: &HashMap<u32, Arc<str>>,
+) -> Option<Did> {
+    let graph = &definition.graph;
+    let node = graph.node(position)?;
+    let mut did = Did::new(position, End::Completed(None));
+    if graph.is_group(position) {
+        return Some(did);
+    }
+    let begun = Instant::now();
+    let (mut outputs, mut far) = (vec![], vec![]);
+    for at in graph.inputs(position) {
+        match known.get(&at).cloned().or_else(|| shared.outputs.get(&(workflow, at))) {
+            Some(output) => outputs.push((at, output)),
+            None => far.push(at),
+        }
+    }
+    if !far.is_empty() {
+        let read = || shared.store.workflow_outputs(workflow, &far);
+        outputs.extend(patiently("read a step's inputs", read).await);
+    }
     let inputs = outputs.into_iter().filter_map(|(at, output)| {
-        let id = definition.graph.node(at)?.task.id.clone();
+        let id = graph.node(at)?.task.id.clone();
         Some((id, output))
     });
-    let inputs: std::collections::BTreeMap<_, _> = inputs.collect();
-    let input_bytes = inputs.values().map(|output| output.len() as u64).sum();
+    let inputs: BTreeMap<_, _> = inputs.collect();
+    did.input_bytes = inputs.values().map(|output| output.len() as u64).sum();
+    did.inputs = node.policy.pure.then(|| digest(&inputs));
+    if let (Some(inputs), true) = (&did.inputs, node.policy.recalls) {
+        let step = graph.definition(position);
+        match shared.store.recall(&definition.tenant, &step, inputs).await {
+            Ok(Some(output)) => {
+                (did.end, did.manner, did.took) = (End::Completed(Some(output)), Manner::Recalled, begun.elapsed());
+                return Some(did);
+            }
+            Ok(None) => did.keep = true,
+            // Then it is done.
+            Err(error) => debug!(%error, "what an equal step came to can't be looked for"),
+        }
+    }
     let limit = policy::timeout(&definition.options, &node.policy);
     let given = Given {
         tenant: definition.tenant.clone(),
@@ -313,29 +382,78 @@ async fn work(shared: &Shared, claimed: Claimed) -> Option<Ended> {
         attempt: attempts + 1,
         timeout: limit,
     };
-    let run = AssertUnwindSafe(shared.runner.run(&node.step, given, &shared.options)).catch_unwind();
-    let outcome = match timeout(limit, run).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err(Failure::new(FailureKind::Panicked, "the step broke; the worker's log has more")),
+    let run = || AssertUnwindSafe(shared.runner.run(&node.step, given.clone(), &shared.options)).catch_unwind();
+    let outcome = match timeout(limit, beside(node.policy.second_after, run, |ran| matches!(ran, Ok(Ok(_))))).await {
+        Ok((Ok(outcome), overtaken)) => {
+            did.manner = if overtaken { Manner::Overtaken } else { Manner::Alone };
+            outcome
+        }
+        Ok((Err(_), _)) => Err(Failure::new(FailureKind::Panicked, "the step broke; the worker's log has more")),
         Err(_) => Err(Failure::new(FailureKind::TimedOut, format!("not done within {} ms", limit.as_millis()))),
     };
-    let end = match outcome {
+    did.end = match outcome {
         Ok(output) => End::Completed(Some(output)),
         Err(failure) => {
             info!(workflow.id = %definition.id, task = %node.task.id, kind = failure.kind.as_str(), "a step failed");
             policy::decide(failure, attempts, &definition.options, &node.policy, &mut rand::rng())
         }
     };
-    Some(ended(end, input_bytes))
+    did.took = begun.elapsed();
+    Some(did)
 }
 
-pub(super) async fn definition(shared: &Shared, workflow: i64) -> Option<std::sync::Arc<Definition>> {
+/// Does it, and where it takes longer than `after` once more beside the first. The first to do well counts, and whether that was the
+/// second; a failure only where both have failed.
+async fn beside<F: Future>(
+    after: Option<Duration>,
+    run: impl Fn() -> F,
+    is_well: impl Fn(&F::Output) -> bool,
+) -> (F::Output, bool) {
+    let mut first = std::pin::pin!(run());
+    if let Some(after) = after
+        && let Ok(done) = timeout(after, &mut first).await
+    {
+        return (done, false);
+    }
+    if after.is_none() {
+        return (first.await, false);
+    }
+    // Few need one.
+    let mut second = Box::pin(run());
+    tokio::select! {
+        biased;
+        done = &mut first => match is_well(&done) {
+            true => (done, false),
+            false => {
+                let other = second.await;
+                let is_better = is_well(&other);
+                (if is_better { other } else { done }, is_better)
+            }
+        },
+        done = &mut second => match is_well(&done) {
+            true => (done, true),
+            false => (first.await, false),
+        },
+    }
+}
+
+/// The same for equal inputs.
+fn digest(inputs: &BTreeMap<TaskId, Arc<str>>) -> Digest {
+    let mut hash = Sha256::new();
+    for part in inputs.iter().flat_map(|(id, json)| [id.as_str(), json]) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+pub(super) async fn definition(shared: &Shared, workflow: i64) -> Option<Arc<Definition>> {
     if let Some(known) = shared.definitions.get(&workflow) {
         return Some(known);
     }
     let found = patiently("read a workflow", || shared.store.workflow(workflow)).await?;
     let definition = match Definition::read(found, &shared.options) {
-        Ok(definition) => std::sync::Arc::new(definition),
+        Ok(definition) => Arc::new(definition),
         Err(error) => {
             error!(%error, workflow.number = workflow, "a workflow's graph can't be read");
             return None;
@@ -398,8 +516,8 @@ pub(super) async fn live(shared: Shared) {
 pub(super) async fn give_back(shared: &Shared, held: Held) {
     let Some(definition) = definition(shared, held.workflow).await else { return };
     let Held { workflow, position, epoch } = held;
-    let (graph, took) = (definition.graph.clone(), Duration::ZERO);
-    let ended = Ended { workflow, position, epoch, graph, end: End::GivenBack, took, input_bytes: 0 };
+    let (graph, did) = (definition.graph.clone(), Did::new(position, End::GivenBack));
+    let ended = Ended { workflow, epoch, graph, did, then: vec![] };
     let _closed = shared.words.send(Word::Ended(ended));
 }
 

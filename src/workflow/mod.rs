@@ -81,8 +81,8 @@ pub struct Order {
     pub options: RunOptions,
     /// Where the goal was taken apart for it: from when until when.
     pub decomposed: Option<(Timestamp, Timestamp)>,
-    /// What records of earlier runs changed, for a person.
-    pub optimized: Option<String>,
+    /// What records of earlier runs say of it.
+    pub optimized: Option<Optimized>,
 }
 
 /// A workflow as it stands.
@@ -146,7 +146,7 @@ struct Inner {
     /// Of steps that ended here and have dependants: what the database has, too.
     outputs: moka::sync::Cache<(i64, u32), Arc<str>>,
     often_run: learn::OftenRun,
-    plans: moka::sync::Cache<learn::PlanKey, Arc<optimize::Plan>>,
+    plans: moka::sync::Cache<learn::PlanKey, Arc<learn::Decided>>,
     hands: Hands,
     words: mpsc::UnboundedSender<Word>,
     /// There may be something to claim.
@@ -409,4 +409,4 @@ impl Workflows {
     }
 }
 
-pub use workflows::{Attempts as Attempt, Filter as ListFilter, Listed as Summary, StepStatus as StepState};
+pub use workflows::{Attempts as Attempt, Filter as ListFilter, Listed as Summary, Optimized, StepStatus as StepState};

@@ -40,9 +40,13 @@ pub(super) fn decide(failure: Failure, earlier: u32, options: &RunOptions, own: 
         return End::Failed { kind, message };
     }
     let policy = retry::Policy { retries, backoff: options.retry_delay, longest: LONGEST };
-    let pause = match after {
-        Some(after) => after.min(LONGEST),
-        None => policy.pause(earlier, rng),
+    let pause = match (after, own.backoff.get(&kind)) {
+        (Some(after), _) => after.min(LONGEST),
+        (None, Some(learnt)) => {
+            let after = learnt.saturating_mul(1_u32.checked_shl(earlier).unwrap_or(u32::MAX)).min(LONGEST);
+            policy.wait(earlier, Some(after), rng)
+        }
+        (None, None) => policy.pause(earlier, rng),
     };
     End::Postponed { kind, message, pause }
 }
@@ -74,6 +78,24 @@ mod tests {
         for kind in [FailureKind::Refused, FailureKind::BadOutput, FailureKind::Undone, FailureKind::WorkerLost] {
             assert!(matches!(end(kind, 0, &Policy::default()), End::Failed { .. }), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_pause_that_was_learnt_is_taken_after_its_kind_of_failure_alone() {
+        let own = Policy {
+            retry_attempts: Some(9),
+            backoff: [(FailureKind::Unavailable, Duration::from_secs(2))].into(),
+            ..Policy::default()
+        };
+        for (earlier, from) in [(0, 2), (1, 4), (2, 8), (8, 300)] {
+            let End::Postponed { pause, .. } = end(FailureKind::Unavailable, earlier, &own) else {
+                panic!("{earlier}")
+            };
+            let from = Duration::from_secs(from);
+            assert!((from..=from.mul_f64(1.1)).contains(&pause), "{earlier}: {pause:?}");
+        }
+        let End::Postponed { pause, .. } = end(FailureKind::Failed, 0, &own) else { panic!() };
+        assert!(pause <= Duration::from_secs(1));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub enum Step {
 pub struct Planned {
     pub task: Task,
     pub step: Step,
+    /// It changes nothing, and what it comes to follows from its inputs alone.
+    pub pure: bool,
 }
 
 /// A goal taken apart. Its tasks are a graph: that was checked when the rule was read.
@@ -138,7 +140,7 @@ pub fn decompose<'a>(goal: &str, rules: &'a Rules) -> Option<Decomposition<'a>> 
         let captures = captures(&rule.pattern, &words, &plain)?;
         let tasks = rule.tasks.iter().map(|planned| {
             let task = Task { description: fill(&planned.task.description, &captures), ..planned.task.clone() };
-            Planned { task, step: planned.step.clone() }
+            Planned { task, step: planned.step.clone(), pure: planned.pure }
         });
         let (kind, max_depth, timeout) = (rule.kind, rule.max_depth, rule.timeout);
         Some(Decomposition { rule: &rule.name, kind, max_depth, timeout, tasks: tasks.collect() })
@@ -266,6 +268,8 @@ struct FileTask {
     group: Option<Spanned<String>>,
     #[serde(default)]
     step: Option<Spanned<Step>>,
+    #[serde(default)]
+    pure: bool,
 }
 
 /// Errors of one file, with the lines that they are on.
@@ -355,6 +359,7 @@ fn tasks(rule: &FileRule, pattern: &[Token], max_depth: usize, complaints: &mut 
                 depends_on: task.depends_on.iter().map(|d| TaskId::new(d.get_ref())).collect(),
             },
             step: task.step.as_ref().map(|step| step.get_ref().clone()).unwrap_or_default(),
+            pure: task.pure,
         })
         .collect();
     let limits = Limits { tasks: TASKS, depth: max_depth };
@@ -598,6 +603,27 @@ mod tests {
             let tasks = found.tasks.into_iter().map(|planned| planned.task).collect();
             assert!(Dag::new(tasks, &Limits::default()).is_ok());
         }
+    }
+
+    #[test]
+    fn a_rule_may_say_that_a_task_is_pure() {
+        let rules = rules(
+            r#"
+            [[rule]]
+            name = "count"
+            goal = "count words"
+            [[rule.task]]
+            id = "read"
+            description = "Read the words"
+            [[rule.task]]
+            id = "count"
+            description = "Count them"
+            depends_on = ["read"]
+            pure = true
+            "#,
+        );
+        let found = decompose("count words", &rules).unwrap();
+        assert_eq!(found.tasks.iter().map(|task| task.pure).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

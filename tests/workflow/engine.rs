@@ -246,7 +246,7 @@ async fn a_workflow_that_takes_too_long_fails(kind: Kind) {
     let worker = place.worker().await;
     let (_, gate) = gated(&worker.workflows);
     let mut slow = native("slow", &[]);
-    slow.policy = Policy { timeout: Some(Duration::from_millis(30)), retry_attempts: Some(1) };
+    slow.policy = Policy { timeout: Some(Duration::from_millis(30)), retry_attempts: Some(1), ..Policy::default() };
     let short = worker.workflows.launch(order(vec![slow], options())).await.unwrap();
     let seen = end(&worker.workflows, short).await;
     assert_eq!((seen.listed.state, seen.steps[0].attempts), (State::Failed, 2));

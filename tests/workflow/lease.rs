@@ -6,7 +6,7 @@ use std::time::Duration;
 use tandem::domain::Tenant;
 use tandem::domain::workflow::{Command, FailureKind, Happening as H, State, TaskState, WorkflowId};
 use tandem::store::Store;
-use tandem::store::workflows::{Advanced, Batch, Claimed, End, Ended, Start, Started};
+use tandem::store::workflows::{Advanced, Batch, Claimed, Did, End, Ended, Start, Started};
 
 use crate::{Kind, native, options, order, until};
 
@@ -15,6 +15,8 @@ on_both!(
     a_stalled_worker_can_not_commit,
     of_two_who_claim_at_once_one_gets_it,
     what_was_cancelled_can_not_be_committed,
+    a_chain_is_committed_as_a_whole_or_not_at_all,
+    what_a_step_came_to_is_kept_until_it_is_old,
     tasks_go_only_the_ways_that_there_are_and_are_counted_right,
 );
 
@@ -49,8 +51,7 @@ async fn advance(store: &Store, worker: &str, starts: &[Start], ended: &[Ended],
 
 fn ended(claimed: Claimed, of: &Start, end: End) -> Ended {
     let Claimed { workflow, position, epoch, .. } = claimed;
-    let (graph, took) = (of.graph.clone(), Duration::ZERO);
-    Ended { workflow, position, epoch, graph, end, took, input_bytes: 0 }
+    Ended { workflow, epoch, graph: of.graph.clone(), did: Did::new(position, end), then: vec![] }
 }
 
 fn output(text: &str) -> End {
@@ -130,6 +131,87 @@ async fn what_was_cancelled_can_not_be_committed(kind: Kind) {
     assert_eq!(store.purge_workflows(&other, ever, 10).await.unwrap(), 0);
     assert_eq!(store.purge_workflows(&Tenant::default(), ever, 10).await.unwrap(), 1);
     assert!(store.find_workflow(&Tenant::default(), running.id).await.unwrap().is_none());
+}
+
+async fn a_chain_is_committed_as_a_whole_or_not_at_all(kind: Kind) {
+    let (store, _folder) = store(&kind).await;
+    let mut nodes = vec![native("a", &[]), native("b", &["a"]), native("c", &["b", "a"]), native("beside", &["a"])];
+    nodes[1..3].iter_mut().for_each(|node| node.policy.follows = true);
+    let of = Start { graph: order(nodes, options()).graph, ..start(1) };
+    store.beat_worker("one", Duration::from_millis(50)).await.unwrap();
+    let first = advance(&store, "one", std::slice::from_ref(&of), &[], 8).await;
+    let [mine] = first.claimed[..] else { panic!("{first:?}") };
+    let chain = |claimed: Claimed, last: End| Ended {
+        then: vec![Did::new(1, output("\"b\"")), Did::new(2, last)],
+        ..ended(claimed, &of, output("\"a\""))
+    };
+    let swept = async || (store.sweep_workflows().await.unwrap().taken_back == 1).then_some(());
+    until("it is taken back", swept).await;
+    store.beat_worker("two", Duration::from_secs(60)).await.unwrap();
+    let second = advance(&store, "two", &[], &[], 8).await;
+    let [theirs] = second.claimed[..] else { panic!("{second:?}") };
+    // Who lost the first of it can't commit the rest.
+    let late = advance(&store, "one", &[], &[chain(mine, output("\"c\""))], 0).await;
+    assert_eq!(late.accepted, [false]);
+    let state = async || {
+        let steps = store.workflow_steps(mine.workflow).await.unwrap();
+        steps.iter().map(|step| step.state).collect::<Vec<_>>()
+    };
+    use TaskState as S;
+    assert_eq!(state().await, [S::Running, S::Waiting, S::Waiting, S::Waiting]);
+    assert!(store.workflow_outputs(mine.workflow, &[0, 1, 2]).await.unwrap().is_empty());
+    let (kind, message) = (FailureKind::Failed, "why".to_owned());
+    let last = End::Postponed { kind, message, pause: Duration::ZERO };
+    let done = advance(&store, "two", &[], &[chain(theirs, last)], 8).await;
+    assert_eq!(done.accepted, [true]);
+    // What waits for the first is free by the same commit, and claimed.
+    assert_eq!(state().await, [S::Completed, S::Completed, S::Waiting, S::Running]);
+    assert_eq!(store.workflow_outputs(mine.workflow, &[0, 1, 2]).await.unwrap().len(), 2);
+    let found = store.find_workflow(&Tenant::default(), of.id).await.unwrap().unwrap();
+    assert_eq!((found.completed, found.open_tasks), (2, 2));
+    // Twice is once.
+    let twice = advance(&store, "two", &[], &[chain(theirs, output("\"again\""))], 0).await;
+    assert_eq!(twice.accepted, [false]);
+    until("its pause is over", async || (store.sweep_workflows().await.unwrap().due == 1).then_some(())).await;
+    let [again] = advance(&store, "two", &[], &[], 8).await.claimed[..] else { panic!() };
+    assert_eq!((again.position, again.attempts), (2, 1));
+    advance(&store, "two", &[], &[ended(again, &of, output("\"c\""))], 0).await;
+    assert_eq!(state().await[2], S::Completed);
+    let attempts = store.workflow_attempts(mine.workflow).await.unwrap();
+    assert_eq!(attempts.iter().filter(|a| a.outcome == "completed").count(), 3);
+}
+
+async fn what_a_step_came_to_is_kept_until_it_is_old(kind: Kind) {
+    let (store, _folder) = store(&kind).await;
+    let tenant = Tenant::default();
+    let of = start(1);
+    let (step, inputs) = (of.graph.definition(0), [7; 32]);
+    store.beat_worker("one", Duration::from_secs(60)).await.unwrap();
+    let kept = async || store.recall(&tenant, &step, &inputs).await.unwrap().map(|output| output.to_string());
+    let keep = async |text: &str| {
+        let of = Start { id: WorkflowId::generate(), ..of.clone() };
+        let claimed = advance(&store, "one", std::slice::from_ref(&of), &[], 8).await.claimed[0];
+        let mut ended = ended(claimed, &of, output(text));
+        (ended.did.inputs, ended.did.keep) = (Some(inputs), true);
+        assert_eq!(advance(&store, "one", &[], &[ended], 0).await.accepted, [true]);
+    };
+    assert_eq!(kept().await, None);
+    keep("1").await;
+    // What was first stays.
+    keep("2").await;
+    assert_eq!(kept().await.as_deref(), Some("1"));
+    let other = Tenant::parse("other").unwrap();
+    assert_eq!(store.recall(&other, &step, &inputs).await.unwrap(), None);
+    assert_eq!(store.recall(&tenant, &step, &[8; 32]).await.unwrap(), None);
+    let ever = tandem::domain::Timestamp(i64::MAX);
+    assert_eq!(store.prune_workflows(tandem::domain::Timestamp(0), 10).await.unwrap(), 0);
+    assert_eq!(store.purge_workflows(&other, ever, 10).await.unwrap(), 0);
+    assert!(kept().await.is_some());
+    assert_eq!(store.prune_workflows(ever, 10).await.unwrap(), 3);
+    assert_eq!(kept().await, None);
+    keep("3").await;
+    assert_eq!(store.purge_workflows(&tenant, ever, 10).await.unwrap(), 2);
+    assert_eq!(kept().await, None);
 }
 
 /// Whatever is done in whatever order.

@@ -33,6 +33,7 @@ mod kill;
 mod learn;
 mod lease;
 mod models;
+mod plans;
 mod wire;
 
 use std::sync::Arc;

@@ -182,9 +182,27 @@ fn read_task(mut task: Fields, allowed: &Allowed) -> Result<Node, Refusal> {
     let policy = Policy {
         timeout: whole(&mut task, "timeout_ms", 1, LONGEST_MS)?.map(Duration::from_millis),
         retry_attempts: whole(&mut task, "retry_attempts", 0, MOST_RETRIES)?.map(|n| n as u32),
+        pure: flag(&mut task, "pure")?.unwrap_or(false),
+        inputs: match task.take("inputs") {
+            Some(Value::Array(items)) => Some(names(items, &task.path("inputs"))?),
+            None => None,
+            Some(_) => {
+                let path = task.path("inputs");
+                return Err(Refusal::at(Code::InvalidField, &path, format!("'{path}' must be a list of tasks")));
+            }
+        },
+        ..Policy::default()
     };
     task.nothing_else()?;
     Ok(Node { task: Task { id, description, parent, depends_on }, step, policy })
+}
+
+fn names(items: Vec<Value>, path: &str) -> Result<Vec<TaskId>, Refusal> {
+    let name = |(i, item)| {
+        let path = format!("{path}[{i}]");
+        read_id(text(item, &path)?, &path)
+    };
+    items.into_iter().enumerate().map(name).collect()
 }
 
 fn missing(path: &str, wanted: &str) -> Refusal {
@@ -265,6 +283,7 @@ fn misshapen(error: &GraphError, ids: &[TaskId], needs: &[Vec<TaskId>]) -> Refus
     let at = |id: &TaskId| ids.iter().position(|other| other == id).unwrap_or(0);
     let (code, field) = match error {
         GraphError::TooManyDependencies { .. } => (Code::TooLarge, "graph.tasks".to_owned()),
+        GraphError::UnknownInput { task, .. } => (Code::InvalidField, format!("graph.tasks[{}].inputs", at(task))),
         GraphError::Dag(error) => match error {
             DagError::Empty => (Code::MissingField, "graph.tasks".to_owned()),
             DagError::TooLarge { .. } => (Code::TooLarge, "graph.tasks".to_owned()),
@@ -363,6 +382,32 @@ mod tests {
     }
 
     #[test]
+    fn a_task_says_what_it_takes_and_that_it_is_pure() {
+        let read = |task: &str| {
+            let body = format!(r#"{{"graph": {{"tasks": [{{"id": "a", "description": "A"}}, {task}]}}}}"#);
+            workflow_start(body.as_bytes(), &allowed()).map(|asked| match asked.what {
+                What::Graph(graph) => graph.nodes()[1].policy.clone(),
+                _ => panic!("{body}"),
+            })
+        };
+        let policy =
+            read(r#"{"id": "b", "description": "B", "depends_on": ["a"], "pure": true, "inputs": []}"#).unwrap();
+        assert_eq!((policy.pure, policy.inputs), (true, Some(vec![])));
+        let policy = read(r#"{"id": "b", "description": "B", "depends_on": ["a"], "inputs": ["a"]}"#).unwrap();
+        assert_eq!((policy.pure, policy.inputs), (false, Some(vec![TaskId::new("a")])));
+        for (wrong, field) in [
+            (r#""inputs": ["a"]"#, "graph.tasks[1].inputs"),
+            (r#""inputs": "a""#, "graph.tasks[1].inputs"),
+            (r#""depends_on": ["a"], "inputs": [7]"#, "graph.tasks[1].inputs[0]"),
+            (r#""depends_on": ["a"], "inputs": ["a", "c"]"#, "graph.tasks[1].inputs"),
+            (r#""pure": "yes""#, "graph.tasks[1].pure"),
+        ] {
+            let refused = read(&format!(r#"{{"id": "b", "description": "B", {wrong}}}"#)).unwrap_err();
+            assert_eq!(refused.field.as_deref(), Some(field), "{wrong}: {}", refused.message);
+        }
+    }
+
+    #[test]
     fn a_graph_is_read_with_its_steps_and_terms() {
         let body = br#"{"graph": {"tasks": [{"id": "a", "description": "A"},
             {"id": "b", "description": "B", "depends_on": ["a"], "timeout_ms": 5, "retry_attempts": 0,
@@ -376,7 +421,10 @@ mod tests {
         assert_eq!(graph.needs(1), [0]);
         let b = graph.node(1).unwrap();
         assert_eq!(b.step, Step::Nats { subject: "orders.reserve".to_owned() });
-        assert_eq!(b.policy, Policy { timeout: Some(Duration::from_millis(5)), retry_attempts: Some(0) });
+        assert_eq!(
+            b.policy,
+            Policy { timeout: Some(Duration::from_millis(5)), retry_attempts: Some(0), ..Policy::default() }
+        );
         assert!(matches!(&graph.node(3).unwrap().step, Step::Agent { language: Some(Language::Python), .. }));
         assert_eq!((options.max_parallel, options.priority, options.retry_delay), (2, -3, Duration::ZERO));
         assert_eq!((options.timeout, options.task_timeout), (Duration::from_secs(1), Duration::from_secs(30)));

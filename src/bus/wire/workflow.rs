@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{ID, SAYS};
 use super::{Code, Refusal};
-use crate::domain::workflow::{Event, OptimizationLevel, State, TaskState};
+use crate::domain::workflow::{Event, Manner, OptimizationLevel, State, TaskState};
 use crate::domain::{Complexity, TaskId};
 use crate::workflow::{self, Attempt, Seen, Summary};
 
@@ -68,6 +68,12 @@ pub struct WorkflowTask {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = MOST_RETRIES))]
     pub retry_attempts: Option<u32>,
+    /// It changes nothing, and its output follows from its inputs alone: what an equal one came to may be taken for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pure: bool,
+    /// The outputs that it takes, of what it depends on. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<String>>,
 }
 
 /// Who does a task.
@@ -319,6 +325,10 @@ pub struct AttemptDetail {
     pub failure: Option<String>,
     pub input_bytes: Option<u64>,
     pub output_bytes: Option<u64>,
+    /// `alone`; `followed`: in the hand that ended the task before it; `recalled`: taken from an equal task; `overtaken`: by a
+    /// second try beside it.
+    #[serde(default)]
+    pub manner: Manner,
 }
 
 /// Which events.
@@ -457,6 +467,7 @@ impl WorkflowDetail {
             failure: attempt.failure,
             input_bytes: attempt.input_bytes,
             output_bytes: attempt.output_bytes,
+            manner: attempt.manner,
         });
         Self {
             workflow_id: seen.listed.id.to_string(),

@@ -27,6 +27,8 @@ pub enum GraphError {
     /// Groups that wait for groups multiply.
     #[error("the graph has more than {limit} dependencies, counted with those that its groups bring along")]
     TooManyDependencies { limit: usize },
+    #[error("the task '{task}' takes '{input}', which it doesn't depend on")]
+    UnknownInput { task: TaskId, input: TaskId },
 }
 
 /// Dependencies in one graph, at most: ten for each task of the largest.
@@ -79,10 +81,13 @@ impl Graph {
             }
             needs.push(own);
         }
-        let mut dependants = vec![vec![]; count];
-        for (i, needs) in needs.iter().enumerate() {
-            needs.iter().for_each(|need| dependants[*need as usize].push(i as u32));
+        for (node, needs) in nodes.iter().zip(&needs) {
+            let unknown = |input: &&TaskId| at(input).is_none_or(|input| !needs.contains(&input));
+            if let Some(input) = node.policy.inputs.iter().flatten().find(unknown) {
+                return Err(GraphError::UnknownInput { task: node.task.id.clone(), input: input.clone() });
+            }
         }
+        let mut dependants = backwards(&needs);
         let order = in_order(&needs, &dependants);
         let mut ranks = vec![1u32; count];
         for &i in order.iter().rev() {
@@ -100,6 +105,13 @@ impl Graph {
             whole.update(definition);
         }
         let shape = whole.finalize().into();
+        // What a task is and what its results are worth later does not change with what it need not wait for.
+        if nodes.iter().any(|node| !node.policy.free_of.is_empty()) {
+            for (node, needs) in nodes.iter().zip(&mut needs) {
+                needs.retain(|need| !node.policy.free_of.contains(&nodes[*need as usize].task.id));
+            }
+            dependants = backwards(&needs);
+        }
         Ok(Self { nodes, index, is_group, children, needs, dependants, ranks, definitions, shape })
     }
 
@@ -135,6 +147,15 @@ impl Graph {
 
     pub fn dependants(&self, position: u32) -> &[u32] {
         self.dependants.get(position as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who is done in the same hand after this task: all that it waits for is there then.
+    pub fn follower(&self, position: u32) -> Option<u32> {
+        let before = self.needs(position);
+        self.dependants(position).iter().copied().find(|next| {
+            let follows = self.node(*next).is_some_and(|node| node.policy.follows) && !self.is_group(*next);
+            follows && self.needs(*next).iter().all(|need| *need == position || before.contains(need))
+        })
     }
 
     /// All that can't be done where this can't.
@@ -180,6 +201,9 @@ impl Graph {
     /// tasks in it.
     pub fn inputs(&self, position: u32) -> Vec<u32> {
         let mut open: Vec<u32> = if self.is_group(position) { vec![] } else { self.needs(position).to_vec() };
+        if let Some(taken) = self.node(position).and_then(|node| node.policy.inputs.as_ref()) {
+            open.retain(|need| self.node(*need).is_some_and(|node| taken.contains(&node.task.id)));
+        }
         let mut found = vec![];
         while let Some(at) = open.pop() {
             match self.is_group(at) {
@@ -191,6 +215,14 @@ impl Graph {
         found.dedup();
         found
     }
+}
+
+fn backwards(needs: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let mut dependants = vec![vec![]; needs.len()];
+    for (i, needs) in needs.iter().enumerate() {
+        needs.iter().for_each(|need| dependants[*need as usize].push(i as u32));
+    }
+    dependants
 }
 
 /// First what is needed.
@@ -217,6 +249,15 @@ fn definition(node: &Node, needs: impl Iterator<Item = Digest>) -> Digest {
     for part in [node.task.id.as_str().as_bytes(), node.task.description.as_bytes(), &step] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
+    }
+    if let Some(inputs) = &node.policy.inputs {
+        hash.update(b"inputs");
+        let mut inputs: Vec<&str> = inputs.iter().map(TaskId::as_str).collect();
+        inputs.sort_unstable();
+        inputs.iter().for_each(|input| {
+            hash.update((input.len() as u64).to_le_bytes());
+            hash.update(input);
+        });
     }
     let mut needs: Vec<Digest> = needs.collect();
     needs.sort_unstable();
@@ -276,6 +317,35 @@ mod tests {
         let mut patient = nodes;
         patient[0].policy.retry_attempts = Some(9);
         assert_eq!(graph(patient).shape(), before.shape());
+    }
+
+    #[test]
+    fn who_need_not_wait_is_the_same_task_and_who_takes_less_is_another() {
+        let nodes = vec![node("a", None, &[]), node("b", None, &["a"]), node("c", None, &["a", "b"])];
+        let before = graph(nodes.clone());
+        let mut free = nodes.clone();
+        free[2].policy.free_of = vec![TaskId::new("a")];
+        let after = graph(free);
+        assert_eq!((after.needs(2), after.dependants(0)), (&[1][..], &[1][..]));
+        assert_eq!((after.shape(), after.definition(2)), (before.shape(), before.definition(2)));
+        let mut less = nodes.clone();
+        less[2].policy.inputs = Some(vec![TaskId::new("b")]);
+        let less = graph(less);
+        assert_eq!((less.needs(2), less.inputs(2)), (&[0, 1][..], vec![1]));
+        assert_ne!(less.definition(2), before.definition(2));
+        let mut wrong = nodes;
+        wrong[1].policy.inputs = Some(vec![TaskId::new("c")]);
+        let refused = Graph::new(wrong, &Limits::default()).unwrap_err();
+        assert!(matches!(refused, GraphError::UnknownInput { .. }), "{refused}");
+    }
+
+    #[test]
+    fn who_waits_for_more_follows_nobody() {
+        let mut nodes =
+            vec![node("a", None, &[]), node("b", None, &["a"]), node("x", None, &[]), node("c", None, &["b", "x"])];
+        nodes.iter_mut().for_each(|node| node.policy.follows = true);
+        let graph = graph(nodes);
+        assert_eq!((graph.follower(0), graph.follower(1), graph.follower(2)), (Some(1), None, None));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod event;
 mod graph;
 mod state;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub use event::{Event, EventKind};
 pub use graph::{Graph, GraphError, Node};
 pub use state::{Command, Happening, NotAllowed, State, TaskState};
 
-use super::{Complexity, IdError, Language};
+use super::{Complexity, IdError, Language, TaskId};
 
 /// Made by the worker that took a workflow; ordered by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -79,6 +80,12 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether doing it twice does no more than doing it once: services and closures are given a key to know it by. An agent or a
+    /// model may be paid twice.
+    pub fn is_keyed(&self) -> bool {
+        matches!(self, Self::Nats { .. } | Self::Native { .. })
+    }
+
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Agent { .. } => "agent",
@@ -122,6 +129,64 @@ pub struct Policy {
     /// Attempts after the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_attempts: Option<u32>,
+    /// The pause before the second attempt after failures of a kind, where records say which helps; it doubles with each further
+    /// one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub backoff: BTreeMap<FailureKind, Duration>,
+    /// Begun by the hand that ended the task before it, and committed together with that.
+    #[serde(skip_serializing_if = "is_false")]
+    pub follows: bool,
+    /// A second attempt is begun beside one that takes longer. The first to do well counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_after: Option<Duration>,
+    /// By its author's word it changes nothing, and what it comes to follows from its inputs alone.
+    #[serde(skip_serializing_if = "is_false")]
+    pub pure: bool,
+    /// What it comes to is taken from an equal one before it, where there is one.
+    #[serde(skip_serializing_if = "is_false")]
+    pub recalls: bool,
+    /// The outputs that it takes, by its author's word. `None`: those of all that it depends on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<TaskId>>,
+    /// What it need not wait for by name, though it depends on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub free_of: Vec<TaskId>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// How an attempt was made: what its time says of the step depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "AttemptManner")]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    #[default]
+    Alone,
+    /// In the hand that ended the task before it: nobody dispatched it.
+    Followed,
+    /// Its output was taken from an equal step's: nothing was done.
+    Recalled,
+    /// A second try beside it was first: it would have taken longer.
+    Overtaken,
+}
+
+impl Manner {
+    pub const ALL: [Self; 4] = [Self::Alone, Self::Followed, Self::Recalled, Self::Overtaken];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Followed => "followed",
+            Self::Recalled => "recalled",
+            Self::Overtaken => "overtaken",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|manner| manner.as_str() == text)
+    }
 }
 
 /// How far the optimizer may go.
@@ -176,7 +241,7 @@ impl Default for RunOptions {
 }
 
 /// Why an attempt at a task came to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// No answer within the task's time.

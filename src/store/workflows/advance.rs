@@ -9,7 +9,7 @@ use sqlx::QueryBuilder;
 
 use super::{Head, HeadRow, Heads, Sql, Together, each, given, words};
 use crate::domain::record::Digest;
-use crate::domain::workflow::{EventKind, FailureKind, Graph, RunOptions, State, WorkflowId};
+use crate::domain::workflow::{EventKind, FailureKind, Graph, Manner, RunOptions, State, WorkflowId};
 use crate::domain::{RequestId, Tenant, Timestamp};
 use crate::store::rows::{decode, nanos};
 use crate::store::{Error, Store, Tx, on};
@@ -26,8 +26,19 @@ pub struct Start {
     pub options: RunOptions,
     /// Where a goal was taken apart: from when until when.
     pub decomposed: Option<(Timestamp, Timestamp)>,
-    /// What records of earlier runs changed, for a person.
-    pub optimized: Option<String>,
+    /// What records of earlier runs say of it.
+    pub optimized: Option<Optimized>,
+}
+
+/// What records of earlier runs say of a new one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Optimized {
+    /// What they changed, for a person.
+    pub changed: Option<String>,
+    /// They changed more than timeouts: the run is compared with those that were as they were given.
+    pub planned: bool,
+    /// What they would change if they might, for a person.
+    pub advice: Option<String>,
 }
 
 /// What became of a [`Start`].
@@ -44,12 +55,40 @@ pub enum Started {
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub workflow: i64,
-    pub position: u32,
+    /// Of the claim: it guards all that ended in this hand.
     pub epoch: i64,
     pub graph: Arc<Graph>,
+    pub did: Did,
+    /// The steps that were done after it in the same hand, in their order. All but the last are completed.
+    pub then: Vec<Did>,
+}
+
+/// What one attempt came to.
+#[derive(Debug, Clone)]
+pub struct Did {
+    pub position: u32,
     pub end: End,
     pub took: Duration,
     pub input_bytes: u64,
+    pub manner: Manner,
+    /// A digest of its inputs, of a step that is pure.
+    pub inputs: Option<Digest>,
+    /// Its output is kept for equal steps after it.
+    pub keep: bool,
+}
+
+impl Did {
+    pub fn new(position: u32, end: End) -> Self {
+        let (took, input_bytes, manner) = (Duration::ZERO, 0, Manner::Alone);
+        Self { position, end, took, input_bytes, manner, inputs: None, keep: false }
+    }
+}
+
+impl Ended {
+    /// What was done, in its order.
+    pub fn all(&self) -> impl Iterator<Item = &Did> {
+        std::iter::once(&self.did).chain(&self.then)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -154,7 +193,7 @@ impl Ready {
         // What could not be claimed before has none but those that this transaction readies.
         let left = |head: &&Head| head.row.claimable == 1 || head.row.slots <= 0 || head.state != State::Running;
         let mut unknown: BTreeSet<i64> = heads.by_number.values().filter(left).map(|head| head.row.number).collect();
-        let back = batch.ended.iter().filter(|ended| matches!(ended.end, End::GivenBack));
+        let back = batch.ended.iter().filter(|ended| matches!(ended.did.end, End::GivenBack));
         unknown.extend(back.map(|ended| ended.workflow));
         Self { steps: BTreeSet::new(), unknown }
     }
@@ -227,9 +266,13 @@ async fn start(
             heads.event_at(number, from.0, &EventKind::DecompositionStarted, None, None, None);
             heads.event_at(number, to.0, &EventKind::DecompositionCompleted, None, None, None);
         }
-        if let Some(how) = &start.optimized {
+        let Optimized { changed, advice, .. } = start.optimized.clone().unwrap_or_default();
+        if let Some(how) = &changed {
             heads.event(number, &EventKind::OptimizationStarted, None, None, None);
             heads.event(number, &EventKind::OptimizationCompleted, None, None, Some(how));
+        }
+        if let Some(advice) = &advice {
+            heads.event(number, &EventKind::OptimizationRecommended, None, None, Some(advice));
         }
         heads.event(number, &EventKind::ExecutionStarted, None, None, None);
     }
@@ -255,7 +298,7 @@ async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<
     let found: Vec<(Vec<u8>, i64)> = on!(tx, tx => {
         let mut sql = QueryBuilder::new(
             "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks, failed_tasks,
-                 completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms) ",
+                 completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms, planned) ",
         );
         sql.push_values(starts.iter().zip(&options), |mut row, (start, options)| {
             let tasks = start.graph.len() as i64;
@@ -267,6 +310,7 @@ async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<
             row.push_bind(i64::from(start.options.monitoring));
             row.push_bind(i64::from(start.options.real_time_notifications)).push("0");
             row.push_bind(rank(start, now)).push_bind(now).push_bind(now).push_bind(deadline(start, now));
+            row.push_bind(i64::from(start.optimized.as_ref().is_some_and(|of| of.planned)));
         });
         sql.push(" ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING id, number");
         sql.build_query_as().fetch_all(&mut **tx).await
@@ -294,15 +338,40 @@ const OUTPUTS: Sql = Sql {
 /// What is remembered of attempts.
 const HISTORY: Sql = given!(
     "INSERT INTO workflow_history (workflow, position, epoch, worker, queued_ms, started_ms, ended_ms, took_ns, outcome,
-         failure, input_bytes, output_bytes)
+         failure, input_bytes, output_bytes, manner, inputs)
      SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
             CAST(value->4->>0 AS BIGINT), CAST(value->4->>1 AS BIGINT), CAST(value->4->>2 AS BIGINT),
-            CAST(value->4->>3 AS BIGINT), value->>5, value->>6, CAST(value->>7 AS BIGINT), CAST(value->>8 AS BIGINT) FROM ",
+            CAST(value->4->>3 AS BIGINT), value->>5, value->>6, CAST(value->7->>0 AS BIGINT), CAST(value->7->>1 AS BIGINT),
+            value->7->>2, CAST(value->7->>3 AS BIGINT) FROM ",
     ""
 );
 
-/// Workflow, position, queued, started, attempts, worker.
-type EndedRow = (i64, i64, Option<i64>, Option<i64>, i64, Option<String>);
+/// Workflow, position, epoch, worker, (queued, started, ended, took), outcome, failure, (input bytes, output bytes, manner, inputs).
+type HistoryRow = (
+    i64,
+    u32,
+    i64,
+    String,
+    (i64, i64, i64, i64),
+    &'static str,
+    Option<&'static str>,
+    (u64, Option<usize>, Option<&'static str>, Option<i64>),
+);
+
+/// Workflow, position, queued, started, attempts, worker, epoch.
+type EndedRow = (i64, i64, Option<i64>, Option<i64>, i64, Option<String>, i64);
+
+/// What an end makes of a step: its state, when it is due, since when it waits anew, why.
+fn outcome(end: &End, now: i64) -> (&'static str, Option<i64>, Option<i64>, Option<(FailureKind, &str)>) {
+    match end {
+        End::Completed(_) => ("completed", None, None, None),
+        End::Postponed { kind, message, pause } => {
+            ("waiting", Some(Timestamp(now).plus(*pause).0), None, Some((*kind, message)))
+        }
+        End::Failed { kind, message } => ("failed", None, None, Some((*kind, message))),
+        End::GivenBack => ("ready", None, Some(now), None),
+    }
+}
 
 /// Returns what there is to write of them beside the steps themselves.
 async fn end_steps(
@@ -320,7 +389,7 @@ async fn end_steps(
                       value->>3 AS s, CAST(value->>4 AS BIGINT) AS a, CAST(value->>5 AS BIGINT) AS x,
                       CAST(value->>6 AS BIGINT) AS d, CAST(value->>7 AS BIGINT) AS q, value->>8 AS f, value->>9 AS m FROM ",
         ") AS ended WHERE workflow = w AND position = p AND epoch = e AND state = 'running'
-         RETURNING workflow, position, queued_ms, started_ms, attempts, worker"
+         RETURNING workflow, position, queued_ms, started_ms, attempts, worker, epoch"
     );
     if batch.ended.is_empty() {
         return Ok(Together::default());
@@ -328,68 +397,96 @@ async fn end_steps(
     let now = heads.now;
     let mut rows = Vec::with_capacity(batch.ended.len());
     for ended in batch.ended {
-        let (state, made, over, due, queued, why) = match &ended.end {
-            End::Completed(_) => ("completed", 1, Some(now), None, None, None),
-            End::Postponed { kind, message, pause } => {
-                ("waiting", 1, None, Some(Timestamp(now).plus(*pause).0), None, Some((kind, message)))
-            }
-            End::Failed { kind, message } => ("failed", 1, Some(now), None, None, Some((kind, message))),
-            End::GivenBack => ("ready", 0, None, None, Some(now), None),
+        let did = &ended.did;
+        let (state, due, queued, why) = outcome(&did.end, now);
+        let (made, over) = match &did.end {
+            End::Completed(_) | End::Failed { .. } => (1, Some(now - since(&ended.then))),
+            End::Postponed { .. } => (1, None),
+            End::GivenBack => (0, None),
         };
         let (kind, message) = why.map(|(kind, message)| (kind.as_str(), words(message))).unzip();
-        rows.push((ended.workflow, ended.position, ended.epoch, state, made, over, due, queued, kind, message));
+        rows.push((ended.workflow, did.position, ended.epoch, state, made, over, due, queued, kind, message));
     }
     let found: Vec<EndedRow> = each(tx, &END, &rows).await?;
-    let found: BTreeMap<(i64, i64), EndedRow> = found.into_iter().map(|row| ((row.0, row.1), row)).collect();
+    let mut found: BTreeMap<(i64, i64), EndedRow> = found.into_iter().map(|row| ((row.0, row.1), row)).collect();
     let mut seen = BTreeSet::new();
-    let (mut freed, mut skipped) = (BTreeMap::<(i64, u32), i64>::new(), BTreeSet::new());
-    let (mut outputs, mut history) = (vec![], vec![]);
     for ended in batch.ended {
-        let (workflow, position) = (ended.workflow, ended.position);
-        let row = found.get(&(workflow, i64::from(position)));
-        let (Some((_, _, queued, started, attempts, worker)), true) = (row, seen.insert((workflow, position))) else {
-            done.accepted.push(false);
-            continue;
-        };
-        done.accepted.push(true);
+        let key = (ended.workflow, i64::from(ended.did.position));
+        done.accepted.push(found.contains_key(&key) && seen.insert(key));
+    }
+    follow(tx, now, batch, &done.accepted, &mut found).await?;
+    let (mut freed, mut skipped) = (BTreeMap::<(i64, u32), i64>::new(), BTreeSet::new());
+    let (mut outputs, mut history, mut memos) = (vec![], Vec::<HistoryRow>::new(), vec![]);
+    for (ended, _) in batch.ended.iter().zip(&done.accepted).filter(|(_, accepted)| **accepted) {
+        let workflow = ended.workflow;
         let Some(head) = heads.by_number.get_mut(&workflow) else { continue };
         head.row.slots += 1;
-        let is_group = ended.graph.is_group(position);
-        let attempt = Some(u32::try_from(*attempts).unwrap_or(u32::MAX));
-        let (outcome, kind, size) = match &ended.end {
-            End::Completed(output) => {
-                head.row.open_tasks -= 1;
-                head.row.completed += 1;
-                for dependant in ended.graph.dependants(position) {
-                    *freed.entry((workflow, *dependant)).or_default() += 1;
+        for (i, did) in ended.all().enumerate() {
+            let position = did.position;
+            let Some(row) = found.get(&(workflow, i64::from(position))) else { continue };
+            let (_, _, queued, started, attempts, worker, epoch) = row;
+            let Some(head) = heads.by_number.get_mut(&workflow) else { continue };
+            let over = now - since(&ended.then[i..]);
+            let is_group = ended.graph.is_group(position);
+            let attempt = Some(u32::try_from(*attempts).unwrap_or(u32::MAX));
+            let (mut open, mut outcome, mut why, mut size) = (0, "completed", None, None);
+            let mut event = None;
+            match &did.end {
+                End::Completed(output) => {
+                    open = 1;
+                    head.row.completed += 1;
+                    let is_done = |other: &u32| ended.then[i..].iter().any(|did| did.position == *other);
+                    for dependant in ended.graph.dependants(position).iter().filter(|other| !is_done(other)) {
+                        *freed.entry((workflow, *dependant)).or_default() += 1;
+                    }
+                    if let Some(output) = output {
+                        size = Some(output.len());
+                        outputs.push((workflow, position, &**output));
+                        if let (Some(inputs), true) = (did.inputs, did.keep) {
+                            memos.push((workflow, ended.graph.definition(position), inputs, &**output));
+                        }
+                    }
+                    if !is_group {
+                        event = Some((EventKind::TaskCompleted, None));
+                    }
                 }
-                if let Some(output) = output {
-                    outputs.push((workflow, position, &**output));
+                End::Postponed { kind, message, .. } => {
+                    (outcome, why) = ("retried", Some(kind.as_str()));
+                    event = Some((EventKind::TaskRetried, Some(message)));
                 }
-                if !is_group {
-                    heads.event(workflow, &EventKind::TaskCompleted, Some(position), attempt, None);
+                End::Failed { kind, message } => {
+                    open = 1;
+                    head.row.failed_tasks += 1;
+                    skipped.extend(ended.graph.all_dependants(position).into_iter().map(|p| (workflow, p)));
+                    (outcome, why) = ("failed", Some(kind.as_str()));
+                    event = Some((EventKind::TaskFailed, Some(message)));
                 }
-                ("completed", None, output.as_ref().map(|output| output.len()))
+                End::GivenBack => continue,
             }
-            End::Postponed { kind, message, .. } => {
-                heads.event(workflow, &EventKind::TaskRetried, Some(position), attempt, Some(message));
-                ("retried", Some(kind.as_str()), None)
+            head.row.open_tasks -= open;
+            if i > 0 {
+                heads.event_at(
+                    workflow,
+                    started.unwrap_or(now),
+                    &EventKind::TaskStarted,
+                    Some(position),
+                    attempt,
+                    None,
+                );
             }
-            End::Failed { kind, message } => {
-                head.row.open_tasks -= 1;
-                head.row.failed_tasks += 1;
-                skipped.extend(ended.graph.all_dependants(position).into_iter().map(|p| (workflow, p)));
-                heads.event(workflow, &EventKind::TaskFailed, Some(position), attempt, Some(message));
-                ("failed", Some(kind.as_str()), None)
+            if let Some((kind, message)) = event {
+                heads.event_at(workflow, over, &kind, Some(position), attempt, message.map(String::as_str));
             }
-            End::GivenBack => continue,
-        };
-        if !is_group {
-            let times = (queued.unwrap_or(now), started.unwrap_or(now), now, nanos(ended.took));
-            let worker = worker.as_deref().unwrap_or(batch.worker);
-            history.push((workflow, position, ended.epoch, worker, times, outcome, kind, ended.input_bytes, size));
+            if !is_group {
+                let times = (queued.unwrap_or(now), started.unwrap_or(now), over, nanos(did.took));
+                let worker = worker.clone().unwrap_or_else(|| batch.worker.to_owned());
+                let manner = (did.manner != Manner::Alone).then(|| did.manner.as_str());
+                let rest = (did.input_bytes, size, manner, did.inputs.map(short));
+                history.push((workflow, position, *epoch, worker, times, outcome, why, rest));
+            }
         }
     }
+    remember(tx, now, &memos).await?;
     free(tx, heads, &freed, ready).await?;
     skip(tx, heads, &skipped).await?;
     let touched: Vec<i64> = heads.by_number.keys().copied().collect();
@@ -398,6 +495,60 @@ async fn end_steps(
     along.add_any(&OUTPUTS, &outputs)?;
     along.add_any(&HISTORY, &history)?;
     Ok(along)
+}
+
+/// Enough of a digest to know equal inputs again.
+fn short(digest: Digest) -> i64 {
+    let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    i64::from_le_bytes(*first)
+}
+
+/// How long ago it ended after which these were done, in milliseconds.
+fn since(then: &[Did]) -> i64 {
+    i64::try_from(then.iter().map(|did| did.took).sum::<Duration>().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Ends the steps that were done in the hand of another: nobody claimed them, and whoever may end the first may end these.
+async fn follow(
+    tx: &mut Tx,
+    now: i64,
+    batch: &Batch<'_>,
+    accepted: &[bool],
+    found: &mut BTreeMap<(i64, i64), EndedRow>,
+) -> Result<(), sqlx::Error> {
+    const FOLLOW: Sql = given!(
+        "UPDATE workflow_steps SET state = s, attempts = attempts + 1, epoch = epoch + 1, open_needs = 0, worker = b,
+             queued_ms = q, started_ms = q, ended_ms = x, due_ms = d, failure = f, message = m
+         FROM (SELECT CAST(value->>0 AS BIGINT) AS w, CAST(value->>1 AS BIGINT) AS p, value->>2 AS s, value->>3 AS b,
+                      CAST(value->>4 AS BIGINT) AS q, CAST(value->>5 AS BIGINT) AS x, CAST(value->>6 AS BIGINT) AS d,
+                      value->>7 AS f, value->>8 AS m, CAST(value->>9 AS BIGINT) AS n FROM ",
+        ") AS followed WHERE workflow = w AND position = p AND state = 'waiting' AND open_needs = n
+         RETURNING workflow, position, queued_ms, started_ms, attempts, worker, epoch"
+    );
+    let mut rows = vec![];
+    for (ended, _) in batch.ended.iter().zip(accepted).filter(|(_, accepted)| **accepted) {
+        for (i, did) in ended.then.iter().enumerate() {
+            let (state, due, _, why) = outcome(&did.end, now);
+            let over =
+                matches!(did.end, End::Completed(_) | End::Failed { .. }).then(|| now - since(&ended.then[i + 1..]));
+            let (kind, message) = why.map(|(kind, message)| (kind.as_str(), words(message))).unzip();
+            let began = now - since(&ended.then[i..]);
+            // It waited for none but those that were done before it here.
+            let is_new = |need: &&u32| ended.all().take(i + 1).any(|before| before.position == **need);
+            let needs = ended.graph.needs(did.position).iter().filter(is_new).count();
+            rows.push((ended.workflow, did.position, state, batch.worker, began, over, due, kind, message, needs));
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let followed: Vec<EndedRow> = each(tx, &FOLLOW, &rows).await?;
+    if followed.len() != rows.len() {
+        // Nobody else touches what waits for a step that is held.
+        return Err(sqlx::Error::Encode("a step that was done after another did not wait for it".into()));
+    }
+    found.extend(followed.into_iter().map(|row| ((row.0, row.1), row)));
+    Ok(())
 }
 
 /// What depends on what is completed.
@@ -440,6 +591,20 @@ async fn skip(tx: &mut Tx, heads: &mut Heads, skipped: &BTreeSet<(i64, u32)>) ->
         if let Some(head) = heads.by_number.get_mut(&workflow) {
             head.row.open_tasks -= 1;
         }
+    }
+    Ok(())
+}
+
+/// What equal steps can be spared.
+async fn remember(tx: &mut Tx, now: i64, memos: &[(i64, Digest, Digest, &str)]) -> Result<(), sqlx::Error> {
+    for (workflow, definition, inputs, body) in memos {
+        let sql = "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
+                   SELECT tenant, $2, $3, $4, $5 FROM workflows WHERE number = $1
+                   ON CONFLICT (tenant, definition, inputs) DO NOTHING";
+        on!(&mut *tx, tx => {
+            let query = sqlx::query(sql).bind(*workflow).bind(&definition[..]).bind(&inputs[..]);
+            query.bind(body.as_bytes()).bind(now).execute(&mut **tx).await.map(drop)
+        })?;
     }
     Ok(())
 }

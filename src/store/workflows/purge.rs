@@ -8,7 +8,7 @@ use crate::store::{Error, Store, on};
 const MOST: u32 = 20;
 
 impl Store {
-    /// Deletes a batch of what ended then or before, of all tenants. Returns how many.
+    /// Deletes a batch of what ended then or before, and of what steps came to then or before, of all tenants. Returns how many.
     pub async fn prune_workflows(&self, until: Timestamp, batch: u32) -> Result<u64, Error> {
         let run = async {
             let mut tx = self.begin().await?;
@@ -20,13 +20,18 @@ impl Store {
                 sqlx::query_as(sql).bind(until.0).bind(i64::from(batch.min(MOST))).fetch_all(&mut **tx).await
             })?;
             empty(&mut tx, &gone).await?;
+            let sql = "DELETE FROM workflow_memos WHERE (tenant, definition, inputs) IN
+                       (SELECT tenant, definition, inputs FROM workflow_memos WHERE created_ms <= $1 LIMIT $2)";
+            let memos = on!(&mut tx, tx => {
+                sqlx::query(sql).bind(until.0).bind(i64::from(batch)).execute(&mut **tx).await?.rows_affected()
+            });
             tx.commit().await?;
-            Ok(gone.len() as u64)
+            Ok(gone.len() as u64 + memos)
         };
         run.await.map_err(Error::during("delete old workflows"))
     }
 
-    /// Deletes a batch of what a tenant started then or before, and what its goals were taken apart into. What still runs is
+    /// Deletes a batch of what a tenant started then or before, what its goals were taken apart into and its steps came to. What still runs is
     /// broken off: its steps find nothing to commit to. Returns how many.
     pub async fn purge_workflows(&self, tenant: &Tenant, until: Timestamp, batch: u32) -> Result<u64, Error> {
         let run = async {
@@ -35,14 +40,16 @@ impl Store {
                        (SELECT number FROM workflows WHERE tenant = $1 AND created_ms <= $2 ORDER BY number LIMIT $3)
                        RETURNING number";
             let goals = "DELETE FROM workflow_goals WHERE tenant = $1 AND created_ms <= $2";
+            let memos = "DELETE FROM workflow_memos WHERE tenant = $1 AND created_ms <= $2";
             let batch = i64::from(batch.min(MOST));
-            let (gone, goals): (Vec<(i64,)>, u64) = on!(&mut tx, tx => (
+            let (gone, others): (Vec<(i64,)>, u64) = on!(&mut tx, tx => (
                 sqlx::query_as(sql).bind(tenant.as_str()).bind(until.0).bind(batch).fetch_all(&mut **tx).await?,
-                sqlx::query(goals).bind(tenant.as_str()).bind(until.0).execute(&mut **tx).await?.rows_affected(),
+                sqlx::query(goals).bind(tenant.as_str()).bind(until.0).execute(&mut **tx).await?.rows_affected()
+                    + sqlx::query(memos).bind(tenant.as_str()).bind(until.0).execute(&mut **tx).await?.rows_affected(),
             ));
             empty(&mut tx, &gone).await?;
             tx.commit().await?;
-            Ok(gone.len() as u64 + goals)
+            Ok(gone.len() as u64 + others)
         };
         run.await.map_err(Error::during("purge a tenant's workflows"))
     }

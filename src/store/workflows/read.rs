@@ -7,7 +7,7 @@ use sqlx::FromRow;
 
 use super::{Sql, given, small, state, task_state};
 use crate::domain::record::Digest;
-use crate::domain::workflow::{Node, RunOptions, State, TaskState, WorkflowId};
+use crate::domain::workflow::{Manner, Node, RunOptions, State, TaskState, WorkflowId};
 use crate::domain::{Tenant, Timestamp};
 use crate::store::rows::{decode, digest, unsigned};
 use crate::store::{Db, Error, Store, on};
@@ -29,6 +29,8 @@ pub struct Listed {
     pub created: Timestamp,
     pub changed: Timestamp,
     pub ended: Option<Timestamp>,
+    /// It ran under a plan that changed more than timeouts.
+    pub planned: bool,
 }
 
 /// Which workflows of a tenant.
@@ -81,6 +83,9 @@ pub struct Attempts {
     pub failure: Option<String>,
     pub input_bytes: Option<u64>,
     pub output_bytes: Option<u64>,
+    pub manner: Manner,
+    /// A digest of its inputs, of a step that is pure.
+    pub inputs: Option<i64>,
 }
 
 #[derive(FromRow)]
@@ -98,6 +103,7 @@ struct ListedRow {
     created_ms: i64,
     changed_ms: i64,
     ended_ms: Option<i64>,
+    planned: i64,
 }
 
 impl TryFrom<ListedRow> for Listed {
@@ -118,6 +124,7 @@ impl TryFrom<ListedRow> for Listed {
             created: Timestamp(row.created_ms),
             changed: Timestamp(row.changed_ms),
             ended: row.ended_ms.map(Timestamp),
+            planned: row.planned == 1,
         })
     }
 }
@@ -148,6 +155,8 @@ struct AttemptRow {
     failure: Option<String>,
     input_bytes: Option<i64>,
     output_bytes: Option<i64>,
+    manner: Option<String>,
+    inputs: Option<i64>,
 }
 
 impl Store {
@@ -156,7 +165,7 @@ impl Store {
         let run = async {
             let sql =
                 "SELECT number, id, goal, state, reason, shape, tasks, open_tasks, failed_tasks, completed, created_ms,
-                              changed_ms, ended_ms FROM workflows WHERE id = $1 AND tenant = $2";
+                              changed_ms, ended_ms, planned FROM workflows WHERE id = $1 AND tenant = $2";
             let row: Option<ListedRow> = on!(&self.read, pool => {
                 sqlx::query_as(sql).bind(id.as_bytes()).bind(tenant.as_str()).fetch_optional(pool).await
             })?;
@@ -170,7 +179,7 @@ impl Store {
         let run = async {
             let sql =
                 "SELECT number, id, goal, state, reason, shape, tasks, open_tasks, failed_tasks, completed, created_ms,
-                              changed_ms, ended_ms FROM workflows
+                              changed_ms, ended_ms, planned FROM workflows
                        WHERE tenant = $1 AND ($2 = '' OR state = $2)
                            AND number < COALESCE((SELECT number FROM workflows WHERE id = $3 AND tenant = $1), $4)
                        ORDER BY number DESC LIMIT $5";
@@ -260,7 +269,7 @@ impl Store {
     pub async fn workflow_attempts(&self, number: i64) -> Result<Vec<Attempts>, Error> {
         let run = async {
             let sql = "SELECT position, worker, queued_ms, started_ms, ended_ms, took_ns, outcome, failure, input_bytes,
-                              output_bytes FROM workflow_history WHERE workflow = $1 ORDER BY started_ms, position, epoch";
+                              output_bytes, manner, inputs FROM workflow_history WHERE workflow = $1 ORDER BY started_ms, position, epoch";
             let rows: Vec<AttemptRow> =
                 on!(&self.read, pool => sqlx::query_as(sql).bind(number).fetch_all(pool).await)?;
             Ok(rows
@@ -276,6 +285,8 @@ impl Store {
                     failure: row.failure,
                     input_bytes: row.input_bytes.map(unsigned),
                     output_bytes: row.output_bytes.map(unsigned),
+                    manner: row.manner.as_deref().and_then(Manner::named).unwrap_or_default(),
+                    inputs: row.inputs,
                 })
                 .collect())
         };
@@ -286,7 +297,7 @@ impl Store {
     pub async fn workflows_of_shape(&self, tenant: &Tenant, shape: &Digest, limit: u32) -> Result<Vec<Listed>, Error> {
         let run = async {
             let sql = "SELECT number, id, goal, state, reason, shape, tasks, open_tasks, failed_tasks, completed, created_ms,
-                              changed_ms, ended_ms FROM workflows WHERE tenant = $1 AND shape = $2 AND ended_ms IS NOT NULL
+                              changed_ms, ended_ms, planned FROM workflows WHERE tenant = $1 AND shape = $2 AND ended_ms IS NOT NULL
                        ORDER BY number DESC LIMIT $3";
             let rows: Vec<ListedRow> = on!(&self.read, pool => {
                 sqlx::query_as(sql).bind(tenant.as_str()).bind(&shape[..]).bind(i64::from(limit)).fetch_all(pool).await
@@ -307,6 +318,19 @@ impl Store {
             Ok::<_, sqlx::Error>(small(count))
         };
         run.await.map_err(Error::during("count a graph's history"))
+    }
+
+    /// What an equal step of this tenant came to before, as JSON.
+    pub async fn recall(&self, tenant: &Tenant, step: &Digest, inputs: &Digest) -> Result<Option<Arc<str>>, Error> {
+        let run = async {
+            let sql = "SELECT body FROM workflow_memos WHERE tenant = $1 AND definition = $2 AND inputs = $3";
+            let row: Option<(Vec<u8>,)> = on!(&self.read, pool => {
+                let query = sqlx::query_as(sql).bind(tenant.as_str()).bind(&step[..]).bind(&inputs[..]);
+                query.fetch_optional(pool).await
+            })?;
+            row.map(|(body,)| String::from_utf8(body).map(Arc::from).map_err(decode)).transpose()
+        };
+        run.await.map_err(Error::during("look for what an equal step came to"))
     }
 
     /// The graph that a goal was taken apart into.

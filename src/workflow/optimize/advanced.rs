@@ -44,6 +44,9 @@ pub(super) fn fuse(draft: &mut Draft<'_>) {
             next.insert(task, only);
         }
     }
+    // Where a worker dies, what it did of a chain is done again.
+    let again = |task: usize| draft.graph.policy(&tasks[task].id).idempotent;
+    next.retain(|task, then| again(*task) && again(*then));
     let inner: HashSet<usize> = next.values().copied().collect();
     let mut heads: Vec<usize> = next.keys().copied().filter(|task| !inner.contains(task)).collect();
     heads.sort_unstable();
@@ -198,18 +201,19 @@ pub(super) fn slots(draft: &mut Draft<'_>) {
 
 /// Outputs of pure steps whose inputs came before.
 fn memoise(draft: &mut Draft<'_>) {
-    for (task, attempts) in draft.seen(Level::Advanced) {
-        if !draft.graph.policy(&task).pure {
-            continue;
-        }
+    let all = draft.history.by_task();
+    let steps: Vec<TaskId> = draft.graph.dag.leaves().map(|task| task.id.clone()).collect();
+    for task in steps {
+        let Some(attempts) = all.get(&task).filter(|_| draft.graph.policy(&task).pure) else { continue };
         let mut known = HashSet::new();
-        let (mut again, mut spared, mut told) = (0usize, Duration::ZERO, 0usize);
+        let (mut again, mut told) = (0usize, 0usize);
+        let mut made = vec![];
         for attempt in attempts.iter().filter(|a| a.is_done()) {
             let Some(input) = attempt.input else { continue };
             told += 1;
-            if !known.insert(input) {
-                again += 1;
-                spared += attempt.duration();
+            again += usize::from(!known.insert(input));
+            if attempt.is_own() {
+                made.push(attempt.duration());
             }
         }
         let share = again as f64 / told.max(1) as f64;
@@ -219,7 +223,7 @@ fn memoise(draft: &mut Draft<'_>) {
         let reason = format!("it is pure, and in {again} of {told} attempts its inputs had come before");
         let edit = Edit::Memoise { task };
         let replayed = draft.saves(&edit).filter(|time| !time.is_zero()).map(Gain::RunTime);
-        let of_work = spared / u32::try_from(told).unwrap_or(u32::MAX).max(1);
+        let of_work = stats::mean(&made).unwrap_or_default().mul_f64(share);
         draft.push(edit, reason, replayed.or(Some(Gain::Work(of_work))));
         draft.takes = draft.replayed(&draft.now);
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::advanced::DISPATCH;
 use super::graph::Net;
 use super::plan::{Edit, Speculation, span};
-use super::{Draft, Given, Level, edges, predict, stats};
+use super::{Attempt, Draft, Given, Level, edges, predict, stats};
 use crate::domain::TaskId;
+use crate::domain::workflow::Manner;
 
 /// A fan is too wide if it has more steps than this for each slot.
 const WIDE: usize = 2;
@@ -83,11 +84,11 @@ pub(super) fn split(draft: &mut Draft<'_>) {
 /// A second try beside one that takes longer than 95 of 100, of steps that may be done twice.
 fn speculate(draft: &mut Draft<'_>) {
     for (task, attempts) in draft.seen(Level::Aggressive) {
-        let policy = draft.graph.policy(&task);
-        if !(policy.idempotent || policy.pure) || draft.now.memoised.contains(&task) {
+        // A pure step may be done twice too, but what it costs may be more than time.
+        if !draft.graph.policy(&task).idempotent || draft.now.memoised.contains(&task) {
             continue;
         }
-        let times: Vec<Duration> = attempts.iter().filter(|a| a.is_done()).map(|a| a.duration()).collect();
+        let times = times(&attempts);
         let (Some(after), Some(typical)) = (stats::quantile(&times, 0.95), stats::median(&times)) else { continue };
         let mean = stats::mean(&times).unwrap_or_default();
         let spared: Duration = times.iter().map(|time| time.saturating_sub(after + typical)).sum();
@@ -108,6 +109,18 @@ fn speculate(draft: &mut Draft<'_>) {
         );
         draft.push_replayed(Edit::Speculate { task, speculation: Speculation { after, typical } }, reason);
     }
+}
+
+/// What a step takes by itself. One that a second try overtook would have taken longer, and how long is not known: as long as those
+/// that took longer than any overtaken one did, on average.
+fn times(attempts: &[&Attempt]) -> Vec<Duration> {
+    let done = || attempts.iter().filter(|a| a.is_done());
+    let overtaken = done().filter(|a| a.manner == Manner::Overtaken).map(|a| a.duration());
+    let beyond = overtaken.max().map(|longest| {
+        let stragglers = done().filter(|a| a.manner != Manner::Overtaken).map(|a| a.duration());
+        stats::mean(&stragglers.filter(|time| *time > longest).collect::<Vec<_>>()).unwrap_or(longest)
+    });
+    done().map(|a| if a.manner == Manner::Overtaken { beyond.unwrap_or(a.duration()) } else { a.duration() }).collect()
 }
 
 /// How many steps are at work when, by what is expected of the newest run's inputs, if nothing waits for a slot.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::plan::{Edit, Gain, span};
 use super::{Attempt, Draft, Failure, Level, Options, Policy, edges, stats};
 use crate::domain::schedule::critical_path;
+use crate::domain::workflow::Manner;
 
 /// Above the bound of the p99.
 const HEADROOM: f64 = 1.5;
@@ -81,7 +82,7 @@ pub(super) fn timeout(attempts: &[&Attempt], from: Duration, options: &Options) 
     if ratio > 1.05 {
         let spared = cut as f64 / told.len() as f64;
         Some(Timeout::To(to, reason, (spared > 0.0).then_some(Gain::Failures(spared))))
-    } else if bound.from_records && ratio < 0.9 {
+    } else if bound.from_records && ratio < 0.9 && !attempts.iter().any(|a| a.manner == Manner::Overtaken) {
         Some(Timeout::To(to, reason, Some(Gain::Notice(from - to))))
     } else {
         None

@@ -25,7 +25,7 @@ pub struct Policy {
     pub backoff: Backoff,
     /// Where a kind of failure has its own.
     pub backoff_by_kind: BTreeMap<Failure, Backoff>,
-    /// Doing it twice does no more than doing it once.
+    /// Doing it twice does no more than doing it once, and costs little.
     pub idempotent: bool,
     /// It changes nothing, and its output follows from its inputs alone.
     pub pure: bool,

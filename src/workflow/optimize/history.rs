@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stats;
 use crate::domain::TaskId;
+use crate::domain::workflow::Manner;
 
 /// A time beyond this is a fault of the record. Sums of what is below it can't overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -23,6 +24,9 @@ pub struct Run {
     /// How many steps could run at the same time.
     pub slots: u32,
     pub completed: bool,
+    /// It ran under a plan that changed more than timeouts.
+    #[serde(default)]
+    pub planned: bool,
     /// In any order.
     pub attempts: Vec<Attempt>,
 }
@@ -47,6 +51,8 @@ pub struct Attempt {
     pub read: Option<Vec<TaskId>>,
     /// A digest of all that it was given, to know equal inputs again.
     pub input: Option<u64>,
+    #[serde(default)]
+    pub manner: Manner,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -109,6 +115,11 @@ impl Attempt {
         self.outcome == Outcome::Done
     }
 
+    /// Whether its step was done in it: else its time says nothing of the step.
+    pub fn is_own(&self) -> bool {
+        self.manner != Manner::Recalled
+    }
+
     pub fn failed(&self, kind: Failure) -> bool {
         self.outcome == Outcome::Failed(kind)
     }
@@ -130,7 +141,7 @@ impl Run {
     }
 
     /// What each attempt waited although a slot was free, in the order of `attempts`. An attempt that was queued while
-    /// all were taken waited for them, so how long its dispatch took is not known from it.
+    /// all were taken waited for them, and one in the hand of another was not dispatched: how long that takes is not known from it.
     pub(super) fn dispatch(&self) -> Vec<Option<Duration>> {
         // +1 at a start, -1 at an end; ends first, so that a slot handed on counts once.
         let mut changes: Vec<(Duration, i64)> =
@@ -147,7 +158,7 @@ impl Run {
             behind.checked_sub(1).map_or(0, |i| running[i].1)
         };
         let slots = i64::from(self.slots.max(1));
-        self.attempts.iter().map(|a| (at(a.queued) < slots).then(|| a.wait())).collect()
+        self.attempts.iter().map(|a| (a.manner != Manner::Followed && at(a.queued) < slots).then(|| a.wait())).collect()
     }
 
     /// The dispatch of a typical step of this run.
@@ -174,7 +185,7 @@ impl History {
         let mut sums: HashMap<&TaskId, (Duration, u32)> = HashMap::new();
         for run in &self.runs {
             for (task, attempts) in run.by_task() {
-                if attempts.last().is_some_and(|a| a.is_done()) {
+                if attempts.last().is_some_and(|a| a.is_done() && a.is_own()) {
                     let sum = sums.entry(task).or_default();
                     sum.0 += attempts.iter().map(|a| a.duration()).sum::<Duration>();
                     sum.1 += 1;

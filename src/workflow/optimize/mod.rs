@@ -203,6 +203,12 @@ const REPLAYED_RUNS: usize = 25;
 /// Steps that are replayed for one plan, all changes together; some seconds. Later changes have no gain.
 const REPLAYED_STEPS: usize = 2_000_000;
 
+/// The attempts in which something was done.
+fn by_task(history: &History) -> HashMap<&TaskId, Rc<[&Attempt]>> {
+    let all = history.by_task().into_iter();
+    all.map(|(task, attempts)| (task, attempts.into_iter().filter(|attempt| attempt.is_own()).collect())).collect()
+}
+
 /// A plan that grows.
 struct Draft<'a> {
     graph: &'a Graph,
@@ -234,7 +240,7 @@ impl<'a> Draft<'a> {
             graph,
             history,
             options,
-            by_task: history.by_task().into_iter().map(|(task, attempts)| (task, attempts.into())).collect(),
+            by_task: by_task(history),
             now,
             tried_on,
             takes: None,

@@ -81,7 +81,7 @@ pub fn learn(history: &History) -> Forecast {
     let mut durations: HashMap<&TaskId, Vec<Sample<'_>>> = HashMap::new();
     let mut failures: HashMap<&TaskId, Vec<Sample<'_>>> = HashMap::new();
     for (run, record) in history.runs.iter().enumerate() {
-        for attempt in &record.attempts {
+        for attempt in record.attempts.iter().filter(|attempt| attempt.is_own()) {
             // Whole runs are held out, so that no run speaks for itself.
             let sample = |value| Sample { given: given(attempt), fold: run % FOLDS, value };
             if attempt.is_done() {
@@ -318,6 +318,7 @@ mod tests {
     use super::super::history::Run;
     use super::super::sample::noise;
     use super::*;
+    use crate::domain::workflow::Manner;
 
     /// Runs of one step whose time and failures are as `law` says of input size and worker.
     fn recorded(runs: usize, law: impl Fn(u64, &str, &mut StdRng) -> (f64, bool)) -> History {
@@ -340,8 +341,9 @@ mod tests {
                     content_bytes: 100,
                     read: None,
                     input: None,
+                    manner: Manner::Alone,
                 };
-                Run { slots: 1, completed: true, attempts: vec![attempt] }
+                Run { slots: 1, completed: true, planned: false, attempts: vec![attempt] }
             })
             .collect();
         History { runs }

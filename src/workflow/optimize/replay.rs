@@ -46,10 +46,10 @@ pub(super) struct Recorded<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    /// `None` for a run that did not do every step of the graph.
+    /// `None` for a run that did not do every step of the graph, or took one's output from another run.
     pub(super) fn of(run: &'a Run, dag: &Dag) -> Option<Self> {
         let by_task = run.by_task();
-        let did = |task: &TaskId| by_task.get(task).and_then(|a| a.last()).is_some_and(|a| a.is_done());
+        let did = |task: &TaskId| by_task.get(task).and_then(|a| a.last()).is_some_and(|a| a.is_done() && a.is_own());
         (run.completed && dag.leaves().all(|task| did(&task.id))).then(|| Self { run, tries: tries_of(run) })
     }
 }

@@ -7,6 +7,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::history::{Attempt, Failure, History, Outcome, Run};
+use crate::domain::workflow::Manner;
 use crate::domain::{Dag, Limits, Schedule, Task, TaskId};
 
 pub(super) fn ms(count: u64) -> Duration {
@@ -92,6 +93,7 @@ pub(super) fn record(
                 content_bytes: 100,
                 read: did.read,
                 input: did.input,
+                manner: Manner::Alone,
             });
         }
         let next_end = running.iter().min().copied();
@@ -115,7 +117,7 @@ pub(super) fn record(
             (Some(_), None) => {}
         }
     }
-    Run { slots, completed, attempts }
+    Run { slots, completed, planned: false, attempts }
 }
 
 /// As many runs as `count`, each step's time around its mean in milliseconds.

@@ -10,6 +10,7 @@ use super::graph::{Net, end, start};
 use super::sample::{Does, dag, fails, layered, ms, noise, record, records, takes, task};
 use super::*;
 use crate::domain::schedule::critical_path;
+use crate::domain::workflow::Manner;
 use crate::domain::{Limits, Schedule, Task};
 
 fn graph(dag: Dag) -> Graph {
@@ -225,14 +226,29 @@ fn a_chain_is_joined_where_its_dispatch_is_a_fifth_of_the_run() {
     let mut rng = StdRng::seed_from_u64(1);
     let means: &[(&str, u64)] = &[("a", 10), ("b", 10), ("c", 10)];
     let slow = records(&chain, 60, 4, ms(10), means, &mut rng);
-    let plan = optimize(&graph(chain.clone()), &slow, &at(Level::Advanced)).unwrap();
+    let may = |steps: &[&str]| {
+        let policy = Policy { idempotent: true, ..Policy::default() };
+        let policies = steps.iter().map(|step| (id(step), policy.clone())).collect();
+        Graph { policies, ..graph(chain.clone()) }
+    };
+    let plan = optimize(&may(&["a", "b", "c"]), &slow, &at(Level::Advanced)).unwrap();
     let fuse = Edit::Fuse { chain: ["a", "b", "c"].map(id).to_vec() };
     let change = plan.changes.iter().find(|c| c.edit == fuse).expect("joined");
     assert_eq!(change.gain, Some(Gain::RunTime(ms(20))), "{plan}");
     let Replayed { before, after, .. } = plan.replayed.unwrap();
     assert_eq!(before - after, ms(20));
+    // What may not be done again is in no chain.
+    let plan = optimize(&may(&["a", "c"]), &slow, &at(Level::Advanced)).unwrap();
+    assert!(!edits(&plan).iter().any(|edit| matches!(edit, Edit::Fuse { .. })), "{plan}");
+    // Nor does a step in the hand of another say what a dispatch takes.
+    let mut joined = slow;
+    for attempt in joined.runs.iter_mut().flat_map(|run| &mut run.attempts).filter(|attempt| attempt.task != id("a")) {
+        attempt.manner = Manner::Followed;
+    }
+    let plan = optimize(&may(&["a", "b", "c"]), &joined, &at(Level::Advanced)).unwrap();
+    assert!(!edits(&plan).contains(&&fuse), "{plan}");
     let quick = records(&chain, 60, 4, ms(1), means, &mut rng);
-    let plan = optimize(&graph(chain), &quick, &at(Level::Advanced)).unwrap();
+    let plan = optimize(&may(&["a", "b", "c"]), &quick, &at(Level::Advanced)).unwrap();
     assert!(!edits(&plan).contains(&&fuse), "{plan}");
 }
 
@@ -307,6 +323,39 @@ fn stragglers_get_a_second_try_if_they_may() {
     let found = change.changes.iter().find(|c| matches!(&c.edit, Edit::Speculate { task, .. } if task.as_str() == "a"));
     assert!(matches!(found.unwrap().gain, Some(Gain::RunTime(time)) if time > ms(100)), "{change}");
     assert!(!edits(&plan(false)).iter().any(|e| matches!(e, Edit::Speculate { .. })));
+}
+
+/// A plan must not undo itself by what it made of the records.
+#[test]
+fn what_was_overtaken_or_recalled_is_not_taken_for_a_quick_step() {
+    let dag = dag(&[("a", &[])]);
+    let mut graph = graph(dag.clone());
+    graph.policies.insert(id("a"), Policy { idempotent: true, pure: true, ..Policy::default() });
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut history = runs_of(&dag, 200, |run, _, _| {
+        let straggles = if run == 0 { 5.0 } else { 0.15 };
+        takes(Duration::from_secs_f64(if run % 25 == 0 { straggles } else { 0.1 * noise(&mut rng, 0.05) }))
+    });
+    let overtaken = |history: &History| {
+        let plan = optimize(&graph, history, &at(Level::Aggressive)).unwrap();
+        plan.changes.iter().any(|change| matches!(change.edit, Edit::Speculate { .. }))
+    };
+    for (i, run) in history.runs.iter_mut().enumerate().filter(|(i, _)| i % 25 == 0 && *i > 0) {
+        assert!(i > 0);
+        run.attempts[0].manner = Manner::Overtaken;
+    }
+    assert!(overtaken(&history), "the others are as long as the one that was waited for");
+    history.runs.iter_mut().for_each(|run| run.attempts[0].manner = Manner::Alone);
+    history.runs[0].attempts[0].ended = ms(150);
+    assert!(!overtaken(&history), "150 ms is not worth another");
+    // Of what was taken from before nothing is known.
+    for run in &mut history.runs {
+        run.attempts[0].manner = Manner::Recalled;
+        run.attempts[0].ended = run.attempts[0].started;
+    }
+    assert!(history.mean_times().is_empty());
+    let plan = optimize(&graph, &history, &at(Level::Aggressive)).unwrap();
+    assert!(plan.changes.is_empty() && plan.replayed.is_none(), "{plan}");
 }
 
 #[test]
