@@ -504,7 +504,7 @@ mod tests {
         let meters = meters();
         meters.error("internal");
         meters.purged("executions", 1);
-        meters.step("agent", "completed", Duration::from_millis(1));
+        meters.step("agent", "completed", "alone", Duration::from_millis(1));
         meters.missed();
         meters.embedded(Duration::from_millis(3));
         meters.circuit("openai/gpt-5-mini", 0);
