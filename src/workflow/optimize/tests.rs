@@ -509,7 +509,7 @@ impl World {
         let mut policies = HashMap::new();
         let mut reads = HashMap::new();
         for task in dag.leaves() {
-            let (pure, idempotent) = (rng.random_bool(0.5), rng.random_bool(0.5));
+            let (pure, idempotent) = (rng.random_bool(0.5), rng.random_bool(0.8));
             policies.insert(task.id.clone(), Policy { pure, idempotent, ..Policy::default() });
             let seen = task.depends_on.iter().filter(|d| d.as_str() != "g" && rng.random_bool(0.5));
             reads.insert(task.id.clone(), seen.cloned().collect::<Vec<_>>());
