@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::QueryBuilder;
-
-use super::{Head, HeadRow, Heads, Sql, each, each_of, given, words};
+use super::{Head, HeadRow, Heads, Script, Sql, each, given, head, words};
 use crate::domain::record::Digest;
 use crate::domain::workflow::{EventKind, FailureKind, Graph, Manner, RunOptions, State, WorkflowId};
 use crate::domain::{RequestId, Tenant, Timestamp};
@@ -157,18 +155,19 @@ impl Store {
     pub async fn advance(&self, batch: &Batch<'_>) -> Result<Advanced, Error> {
         let run = async {
             let mut tx = self.begin().await?;
-            let mut heads = Heads::begin(&mut tx).await?;
             // In the order of their numbers, and those that are new after those that exist.
-            heads.hold(&mut tx, &batch.ended.iter().map(|ended| ended.workflow).collect()).await?;
+            let numbers = batch.ended.iter().map(|ended| ended.workflow).collect();
+            let mut heads = Heads::begin_with(&mut tx, &numbers).await?;
             let mut done = Advanced::default();
-            end_steps(&mut tx, &mut heads, batch, &mut done).await?;
+            let mut script = Script::default();
+            end_steps(&mut tx, &mut heads, batch, &mut done, &mut script).await?;
             done.started = start(&mut tx, &mut heads, batch.starts).await?;
             if batch.claim > 0 {
                 claim(&mut tx, &mut heads, batch, &mut done).await?;
             }
             done.over = heads.by_number.iter().filter(|(_, h)| h.state.is_over()).map(|(n, _)| *n).collect();
             done.announced = heads.events.iter().any(|(.., waits)| *waits == 1);
-            done.more |= !heads.save(&mut tx).await?.is_empty();
+            done.more |= !heads.save_after(&mut tx, script).await?.is_empty();
             tx.commit().await?;
             Ok(done)
         };
@@ -198,6 +197,9 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
             let needs = start.graph.needs(position).len();
             let (state, queued) = if needs == 0 { ("ready", Some(now)) } else { ("waiting", None) };
             let is_group = i64::from(start.graph.is_group(position));
+            if needs == 0 {
+                heads.ready.push((number, i64::from(position), i64::from(start.graph.rank(position))));
+            }
             steps.push((number, position, is_group, start.graph.rank(position), state, needs, queued));
         }
         let body = serde_json::to_vec(start.graph.nodes()).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -216,8 +218,10 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
             rank_ms: rank(start, now),
             ended_ms: None,
             deadline_ms: deadline(start, now),
+            claimable: 0,
+            now,
         };
-        heads.by_number.insert(number, Head { row, state: State::Running });
+        heads.by_number.insert(number, Head { row, state: State::Running, is_known: true });
         if let Some((from, to)) = start.decomposed {
             heads.event_at(number, from.0, &EventKind::DecompositionStarted, None, None, None);
             heads.event_at(number, to.0, &EventKind::DecompositionCompleted, None, None, None);
@@ -232,17 +236,20 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
         }
         heads.event(number, &EventKind::ExecutionStarted, None, None, None);
     }
+    let mut graphs = graphs.chunks(500);
+    let mut script = Script::default();
     if !steps.is_empty() {
-        each_of(tx, &STEPS, &steps).await?;
+        script.each(&STEPS, &steps)?;
     }
-    for rows in graphs.chunks(500) {
-        on!(&mut *tx, tx => {
-            let mut sql = QueryBuilder::new("INSERT INTO workflow_graphs (workflow, body) ");
-            sql.push_values(rows, |mut row, (number, body)| {
-                row.push_bind(*number).push_bind(&body[..]);
-            });
-            sql.build().execute(&mut **tx).await.map(drop)
-        })?;
+    loop {
+        if let Some(rows) = graphs.next() {
+            let rows = rows.iter().map(|(number, body)| ([*number], &body[..]));
+            script.insert("INSERT INTO workflow_graphs (workflow, body)", rows);
+        }
+        if script.is_empty() {
+            break;
+        }
+        let _none: Vec<(i64,)> = std::mem::take(&mut script).run(tx).await?;
     }
     Ok(outcomes)
 }
@@ -315,7 +322,14 @@ fn outcome(end: &End, now: i64) -> (&'static str, Option<i64>, Option<i64>, Opti
     }
 }
 
-async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Advanced) -> Result<(), sqlx::Error> {
+/// Ends steps, but for what is written down of them: that is put into `script`.
+async fn end_steps<'a>(
+    tx: &mut Tx,
+    heads: &mut Heads,
+    batch: &Batch<'a>,
+    done: &mut Advanced,
+    script: &mut Script<'a>,
+) -> Result<(), sqlx::Error> {
     // Only who holds the step's epoch may end it.
     const END: Sql = given!(
         "UPDATE workflow_steps SET state = s, attempts = attempts + a, ended_ms = x, due_ms = d, queued_ms = COALESCE(q, queued_ms),
@@ -396,7 +410,10 @@ async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut
                     (outcome, why) = ("failed", Some(kind.as_str()));
                     event = Some((EventKind::TaskFailed, Some(message)));
                 }
-                End::GivenBack => continue,
+                End::GivenBack => {
+                    head.is_known = false;
+                    continue;
+                }
             }
             head.row.open_tasks -= open;
             if i > 0 {
@@ -421,7 +438,7 @@ async fn end_steps(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut
             }
         }
     }
-    keep(tx, now, &kept).await?;
+    keep(tx, now, kept, script).await?;
     free(tx, heads, &freed).await?;
     skip(tx, heads, &skipped).await?;
     let touched: Vec<i64> = heads.by_number.keys().copied().collect();
@@ -484,20 +501,23 @@ async fn follow(
 }
 
 /// What depends on what is completed.
-async fn free(tx: &mut Tx, heads: &Heads, freed: &BTreeMap<(i64, u32), i64>) -> Result<(), sqlx::Error> {
+async fn free(tx: &mut Tx, heads: &mut Heads, freed: &BTreeMap<(i64, u32), i64>) -> Result<(), sqlx::Error> {
     const FREE: Sql = given!(
         "UPDATE workflow_steps SET open_needs = open_needs - n,
              queued_ms = CASE WHEN state = 'waiting' AND open_needs = n THEN t ELSE queued_ms END,
              state = CASE WHEN state = 'waiting' AND open_needs = n THEN 'ready' ELSE state END
          FROM (SELECT CAST(value->>0 AS BIGINT) AS w, CAST(value->>1 AS BIGINT) AS p, CAST(value->>2 AS BIGINT) AS n,
                       CAST(value->>3 AS BIGINT) AS t FROM ",
-        ") AS freed WHERE workflow = w AND position = p"
+        ") AS freed WHERE workflow = w AND position = p RETURNING workflow, position, rank, state"
     );
     if freed.is_empty() {
         return Ok(());
     }
     let rows: Vec<_> = freed.iter().map(|((workflow, position), n)| (workflow, position, n, heads.now)).collect();
-    each_of(tx, &FREE, &rows).await
+    let found: Vec<(i64, i64, i64, String)> = each(tx, &FREE, &rows).await?;
+    let ready = found.into_iter().filter(|(.., state)| state == "ready");
+    heads.ready.extend(ready.map(|(workflow, position, rank, _)| (workflow, position, rank)));
+    Ok(())
 }
 
 /// What depends on what failed.
@@ -541,7 +561,10 @@ struct Kept<'a> {
 }
 
 /// Outputs, and what is remembered of the attempts.
-async fn keep(tx: &mut Tx, now: i64, kept: &Kept<'_>) -> Result<(), sqlx::Error> {
+async fn keep<'a>(tx: &mut Tx, now: i64, kept: Kept<'a>, script: &mut Script<'a>) -> Result<(), sqlx::Error> {
+    /// Rows whose values have places of their own in one statement: databases have limits.
+    const ROWS: usize = 500;
+    const OUTPUTS: &str = "INSERT INTO workflow_outputs (workflow, position, body)";
     const HISTORY: Sql = given!(
         "INSERT INTO workflow_history (workflow, position, epoch, worker, queued_ms, started_ms, ended_ms, took_ns, outcome,
              failure, input_bytes, output_bytes, manner, inputs)
@@ -551,14 +574,17 @@ async fn keep(tx: &mut Tx, now: i64, kept: &Kept<'_>) -> Result<(), sqlx::Error>
                 value->7->>2, CAST(value->7->>3 AS BIGINT) FROM ",
         ""
     );
-    for rows in kept.outputs.chunks(500) {
-        on!(&mut *tx, tx => {
-            let mut sql = QueryBuilder::new("INSERT INTO workflow_outputs (workflow, position, body) ");
-            sql.push_values(rows, |mut row, (workflow, position, body)| {
-                row.push_bind(*workflow).push_bind(*position).push_bind(*body);
-            });
-            sql.build().execute(&mut **tx).await.map(drop)
-        })?;
+    let rows = |from: usize| {
+        let rows = kept.outputs.iter().skip(from).take(ROWS);
+        rows.map(|(workflow, position, body)| ([*workflow, *position], *body))
+    };
+    for from in (ROWS..kept.outputs.len()).step_by(ROWS) {
+        let mut more = Script::default();
+        more.insert(OUTPUTS, rows(from));
+        let _none: Vec<(i64,)> = more.run(tx).await?;
+    }
+    if !kept.outputs.is_empty() {
+        script.insert(OUTPUTS, rows(0));
     }
     for (workflow, definition, inputs, body) in &kept.memos {
         let sql = "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
@@ -569,10 +595,10 @@ async fn keep(tx: &mut Tx, now: i64, kept: &Kept<'_>) -> Result<(), sqlx::Error>
             query.execute(&mut **tx).await.map(drop)
         })?;
     }
-    if kept.history.is_empty() {
-        return Ok(());
+    match kept.history.is_empty() {
+        true => Ok(()),
+        false => script.each(&HISTORY, &kept.history),
     }
-    each_of(tx, &HISTORY, &kept.history).await
 }
 
 /// Takes steps: of the workflows at hand and of all others, those that have waited longest first.
@@ -597,8 +623,11 @@ async fn claim(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Adv
     let others: Vec<HeadRow> = others.into_iter().filter(|row| !heads.by_number.contains_key(&row.number)).collect();
     heads.add(others.clone())?;
     let open = |head: &Head| head.state == State::Running && head.row.slots > 0;
-    let held: Vec<(i64,)> = heads.by_number.values().filter(|head| open(head)).map(|h| (h.row.number,)).collect();
-    let mut ready: Vec<(i64, i64, i64)> = if held.is_empty() { vec![] } else { each(tx, &READY, &held).await? };
+    let unknown = heads.by_number.values().filter(|head| open(head) && !head.is_known);
+    let unknown: Vec<(i64,)> = unknown.map(|head| (head.row.number,)).collect();
+    let mut ready: Vec<(i64, i64, i64)> = if unknown.is_empty() { vec![] } else { each(tx, &READY, &unknown).await? };
+    let known = |workflow: &i64| heads.by_number.get(workflow).is_some_and(|head| open(head) && head.is_known);
+    ready.extend(heads.ready.iter().filter(|(workflow, ..)| known(workflow)));
     let waited = |workflow: &i64| heads.by_number.get(workflow).map_or(i64::MAX, |head| head.row.rank_ms);
     ready.sort_by_key(|(workflow, position, rank)| (waited(workflow), *workflow, -*rank, *position));
     let (mut taken, mut rows) = (BTreeMap::<i64, i64>::new(), vec![]);
@@ -637,17 +666,7 @@ async fn claim(tx: &mut Tx, heads: &mut Heads, batch: &Batch<'_>, done: &mut Adv
     Ok(())
 }
 
-macro_rules! claimable {
-    ($end:expr) => {
-        concat!(
-            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
-                    deadline_ms
-             FROM workflows WHERE claimable = 1 ORDER BY rank_ms, number LIMIT $1",
-            $end
-        )
-    };
-}
-
-const CLAIMABLE_SQLITE: &str = claimable!("");
+const CLAIMABLE_SQLITE: &str = head!(sqlite "claimable = 1 ORDER BY rank_ms, number LIMIT $1");
 /// Who holds one looks after it.
-const CLAIMABLE_POSTGRES: &str = claimable!(" FOR UPDATE SKIP LOCKED");
+const CLAIMABLE_POSTGRES: &str =
+    head!(postgres "claimable = 1 ORDER BY rank_ms, number LIMIT $1 FOR UPDATE SKIP LOCKED");

@@ -16,7 +16,7 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::decode;
-use super::{Db, Tx};
+use super::{Db, Tx, on};
 use crate::domain::workflow::{EventKind, State, TaskState};
 
 pub use advance::{Advanced, Batch, Claimed, Did, End, Ended, Optimized, Start, Started};
@@ -65,6 +65,80 @@ async fn each_of(tx: &mut Tx, sql: &Sql, rows: &impl serde::Serialize) -> Result
     }
 }
 
+/// Statements of which none needs another's answer, sent as one: each goes the way to the database's thread or over the net, and
+/// in a small transaction that is most of what it costs.
+#[derive(Default)]
+struct Script<'a> {
+    sqlite: Vec<String>,
+    postgres: Vec<String>,
+    values: Vec<Value<'a>>,
+}
+
+enum Value<'a> {
+    Number(i64),
+    Bytes(&'a [u8]),
+    Text(String),
+}
+
+impl<'a> Script<'a> {
+    fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// A statement over rows.
+    fn each(&mut self, sql: &Sql, rows: &impl serde::Serialize) -> Result<(), sqlx::Error> {
+        let rows = serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        self.values.push(Value::Text(rows));
+        let place = format!("${}", self.values.len());
+        self.sqlite.push(sql.sqlite.replace("$1", &place));
+        self.postgres.push(sql.postgres.replace("$1", &place));
+        Ok(())
+    }
+
+    /// `INSERT INTO …` with these numbers and these bytes. Few rows: each value has a place of its own.
+    fn insert<const N: usize>(&mut self, into: &str, rows: impl Iterator<Item = ([i64; N], &'a [u8])>) {
+        let mut sql = format!("{into} VALUES ");
+        for (i, (numbers, bytes)) in rows.enumerate() {
+            sql.push_str(if i > 0 { ", (" } else { "(" });
+            for number in numbers {
+                self.values.push(Value::Number(number));
+                sql.push_str(&format!("${}, ", self.values.len()));
+            }
+            self.values.push(Value::Bytes(bytes));
+            sql.push_str(&format!("${})", self.values.len()));
+        }
+        self.sqlite.push(sql.clone());
+        self.postgres.push(sql);
+    }
+
+    /// What the last of them returns.
+    async fn run<T>(self, tx: &mut Tx) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        // PostgreSQL prepares no more than one: the others stand before it.
+        let sql = match (&*tx, self.postgres.split_last()) {
+            (Db::Postgres(_), Some((last, first))) if !first.is_empty() => {
+                let first = first.iter().enumerate().map(|(i, sql)| format!("s{i} AS ({sql})"));
+                format!("WITH {} {last}", first.collect::<Vec<_>>().join(", "))
+            }
+            (Db::Postgres(_), last) => last.map(|(last, _)| last.clone()).unwrap_or_default(),
+            (Db::Sqlite(_), _) => self.sqlite.join("; "),
+        };
+        on!(tx, tx => {
+            let mut query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
+            for value in &self.values {
+                query = match value {
+                    Value::Number(number) => query.bind(*number),
+                    Value::Bytes(bytes) => query.bind(*bytes),
+                    Value::Text(text) => query.bind(text.as_str()),
+                };
+            }
+            query.fetch_all(&mut **tx).await
+        })
+    }
+}
+
 /// The database's own time: workers on several machines compare nobody's clocks.
 async fn clock(tx: &mut Tx) -> Result<i64, sqlx::Error> {
     let (now,): (i64,) = match tx {
@@ -97,6 +171,34 @@ fn small(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
+/// What is read of a workflow's row, and the time.
+macro_rules! head {
+    ($now:expr, $where:expr) => {
+        concat!(
+            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
+                    deadline_ms, claimable, ",
+            $now,
+            " AS now FROM workflows WHERE ",
+            $where
+        )
+    };
+    (sqlite $where:expr) => {
+        $crate::store::workflows::head!("CAST(unixepoch('subsec') * 1000 AS INTEGER)", $where)
+    };
+    (postgres $where:expr) => {
+        $crate::store::workflows::head!("(extract(epoch FROM clock_timestamp()) * 1000)::bigint", $where)
+    };
+}
+use head;
+
+const HOLD: Sql = Sql {
+    sqlite: head!(sqlite "number IN (SELECT CAST(value->>0 AS BIGINT) FROM json_each($1)) ORDER BY number"),
+    postgres: head!(
+        postgres "number IN (SELECT CAST(value->>0 AS BIGINT) FROM json_array_elements($1::json) AS given(value))
+                  ORDER BY number FOR UPDATE"
+    ),
+};
+
 /// What of a workflow's row changes with its steps.
 #[derive(Debug, Clone, FromRow)]
 struct HeadRow {
@@ -113,12 +215,18 @@ struct HeadRow {
     rank_ms: i64,
     ended_ms: Option<i64>,
     deadline_ms: i64,
+    /// A task was ready and there was a slot, when it was read.
+    claimable: i64,
+    /// The database's time when it was read.
+    now: i64,
 }
 
 #[derive(Debug, Clone)]
 struct Head {
     row: HeadRow,
     state: State,
+    /// No task is ready but those in [`Heads::ready`].
+    is_known: bool,
 }
 
 /// The workflows that a transaction holds, with what it does to them.
@@ -126,6 +234,8 @@ struct Heads {
     now: i64,
     by_number: BTreeMap<i64, Head>,
     events: Vec<EventRow>,
+    /// Tasks that this transaction readied: workflow, position, rank.
+    ready: Vec<(i64, i64, i64)>,
 }
 
 /// Workflow, number, at, kind, position, attempt, message, waits.
@@ -133,18 +243,22 @@ type EventRow = (i64, i64, i64, String, Option<u32>, Option<u32>, Option<String>
 
 impl Heads {
     async fn begin(tx: &mut Tx) -> Result<Self, sqlx::Error> {
-        Ok(Self { now: clock(tx).await?, by_number: BTreeMap::new(), events: vec![] })
+        Ok(Self { now: clock(tx).await?, by_number: BTreeMap::new(), events: vec![], ready: vec![] })
+    }
+
+    /// As [`Self::begin`] and [`Self::hold`], on one way where there is something to hold.
+    async fn begin_with(tx: &mut Tx, numbers: &BTreeSet<i64>) -> Result<Self, sqlx::Error> {
+        let mut heads = Self { now: 0, by_number: BTreeMap::new(), events: vec![], ready: vec![] };
+        heads.hold(tx, numbers).await?;
+        heads.now = match heads.by_number.values().map(|head| head.row.now).max() {
+            Some(now) => now,
+            None => clock(tx).await?,
+        };
+        Ok(heads)
     }
 
     /// Holds these until the end of the transaction. Where others hold one, it is waited for.
     async fn hold(&mut self, tx: &mut Tx, numbers: &BTreeSet<i64>) -> Result<(), sqlx::Error> {
-        const HOLD: Sql = given!(
-            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
-                    deadline_ms
-             FROM workflows WHERE number IN (SELECT CAST(value->>0 AS BIGINT) FROM ",
-            ") ORDER BY number",
-            " FOR UPDATE"
-        );
         let rows: Vec<(i64,)> = numbers.iter().filter(|n| !self.by_number.contains_key(n)).map(|n| (*n,)).collect();
         if rows.is_empty() {
             return Ok(());
@@ -156,7 +270,9 @@ impl Heads {
     fn add(&mut self, rows: Vec<HeadRow>) -> Result<(), sqlx::Error> {
         for row in rows {
             let state = state(&row.state)?;
-            self.by_number.entry(row.number).or_insert(Head { row, state });
+            // What has a slot and can't be claimed has no task that is ready.
+            let is_known = state == State::Running && row.slots > 0 && row.claimable == 0;
+            self.by_number.entry(row.number).or_insert(Head { row, state, is_known });
         }
         Ok(())
     }
@@ -211,6 +327,11 @@ impl Heads {
 
     /// Writes down what became of the workflows, and their events. Returns those of which more could be begun.
     async fn save(self, tx: &mut Tx) -> Result<Vec<i64>, sqlx::Error> {
+        self.save_after(tx, Script::default()).await
+    }
+
+    /// As [`Self::save`], on the same way as `script`.
+    async fn save_after(self, tx: &mut Tx, mut script: Script<'_>) -> Result<Vec<i64>, sqlx::Error> {
         const EVENTS: Sql = given!(
             "INSERT INTO workflow_events (workflow, number, at_ms, kind, position, attempt, message, waits)
              SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
@@ -231,13 +352,13 @@ impl Heads {
             ") AS to_be WHERE number = n RETURNING number, claimable"
         );
         if !self.events.is_empty() {
-            each_of(tx, &EVENTS, &self.events).await?;
+            script.each(&EVENTS, &self.events)?;
         }
         let now = self.now;
         let rows: Vec<_> = self
             .by_number
             .values()
-            .map(|Head { row, state }| {
+            .map(|Head { row, state, .. }| {
                 let HeadRow { number, reason, open_tasks, failed_tasks, slots, events, ended_ms, .. } = row;
                 let (open, failed, deadline, done) = (open_tasks, failed_tasks, row.deadline_ms, row.completed);
                 (number, state.as_str(), reason, open, failed, slots, events, now, ended_ms, deadline, done)
@@ -246,7 +367,8 @@ impl Heads {
         if rows.is_empty() {
             return Ok(vec![]);
         }
-        let saved: Vec<(i64, i64)> = each(tx, &SAVE, &rows).await?;
+        script.each(&SAVE, &rows)?;
+        let saved: Vec<(i64, i64)> = script.run(tx).await?;
         Ok(saved.into_iter().filter(|(_, claimable)| *claimable == 1).map(|(number, _)| number).collect())
     }
 }
