@@ -41,6 +41,9 @@ const ATTEMPTS: usize = 1_000_000;
 /// Larger graphs run as they are: their records would take longer to read than they save.
 const TASKS: usize = 1_000;
 
+/// Of larger graphs it is not looked ahead what a higher level would change: whoever starts one would wait for it.
+const ADVISED: usize = 100;
+
 impl Workflows {
     /// What records say of a graph, for its tenant alone.
     pub async fn recommendations(
@@ -203,7 +206,7 @@ fn planned(
 fn decide(view: &optimize::Graph, history: &History, wishes: &optimize::Options) -> Result<Decided, optimize::Refused> {
     let (mut plan, rolled_back) = planned(view, history, wishes)?;
     let mut advice: Vec<String> = rolled_back.into_iter().collect();
-    if advice.is_empty() {
+    if advice.is_empty() && view.dag.tasks().len() <= ADVISED {
         for level in [Level::Advanced, Level::Aggressive].into_iter().filter(|level| *level > wishes.level) {
             let preserve_structure = wishes.preserve_structure && level != Level::Aggressive;
             let further = optimize::Options { level, preserve_structure, ..wishes.clone() };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::QueryBuilder;
 
-use super::{Head, HeadRow, Heads, Sql, Together, each, given, words};
+use super::{Head, HeadRow, Heads, Sql, Together, each, given, head, words};
 use crate::domain::record::Digest;
 use crate::domain::workflow::{EventKind, FailureKind, Graph, Manner, RunOptions, State, WorkflowId};
 use crate::domain::{RequestId, Tenant, Timestamp};
@@ -159,9 +159,9 @@ impl Store {
     pub async fn advance(&self, batch: &Batch<'_>) -> Result<Advanced, Error> {
         let run = async {
             let mut tx = self.begin().await?;
-            let mut heads = Heads::begin(&mut tx).await?;
             // In the order of their numbers, and those that are new after those that exist.
-            heads.hold(&mut tx, &batch.ended.iter().map(|ended| ended.workflow).collect()).await?;
+            let ended = batch.ended.iter().map(|ended| ended.workflow).collect();
+            let mut heads = Heads::holding(&mut tx, &ended).await?;
             let mut done = Advanced::default();
             let mut ready = Ready::of(&heads, batch);
             let along = end_steps(&mut tx, &mut heads, batch, &mut ready, &mut done).await?;
@@ -260,6 +260,7 @@ async fn start(
             ended_ms: None,
             deadline_ms: deadline(start, now),
             claimable: 0,
+            now,
         };
         heads.by_number.insert(number, Head { row, state: State::Running });
         if let Some((from, to)) = start.decomposed {
@@ -685,17 +686,7 @@ async fn claim(
     Ok(())
 }
 
-macro_rules! claimable {
-    ($end:expr) => {
-        concat!(
-            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
-                    deadline_ms, claimable
-             FROM workflows WHERE claimable = 1 ORDER BY rank_ms, number LIMIT $1",
-            $end
-        )
-    };
-}
-
-const CLAIMABLE_SQLITE: &str = claimable!("");
+const CLAIMABLE_SQLITE: &str = head!(sqlite "claimable = 1 ORDER BY rank_ms, number LIMIT $1");
 /// Who holds one looks after it.
-const CLAIMABLE_POSTGRES: &str = claimable!(" FOR UPDATE SKIP LOCKED");
+const CLAIMABLE_POSTGRES: &str =
+    head!(postgres "claimable = 1 ORDER BY rank_ms, number LIMIT $1 FOR UPDATE SKIP LOCKED");

@@ -143,6 +143,26 @@ fn small(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
+/// What is read of a workflow's row, and the database's time.
+macro_rules! head {
+    ($now:expr, $where:expr) => {
+        concat!(
+            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
+                    deadline_ms, claimable, ",
+            $now,
+            " AS now FROM workflows WHERE ",
+            $where
+        )
+    };
+    (sqlite $where:expr) => {
+        $crate::store::workflows::head!("CAST(unixepoch('subsec') * 1000 AS INTEGER)", $where)
+    };
+    (postgres $where:expr) => {
+        $crate::store::workflows::head!("(extract(epoch FROM clock_timestamp()) * 1000)::bigint", $where)
+    };
+}
+use head;
+
 /// What of a workflow's row changes with its steps.
 #[derive(Debug, Clone, FromRow)]
 struct HeadRow {
@@ -159,7 +179,9 @@ struct HeadRow {
     rank_ms: i64,
     ended_ms: Option<i64>,
     deadline_ms: i64,
+    /// A task was ready and there was a slot.
     claimable: i64,
+    now: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -169,6 +191,7 @@ struct Head {
 }
 
 /// The workflows that a transaction holds, with what it does to them.
+#[derive(Default)]
 struct Heads {
     now: i64,
     by_number: BTreeMap<i64, Head>,
@@ -180,18 +203,29 @@ type EventRow = (i64, i64, i64, String, Option<u32>, Option<u32>, Option<String>
 
 impl Heads {
     async fn begin(tx: &mut Tx) -> Result<Self, sqlx::Error> {
-        Ok(Self { now: clock(tx).await?, by_number: BTreeMap::new(), events: vec![] })
+        Ok(Self { now: clock(tx).await?, ..Self::default() })
+    }
+
+    /// Begins by holding these; their rows bring the time.
+    async fn holding(tx: &mut Tx, numbers: &BTreeSet<i64>) -> Result<Self, sqlx::Error> {
+        let mut heads = Self::default();
+        heads.hold(tx, numbers).await?;
+        heads.now = match heads.by_number.values().map(|head| head.row.now).max() {
+            Some(now) => now,
+            None => clock(tx).await?,
+        };
+        Ok(heads)
     }
 
     /// Holds these until the end of the transaction. Where others hold one, it is waited for.
     async fn hold(&mut self, tx: &mut Tx, numbers: &BTreeSet<i64>) -> Result<(), sqlx::Error> {
-        const HOLD: Sql = given!(
-            "SELECT number, state, reason, open_tasks, failed_tasks, completed, slots, events, monitored, announced, rank_ms, ended_ms,
-                    deadline_ms, claimable
-             FROM workflows WHERE number IN (SELECT CAST(value->>0 AS BIGINT) FROM ",
-            ") ORDER BY number",
-            " FOR UPDATE"
-        );
+        const HOLD: Sql = Sql {
+            sqlite: head!(sqlite "number IN (SELECT CAST(value->>0 AS BIGINT) FROM json_each($1)) ORDER BY number"),
+            postgres: head!(
+                postgres "number IN (SELECT CAST(value->>0 AS BIGINT) FROM json_array_elements($1::json))
+                          ORDER BY number FOR UPDATE"
+            ),
+        };
         let rows: Vec<(i64,)> = numbers.iter().filter(|n| !self.by_number.contains_key(n)).map(|n| (*n,)).collect();
         if rows.is_empty() {
             return Ok(());
