@@ -192,7 +192,7 @@ impl Pipeline {
         let started = Instant::now();
         let _looking = debug_span!("lookup", tier = "exact").entered();
         let found = self.cache.known_if(&name.key, now, |answer| self.may_serve(request, name, answer))?;
-        Some(self.hit(request, name, &found, started, now))
+        Some(self.hit(request, name, found, started, now))
     }
 
     /// One request from start to end. Always ends by the request's deadline.
@@ -358,7 +358,7 @@ impl Pipeline {
             match self.join(request, &name, now).await {
                 Way::Known(found) => {
                     watcher.tell(Stage::Deciding { method: Method::Cached });
-                    return Ok(self.hit(request, &name, &found, started, now));
+                    return Ok(self.hit(request, &name, found, started, now));
                 }
                 Way::Shared(answer) => {
                     watcher.tell(Stage::Deciding { method: answer.method });
@@ -381,7 +381,7 @@ impl Pipeline {
             if let Some(flight) = flight {
                 flight.land(Landed::Near(found.clone()));
             }
-            return Ok(self.hit(request, &name, &found, started, now));
+            return Ok(self.hit(request, &name, found, started, now));
         }
         let mut leading = None;
         if flight.is_some() && !plan.is_complete() {
@@ -392,7 +392,7 @@ impl Pipeline {
                     if let Some(flight) = flight {
                         flight.land(Landed::Stored);
                     }
-                    return Ok(self.hit(request, &name, &found, started, now));
+                    return Ok(self.hit(request, &name, found, started, now));
                 }
             }
         }
@@ -505,8 +505,8 @@ impl Pipeline {
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
 
-    fn hit(&self, request: &Request, name: &Name, found: &Found, started: Instant, now: Timestamp) -> Reply {
-        let mut answer = found.as_answer();
+    fn hit(&self, request: &Request, name: &Name, found: Found, started: Instant, now: Timestamp) -> Reply {
+        let mut answer = found.into_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
         meters().answered(&answer);
