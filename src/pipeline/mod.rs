@@ -9,9 +9,12 @@ mod spending;
 mod submit;
 mod sweep;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use tracing::{Instrument, debug_span, warn};
@@ -429,22 +432,25 @@ impl Pipeline {
         if request.cache != CacheMode::Use || !self.cache.has_neighbours(&name.key) {
             return (plan(), None);
         }
-        let look_up = || {
-            let (pipeline, request, name) = (self.clone(), request.clone(), name.clone());
-            let looking = async move {
-                let may = |answer: &Answer| pipeline.may_serve(&request, &name, answer);
-                pipeline.cache.semantic_if(&name.key, now, may).await
-            };
-            looking.instrument(debug_span!("lookup", tier = "semantic"))
-        };
+        let may = |answer: &Answer| self.may_serve(request, name, answer);
+        let looking = self.cache.semantic_if(&name.key, now, may).instrument(debug_span!("lookup", tier = "semantic"));
+        // A text that breaks the lookup costs the hit and nothing else.
+        let looking = AssertUnwindSafe(looking).catch_unwind().map(|found| {
+            found.unwrap_or_else(|_| {
+                warn!("a lookup ended badly");
+                Ok(None)
+            })
+        });
+        let mut looking = Box::pin(looking);
         let (plan, found) = match self.cache.options().order {
             Order::CacheFirst => {
-                let looking = tokio::spawn(look_up());
+                // The first look queues the embedding, which has a thread of its own; the rules use this one meanwhile.
+                let begun = futures::poll!(looking.as_mut());
                 let plan = plan();
-                let found = looking.await.unwrap_or_else(|error| {
-                    warn!(%error, "a lookup ended badly");
-                    Ok(None)
-                });
+                let found = match begun {
+                    Poll::Ready(found) => found,
+                    Poll::Pending => looking.await,
+                };
                 (plan, found)
             }
             Order::RulesFirst => {
@@ -452,7 +458,7 @@ impl Pipeline {
                 if plan.is_complete() {
                     return (plan, None);
                 }
-                (plan, look_up().await)
+                (plan, looking.await)
             }
         };
         match found {
