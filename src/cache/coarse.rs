@@ -48,6 +48,11 @@ impl Coarse {
         self.steps.len()
     }
 
+    /// What a row takes in memory: its levels, their step and its signs.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.dimensions + size_of::<f32>() + self.words() * size_of::<u64>()
+    }
+
     pub(super) fn push(&mut self, row: &[f32]) {
         let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
         let place = self.len();

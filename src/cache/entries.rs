@@ -1,26 +1,34 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::HashTable;
 
 use super::index::Index;
-use super::reading::Reading;
-use crate::domain::record::{CacheEntry, Digest, EntryId, Sweep};
-use crate::domain::{Language, Tenant, Timestamp};
+use super::packed::Packed;
+use crate::domain::record::{CacheEntry, Digest, EntryId};
+use crate::domain::{Answer, Tenant, Timestamp};
 
 /// Withdrawn ids that are remembered, so that a put which arrives after its own removal brings nothing back.
 const REMEMBERED: usize = 65_536;
 
-/// What an entry holds beside its texts, roughly: its record, its vector, its places in the tables. `benches/cache.rs` prints
-/// what is counted beside what is taken.
-const BESIDE: usize = 2_560;
+/// What an entry takes beside its packed form and its vector: its slot, its places in the tables, what the allocator adds.
+/// Measured with the next one: the tests below hold what is counted against what the process takes.
+const BESIDE: usize = 400;
+
+/// What a scope takes beside the vectors in it. Many have one entry: each conversation is a scope of its own.
+const SCOPE: usize = 640;
 
 /// Uses that count when room is made. More prove nothing, and what was popular once must be able to go.
-const USES: u64 = 16;
+const USES: u32 = 16;
 
 /// All live entries. Plain data behind the cache's one lock; nothing here takes long.
 pub(super) struct Entries {
-    slots: HashMap<EntryId, Slot>,
-    exact: HashMap<Digest, EntryId>,
+    slots: HashMap<EntryId, Box<Slot>>,
+    /// By exact key, which only the slot holds.
+    exact: HashTable<EntryId>,
+    hasher: RandomState,
     scopes: HashMap<Digest, Scope>,
     /// What goes first when room is needed stands first.
     by_rank: BTreeMap<Rank, EntryId>,
@@ -39,36 +47,51 @@ pub(super) struct Entries {
 /// How much is lost with an entry, above the floor of its last use; among equals the least recently used goes first.
 type Rank = (u64, u64);
 
+/// What lookups and tables need of an entry. Its vector is in the scope's index alone.
 struct Slot {
-    /// Its vector is in the scope's index alone.
-    entry: Arc<CacheEntry>,
-    /// What its task says, read when a lookup first comes near; most entries never are.
-    reading: Arc<OnceLock<Box<Reading>>>,
-    own: bool,
+    packed: Packed,
+    exact: Digest,
+    scope: Digest,
+    created: Timestamp,
+    expires: Timestamp,
     rank: Rank,
-    hits: u64,
-    bytes: usize,
+    /// What it costs to make it again, in the unit of [`again`].
+    again: f32,
+    hits: u32,
+    own: bool,
 }
 
-/// An entry that a lookup came near to.
-pub(super) struct Near {
-    pub(super) entry: Arc<CacheEntry>,
-    reading: Arc<OnceLock<Box<Reading>>>,
-    pub(super) similarity: f32,
+/// A live entry, as a lookup takes it away from the lock.
+pub(super) struct Held {
+    pub(super) id: EntryId,
+    pub(super) packed: Packed,
+    pub(super) created: Timestamp,
 }
 
 #[derive(Default)]
 struct Scope {
+    /// Of all its entries: it is part of the scope.
+    tenant: Tenant,
     live: usize,
     index: Arc<RwLock<Index>>,
     /// Live, but without a vector.
     bare: HashSet<EntryId>,
 }
 
-impl Near {
-    /// `language` is that of the scope, so the same at each call.
-    pub(super) fn read(&self, language: &Language) -> &Reading {
-        self.reading.get_or_init(|| Box::new(Reading::of(&self.entry.task, Some(language))))
+impl Slot {
+    fn bytes(&self) -> usize {
+        self.packed.len() + BESIDE
+    }
+
+    /// What is lost when it goes: what it costs to make it again, for each use that it had, by the room that it takes.
+    fn value(&self) -> u64 {
+        // In 1,024ths for each KiB, so that whole numbers are fine enough.
+        let uses = f64::from(self.hits.min(USES));
+        (f64::from(self.again) * uses * 1_024.0 * 1_024.0 / self.bytes() as f64) as u64
+    }
+
+    fn held(&self, id: EntryId) -> Held {
+        Held { id, packed: self.packed.clone(), created: self.created }
     }
 }
 
@@ -76,7 +99,8 @@ impl Entries {
     pub(super) fn new(max_entries: usize, max_bytes: usize) -> Self {
         Self {
             slots: HashMap::new(),
-            exact: HashMap::new(),
+            exact: HashTable::new(),
+            hasher: RandomState::new(),
             scopes: HashMap::new(),
             by_rank: BTreeMap::new(),
             floor: 0,
@@ -94,22 +118,22 @@ impl Entries {
         self.slots.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<CacheEntry>> {
-        self.slots.values().map(|slot| &slot.entry)
+    /// How many a tenant has.
+    pub(super) fn count(&self, tenant: &Tenant) -> usize {
+        self.scopes.values().filter(|scope| scope.tenant == *tenant).map(|scope| scope.live).sum()
     }
 
     /// A live entry, by key. What has expired is none.
-    pub(super) fn by_exact(&self, exact: &Digest, now: Timestamp) -> Option<&Arc<CacheEntry>> {
-        self.by_id(*self.exact.get(exact)?, now)
+    pub(super) fn by_exact(&self, exact: &Digest, now: Timestamp) -> Option<Held> {
+        self.by_id(self.holder(exact)?, now)
     }
 
-    pub(super) fn by_id(&self, id: EntryId, now: Timestamp) -> Option<&Arc<CacheEntry>> {
-        self.slots.get(&id).map(|slot| &slot.entry).filter(|entry| now < entry.expires)
+    pub(super) fn by_id(&self, id: EntryId, now: Timestamp) -> Option<Held> {
+        self.slots.get(&id).filter(|slot| now < slot.expires).map(|slot| slot.held(id))
     }
 
-    pub(super) fn near(&self, id: EntryId, similarity: f32, now: Timestamp) -> Option<Near> {
-        let slot = self.slots.get(&id).filter(|slot| now < slot.entry.expires)?;
-        Some(Near { entry: slot.entry.clone(), reading: slot.reading.clone(), similarity })
+    pub(super) fn serves(&self, id: EntryId, now: Timestamp) -> bool {
+        self.slots.get(&id).is_some_and(|slot| now < slot.expires)
     }
 
     /// Marks it as just used.
@@ -117,8 +141,8 @@ impl Entries {
         if let Some(slot) = self.slots.get_mut(&id) {
             self.by_rank.remove(&slot.rank);
             self.uses += 1;
-            slot.hits += 1;
-            slot.rank = (self.floor + value(&slot.entry, slot.hits, slot.bytes), self.uses);
+            slot.hits = slot.hits.saturating_add(1);
+            slot.rank = (self.floor + slot.value(), self.uses);
             self.by_rank.insert(slot.rank, id);
         }
     }
@@ -138,21 +162,22 @@ impl Entries {
 
     /// Up to `most` entries of the scope that want a vector, the newest first: own ones, and those that the worker which
     /// made them should have given one by `late`.
-    pub(super) fn bare(&self, scope: &Digest, late: Timestamp, most: usize) -> Vec<Arc<CacheEntry>> {
+    pub(super) fn bare(&self, scope: &Digest, late: Timestamp, most: usize) -> Vec<Held> {
         let Some(scope) = self.scopes.get(scope) else { return vec![] };
-        let slots = scope.bare.iter().filter_map(|id| self.slots.get(id));
-        let mut due: Vec<_> = slots.filter(|s| s.own || s.entry.created <= late).map(|s| s.entry.clone()).collect();
-        due.sort_unstable_by_key(|entry| Reverse((entry.created, entry.id)));
+        let slots = scope.bare.iter().filter_map(|id| Some((*id, self.slots.get(id)?)));
+        let due = slots.filter(|(_, slot)| slot.own || slot.created <= late);
+        let mut due: Vec<Held> = due.map(|(id, slot)| slot.held(id)).collect();
+        due.sort_unstable_by_key(|held| Reverse((held.created, held.id)));
         due.truncate(most);
         due
     }
 
     /// The newest own entry that was not asked for here before and still wants a vector.
-    pub(super) fn next_bare(&mut self) -> Option<Arc<CacheEntry>> {
+    pub(super) fn next_bare(&mut self) -> Option<Held> {
         while let Some(id) = self.own_bare.pop_back() {
             let Some(slot) = self.slots.get(&id) else { continue };
-            if self.scopes.get(&slot.entry.scope).is_some_and(|scope| scope.bare.contains(&id)) {
-                return Some(slot.entry.clone());
+            if self.scopes.get(&slot.scope).is_some_and(|scope| scope.bare.contains(&id)) {
+                return Some(slot.held(id));
             }
         }
         None
@@ -167,68 +192,88 @@ impl Entries {
     /// its key, or it is too large.
     ///
     /// `own`: it was made here, so its vector is to be computed here.
-    pub(super) fn insert(&mut self, entry: Arc<CacheEntry>, own: bool) -> bool {
-        let bytes = size(&entry);
-        if self.gone.contains(&entry.id) || bytes > self.max_bytes / 8 || self.max_entries == 0 {
+    pub(super) fn insert(&mut self, entry: &CacheEntry, own: bool) -> bool {
+        if self.gone.contains(&entry.id) || self.max_entries == 0 {
             return false;
         }
-        if let Some(&holder) = self.exact.get(&entry.exact) {
-            let held = self.slots.get(&holder).map(|slot| (slot.entry.created, slot.entry.id));
-            if holder == entry.id {
-                // Known, but its vector may be news.
-                entry.vector.as_ref().inspect(|vector| _ = self.set_vector(holder, vector));
-                return false;
-            }
-            // The same winner on every worker, whatever the order of arrival.
-            if held > Some((entry.created, entry.id)) {
-                return false;
-            }
+        let holder = self.holder(&entry.exact);
+        if holder == Some(entry.id) {
+            // Known, but its vector may be news.
+            entry.vector.as_ref().inspect(|vector| _ = self.set_vector(entry.id, vector));
+            return false;
+        }
+        let held = holder.and_then(|id| Some((self.slots.get(&id)?.created, id)));
+        // The same winner on every worker, whatever the order of arrival.
+        if held > Some((entry.created, entry.id)) {
+            return false;
+        }
+        let Some(packed) = Packed::of(entry).filter(|packed| packed.len() + BESIDE <= self.max_bytes / 8) else {
+            return false;
+        };
+        if let Some(holder) = holder {
             self.remove(holder);
         }
-        while self.slots.len() >= self.max_entries || self.bytes + bytes > self.max_bytes {
+        self.make_room(packed.len() + BESIDE, 1);
+        self.add(entry, packed, own);
+        // Its vector and its scope took some, too.
+        self.make_room(0, 0);
+        true
+    }
+
+    fn make_room(&mut self, bytes: usize, entries: usize) {
+        while self.slots.len() + entries > self.max_entries || self.bytes + bytes > self.max_bytes {
             let Some((&(rank, _), &least)) = self.by_rank.first_key_value() else { break };
             self.floor = rank;
             self.remove(least);
         }
-        self.add(entry, bytes, own);
-        true
     }
 
-    fn add(&mut self, mut entry: Arc<CacheEntry>, bytes: usize, own: bool) {
+    fn add(&mut self, entry: &CacheEntry, packed: Packed, own: bool) {
         let id = entry.id;
-        let scope = self.scopes.entry(entry.scope).or_default();
+        self.uses += 1;
+        let mut slot = Slot {
+            packed,
+            exact: entry.exact,
+            scope: entry.scope,
+            created: entry.created,
+            expires: entry.expires,
+            rank: (0, 0),
+            again: again(&entry.answer),
+            hits: 1,
+            own,
+        };
+        slot.rank = (self.floor + slot.value(), self.uses);
+        self.bytes += slot.bytes();
+        self.by_rank.insert(slot.rank, id);
+        self.slots.insert(id, Box::new(slot));
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let hash = |id: &EntryId| slots.get(id).map_or(0, |slot| hasher.hash_one(slot.exact));
+        self.exact.insert_unique(hasher.hash_one(entry.exact), id, hash);
+
+        let scope = self.scopes.entry(entry.scope).or_insert_with(|| {
+            self.bytes += SCOPE;
+            Scope { tenant: entry.tenant.clone(), ..Scope::default() }
+        });
         scope.live += 1;
-        let has_vector = entry.vector.as_ref().is_some_and(|vector| write(&scope.index).insert(id, vector));
-        if entry.vector.is_some() {
-            Arc::make_mut(&mut entry).vector = None;
-        }
-        if !has_vector {
-            scope.bare.insert(id);
-            if own {
-                self.own_bare.push_back(id);
-            }
+        scope.bare.insert(id);
+        let has_vector = entry.vector.as_ref().is_some_and(|vector| self.set_vector(id, vector));
+        if own && !has_vector {
+            self.own_bare.push_back(id);
             // The oldest are the next to make room, or have.
             if self.own_bare.len() > self.max_entries {
                 self.own_bare.pop_front();
             }
         }
-        self.uses += 1;
-        self.bytes += bytes;
-        self.exact.insert(entry.exact, id);
-        let rank = (self.floor + value(&entry, 1, bytes), self.uses);
-        self.by_rank.insert(rank, id);
-        self.slots.insert(id, Slot { entry, own, reading: Arc::default(), rank, hits: 1, bytes });
     }
 
     /// Gives a live entry its vector; false where it has gone or has one.
-    pub(super) fn set_vector(&mut self, id: EntryId, vector: &Arc<[f32]>) -> bool {
-        let Some(slot) = self.slots.get(&id) else { return false };
-        let Some(scope) = self.scopes.get_mut(&slot.entry.scope) else { return false };
-        if !scope.bare.contains(&id) || !write(&scope.index).insert(id, vector) {
-            return false;
+    pub(super) fn set_vector(&mut self, id: EntryId, vector: &[f32]) -> bool {
+        let Some(scope) = self.slots.get(&id).and_then(|slot| self.scopes.get_mut(&slot.scope)) else { return false };
+        let taken = scope.bare.contains(&id) && in_index(&mut self.bytes, scope, |index| index.insert(id, vector));
+        if taken {
+            scope.bare.remove(&id);
         }
-        scope.bare.remove(&id);
-        true
+        taken
     }
 
     /// Takes entries out for good: they can't come back under the same id. Returns those that were here.
@@ -246,54 +291,136 @@ impl Entries {
         ids.iter().copied().filter(|&id| self.remove(id)).collect()
     }
 
-    /// Those of a tenant that a sweep takes.
-    pub(super) fn swept(&self, tenant: &Tenant, until: Timestamp, what: &Sweep) -> Vec<EntryId> {
-        let theirs = |entry: &&Arc<CacheEntry>| entry.tenant == *tenant && entry.created <= until;
-        self.iter().filter(theirs).filter(|entry| what.takes(&entry.answer)).map(|entry| entry.id).collect()
+    /// Those of a tenant that were stored until then.
+    pub(super) fn of_tenant(&self, tenant: &Tenant, until: Timestamp) -> Vec<Held> {
+        let theirs = |slot: &Slot| self.scopes.get(&slot.scope).is_some_and(|scope| scope.tenant == *tenant);
+        let slots = self.slots.iter().filter(|(_, slot)| slot.created <= until && theirs(slot));
+        slots.map(|(id, slot)| slot.held(*id)).collect()
     }
 
     pub(super) fn expired(&self, now: Timestamp) -> Vec<EntryId> {
-        self.iter().filter(|entry| now >= entry.expires).map(|entry| entry.id).collect()
+        self.slots.iter().filter(|(_, slot)| now >= slot.expires).map(|(id, _)| *id).collect()
+    }
+
+    fn holder(&self, exact: &Digest) -> Option<EntryId> {
+        let is_its = |id: &EntryId| self.slots.get(id).is_some_and(|slot| slot.exact == *exact);
+        self.exact.find(self.hasher.hash_one(exact), is_its).copied()
     }
 
     fn remove(&mut self, id: EntryId) -> bool {
         let Some(slot) = self.slots.remove(&id) else { return false };
         self.by_rank.remove(&slot.rank);
-        self.bytes -= slot.bytes;
-        if self.exact.get(&slot.entry.exact) == Some(&id) {
-            self.exact.remove(&slot.entry.exact);
+        self.bytes -= slot.bytes();
+        if let Ok(place) = self.exact.find_entry(self.hasher.hash_one(slot.exact), |other| *other == id) {
+            place.remove();
         }
-        if let Some(scope) = self.scopes.get_mut(&slot.entry.scope) {
-            write(&scope.index).remove(id);
+        if let Some(scope) = self.scopes.get_mut(&slot.scope) {
+            in_index(&mut self.bytes, scope, |index| index.remove(id));
             scope.bare.remove(&id);
             scope.live -= 1;
             if scope.live == 0 {
-                self.scopes.remove(&slot.entry.scope);
+                self.scopes.remove(&slot.scope);
+                self.bytes -= SCOPE;
             }
         }
         true
     }
 }
 
-/// What an entry holds in memory, roughly: its texts (those of its parts too), its vector, its places in the tables.
-fn size(entry: &CacheEntry) -> usize {
-    fn answer(a: &crate::domain::Answer) -> usize {
-        a.text.len() + a.parts.iter().map(|p| p.description.len() + answer(&p.answer)).sum::<usize>()
-    }
-    entry.task.len() + answer(&entry.answer) + BESIDE
+/// Changes a scope's vectors, and counts what they take.
+fn in_index<T>(bytes: &mut usize, scope: &Scope, change: impl FnOnce(&mut Index) -> T) -> T {
+    let mut index = scope.index.write().unwrap_or_else(PoisonError::into_inner);
+    let before = index.bytes();
+    let changed = change(&mut index);
+    *bytes = *bytes + index.bytes() - before;
+    changed
 }
 
-/// What is lost when an entry goes: what it costs to make it again, for each use that it had, by the room that it takes. A
-/// rule's answer is made in a millisecond, a model's costs seconds and money: some fifteen times as much, and no more, or
-/// what was dear once would never go.
-fn value(entry: &CacheEntry, hits: u64, bytes: usize) -> u64 {
-    let answer = &entry.answer;
+/// What it costs to make an answer again. A rule's is made in a millisecond, a model's costs seconds and money: some fifteen
+/// times as much, and no more, or what was dear once would never go.
+fn again(answer: &Answer) -> f32 {
     let (milliseconds, micro_dollars) = (answer.time.as_secs_f64() * 1e3, answer.cost.0 as f64 / 1e3);
-    let again = 1.0 + (1.0 + milliseconds + micro_dollars).log2();
-    // In 1,024ths for each KiB, so that whole numbers are fine enough.
-    (again * hits.min(USES) as f64 * 1_024.0 * 1_024.0 / bytes.max(1) as f64) as u64
+    (1.0 + (1.0 + milliseconds + micro_dollars).log2()) as f32
 }
 
-fn write(index: &RwLock<Index>) -> std::sync::RwLockWriteGuard<'_, Index> {
-    index.write().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::EntryKind;
+    use crate::domain::{CorrelationId, Language, Method, TaskType};
+
+    /// Of this process, which no other test shares.
+    fn taken() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
+    fn digest(label: u8, n: usize) -> Digest {
+        let mut digest = [label; 32];
+        digest[..8].copy_from_slice(&n.to_le_bytes());
+        digest
+    }
+
+    fn entry(n: usize, scope: Digest) -> CacheEntry {
+        let text = format!("defmodule Made{n} do\n{}end\n", "  def run(event), do: {:ok, event}\n".repeat(12));
+        let answer = Answer::new(Method::Autonomous, TaskType::General, &Language::Elixir, text, Timestamp(0));
+        let mut state = n as u64;
+        let vector = std::array::from_fn::<f32, 384, _>(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5) * 0.088
+        });
+        CacheEntry {
+            id: EntryId(uuid::Uuid::now_v7()),
+            tenant: Tenant::default(),
+            kind: EntryKind::Request,
+            scope,
+            exact: digest(2, n),
+            task: format!("Create a NATS consumer for processing events of kind {n}").into(),
+            answer: Arc::new(answer),
+            vector: Some(vector.as_slice().into()),
+            origin: CorrelationId::generate(),
+            created: Timestamp(0),
+            expires: Timestamp(1),
+        }
+    }
+
+    /// What is counted for each byte that so many entries take.
+    fn counted(count: usize, scope: impl Fn(usize) -> Digest) -> f64 {
+        let before = taken();
+        let mut entries = Entries::new(usize::MAX, usize::MAX);
+        for n in 0..count {
+            assert!(entries.insert(&entry(n, scope(n)), false));
+        }
+        let share = entries.bytes() as f64 / (taken() - before) as f64;
+        println!("{} counted for each entry, {share:.3} of what is taken", entries.bytes() / count);
+        share
+    }
+
+    #[test]
+    fn what_is_counted_is_what_a_large_scope_takes() {
+        let share = counted(30_000, |_| digest(1, 0));
+        assert!((0.85..1.15).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn what_is_counted_is_what_many_small_scopes_take() {
+        let share = counted(10_000, |n| digest(1, n));
+        assert!((0.85..1.15).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn what_goes_leaves_nothing_counted() {
+        let mut entries = Entries::new(usize::MAX, usize::MAX);
+        let all: Vec<CacheEntry> = (0..40).map(|n| entry(n, digest(1, n / 10))).collect();
+        for entry in &all {
+            assert!(entries.insert(entry, false));
+        }
+        for entry in all.iter().rev() {
+            assert_eq!(entries.by_exact(&entry.exact, Timestamp(0)).map(|held| held.id), Some(entry.id));
+            assert_eq!(entries.withdraw(&[entry.id]), [entry.id]);
+            assert!(entries.by_exact(&entry.exact, Timestamp(0)).is_none());
+        }
+        assert_eq!((entries.len(), entries.bytes()), (0, 0));
+    }
 }

@@ -1,4 +1,6 @@
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
 
 use super::coarse::Coarse;
 use crate::domain::record::EntryId;
@@ -13,7 +15,9 @@ pub(super) struct Index {
     dimensions: usize,
     rows: Rows,
     ids: Vec<EntryId>,
-    places: HashMap<EntryId, u32>,
+    /// Where in `ids` each stands.
+    places: HashTable<u32>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
@@ -39,8 +43,10 @@ impl Index {
         }
         self.remove(id);
         self.dimensions = vector.len();
-        self.places.insert(id, self.ids.len() as u32);
+        let place = self.ids.len() as u32;
         self.ids.push(id);
+        let (ids, hasher) = (&self.ids, &self.hasher);
+        self.places.insert_unique(hasher.hash_one(id), place, |place| hasher.hash_one(ids[*place as usize]));
         match &mut self.rows {
             Rows::Exact(rows) => {
                 rows.extend_from_slice(vector);
@@ -54,12 +60,15 @@ impl Index {
     }
 
     pub(super) fn remove(&mut self, id: EntryId) {
-        let Some(place) = self.places.remove(&id) else { return };
-        let (place, last) = (place as usize, self.ids.len() - 1);
-        self.ids.swap_remove(place);
-        if place != last {
-            self.places.insert(self.ids[place], place as u32);
+        let found = self.places.find_entry(self.hasher.hash_one(id), |place| self.ids[*place as usize] == id);
+        let Ok(found) = found else { return };
+        let (place, last) = (found.remove().0 as usize, self.ids.len() - 1);
+        // The last one moves to where it stood.
+        let moved = self.hasher.hash_one(self.ids[last]);
+        if let Some(moved) = self.places.find_mut(moved, |place| *place as usize == last) {
+            *moved = place as u32;
         }
+        self.ids.swap_remove(place);
         match &mut self.rows {
             Rows::Exact(rows) => {
                 rows.copy_within(last * self.dimensions.., place * self.dimensions);
@@ -67,6 +76,15 @@ impl Index {
             }
             Rows::Coarse(rows) => rows.swap_remove(place),
         }
+    }
+
+    /// What its vectors take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let row = match &self.rows {
+            Rows::Exact(_) => self.dimensions * size_of::<f32>(),
+            Rows::Coarse(rows) => rows.row_bytes(),
+        };
+        self.ids.len() * row
     }
 
     /// The `count` nearest whose cosine is at least `least`, nearest first.

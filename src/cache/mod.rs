@@ -17,6 +17,7 @@ mod key;
 mod lease;
 mod lexicon;
 mod options;
+mod packed;
 mod reading;
 mod stats;
 mod verifier;
@@ -37,7 +38,7 @@ use crate::domain::record::{CacheEntry, CacheVerdict, EntryId, EntryKind, Sweep}
 use crate::domain::{Answer, CorrelationId, Goal, Hit, Method, NanoUsd, Part, Tenant, Tier, Timestamp, Usage};
 use crate::embed::{self, Embedder};
 use crate::telemetry::meters;
-use entries::{Entries, Near};
+use entries::{Entries, Held};
 use evidence::Evidence;
 use guards::Bar;
 use lease::Lease;
@@ -50,6 +51,9 @@ const BACKGROUND_PAUSE: u32 = 4;
 
 /// Vectors of just stored entries that one lookup waits for.
 const AWAITED: usize = 8;
+
+/// Bytes of readings that are kept, beside `max_bytes`: those of some ten thousand short tasks.
+const READINGS: u64 = 16 * 1024 * 1024;
 
 /// An entry without a vector that is older than this lost the worker that was computing it.
 const FORGOTTEN: Duration = Duration::from_secs(2);
@@ -68,7 +72,6 @@ pub enum Change {
 /// An answer that was there.
 #[derive(Debug, Clone)]
 pub struct Found {
-    pub entry: Arc<CacheEntry>,
     /// As it was made: method, template and model of the original.
     pub answer: Arc<Answer>,
     pub hit: Hit,
@@ -76,18 +79,19 @@ pub struct Found {
 
 impl Found {
     /// The stored answer as it is given now: with the original's template and model, for nothing. So are its parts.
-    pub fn as_answer(&self) -> Answer {
-        let given = |answer: &Answer, parts| Answer {
+    pub fn into_answer(self) -> Answer {
+        let given = |answer: Answer| Answer {
             method: Method::Cached,
             usage: Usage::default(),
             cost: NanoUsd::ZERO,
             unknown: NanoUsd::ZERO,
             hit: Some(self.hit.clone()),
-            parts,
-            ..answer.clone()
+            ..answer
         };
-        let part = |part: &Part| Part { answer: given(&part.answer, vec![]), ..part.clone() };
-        given(&self.answer, self.answer.parts.iter().map(part).collect())
+        let mut answer = given(Arc::unwrap_or_clone(self.answer));
+        let part = |part: Part| Part { answer: Answer { parts: vec![], ..given(part.answer) }, ..part };
+        answer.parts = answer.parts.into_iter().map(part).collect();
+        answer
     }
 }
 
@@ -138,6 +142,8 @@ struct Inner {
     /// What the store holds is still being read.
     loading: AtomicBool,
     state: Mutex<State>,
+    /// Of entries that lookups came near to.
+    readings: moka::sync::Cache<EntryId, Arc<Reading>>,
 }
 
 struct State {
@@ -174,6 +180,10 @@ impl Cache {
             lease: Lease::new(options.lease()),
             loading: AtomicBool::new(false),
             state: Mutex::new(State { entries, counters: Counters::default() }),
+            readings: moka::sync::Cache::builder()
+                .max_capacity(READINGS)
+                .weigher(|_, reading: &Arc<Reading>| u32::try_from(reading.bytes()).unwrap_or(u32::MAX))
+                .build(),
             options,
         }))
     }
@@ -212,7 +222,7 @@ impl Cache {
 
     /// Whether what was found a moment ago may still be given to somebody else.
     pub fn still_serves(&self, found: &Found, now: Timestamp) -> bool {
-        self.is_in_step() && self.0.state().entries.by_id(found.entry.id, now).is_some()
+        self.is_in_step() && self.0.state().entries.serves(found.hit.entry, now)
     }
 
     /// Everything that others changed before that moment is known here. From the first time on, nothing is served that was
@@ -246,16 +256,23 @@ impl Cache {
         if !self.0.options.enabled {
             return None;
         }
-        let mut state = self.0.state();
-        let entry = state.entries.by_exact(&key.exact, now).filter(|entry| may(&entry.answer))?;
-        if !self.0.lease.holds() {
-            return None;
+        let mut held = self.0.state().entries.by_exact(&key.exact, now)?;
+        loop {
+            let found = found(&held, Tier::Exact, 1.0, now).filter(|found| may(&found.answer))?;
+            let mut state = self.0.state();
+            if !self.0.lease.holds() {
+                return None;
+            }
+            // While it was read, without the lock, it may have been withdrawn or replaced.
+            let latest = state.entries.by_exact(&key.exact, now)?;
+            if latest.id == held.id {
+                state.entries.touch(held.id);
+                state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
+                meters().hit(Tier::Exact);
+                return Some(found);
+            }
+            held = latest;
         }
-        let found = found(entry, Tier::Exact, 1.0, now);
-        state.entries.touch(found.entry.id);
-        state.counters.count(&key.tenant, |stats| stats.exact_hits += 1);
-        meters().hit(Tier::Exact);
-        Some(found)
     }
 
     /// Whether [`Self::semantic`] could find anything: the scope has entries, be it that their vectors are still
@@ -286,20 +303,20 @@ impl Cache {
         let (vector, near) = nearest?;
         let bar = self.0.bar(key, &vector);
         let mut refused = vec![];
-        let chosen = near.into_iter().find(|near| {
-            match guards::check(&asked, near.read(&key.language), f64::from(near.similarity), &bar).result {
-                Ok(()) => may(&near.entry.answer),
+        let chosen = near.into_iter().find_map(|(held, similarity)| {
+            match guards::check(&asked, &self.read(&held, key), f64::from(similarity), &bar).result {
+                Ok(()) => found(&held, Tier::Semantic, similarity, now).filter(|found| may(&found.answer)),
                 Err(refusal) => {
                     refused.push(refusal.guard);
-                    false
+                    None
                 }
             }
         });
         let mut state = self.0.state();
         // It may have been withdrawn while the guards read it.
-        let chosen = chosen.filter(|near| self.is_in_step() && state.entries.by_id(near.entry.id, now).is_some());
-        if let Some(near) = &chosen {
-            state.entries.touch(near.entry.id);
+        let chosen = chosen.filter(|found| self.is_in_step() && state.entries.serves(found.hit.entry, now));
+        if let Some(found) = &chosen {
+            state.entries.touch(found.hit.entry);
         }
         state.counters.count(&key.tenant, |stats| {
             refused.into_iter().for_each(|guard| *stats.refused.entry(guard).or_default() += 1);
@@ -312,7 +329,7 @@ impl Cache {
         if chosen.is_some() {
             meters().hit(Tier::Semantic);
         }
-        Ok(chosen.map(|near| found(&near.entry, Tier::Semantic, near.similarity, now)))
+        Ok(chosen)
     }
 
     /// Stores an answer under `key`, in the place of what was there. It is served by the exact tier at once; its
@@ -338,7 +355,7 @@ impl Cache {
             created: now,
             expires: now.plus(Duration::from_millis(self.0.options.ttl_ms)),
         });
-        if !self.0.state().entries.insert(entry.clone(), true) {
+        if !self.0.state().entries.insert(&entry, true) {
             return None;
         }
         self.0.tell(Change::Put(entry.clone()));
@@ -353,7 +370,7 @@ impl Cache {
         let mut state = self.0.state();
         match change {
             Change::Put(entry) => {
-                state.entries.insert(entry, false);
+                state.entries.insert(&entry, false);
             }
             Change::Vector(id, vector) => {
                 state.entries.set_vector(id, &vector);
@@ -377,7 +394,7 @@ impl Cache {
     pub fn load(&self, entries: impl IntoIterator<Item = CacheEntry>) {
         for entry in entries {
             // One by one: who is asked meanwhile must not wait for all of them.
-            self.0.state().entries.insert(Arc::new(entry), false);
+            self.0.state().entries.insert(&entry, false);
         }
     }
 
@@ -390,9 +407,12 @@ impl Cache {
     /// Drops those of a tenant's entries that were stored until then and that a sweep takes, for good. Nothing is handed
     /// out: whoever sweeps withdraws them in the store too.
     pub fn sweep(&self, tenant: &Tenant, until: Timestamp, what: &Sweep) -> usize {
-        let mut state = self.0.state();
-        let ids = state.entries.swept(tenant, until, what);
-        state.entries.withdraw(&ids).len()
+        self.0.readings.invalidate_all();
+        let theirs = self.0.state().entries.of_tenant(tenant, until);
+        // Read without the lock: they may be many.
+        let takes = |held: &Held| *what == Sweep::default() || held.packed.unpack().is_none_or(|(_, a)| what.takes(&a));
+        let ids: Vec<EntryId> = theirs.iter().filter(|held| takes(held)).map(|held| held.id).collect();
+        self.0.state().entries.withdraw(&ids).len()
     }
 
     /// Drops what has expired; call it now and then. (No expired entry is ever served, dropped or not.) Nothing is
@@ -415,7 +435,7 @@ impl Cache {
 
     pub fn stats(&self, tenant: &Tenant) -> Stats {
         let state = self.0.state();
-        let entries = state.entries.iter().filter(|entry| entry.tenant == *tenant).count();
+        let entries = state.entries.count(tenant);
         let (held, bytes) = (state.entries.len(), state.entries.bytes());
         Stats { entries, held, bytes, changes_lost: self.0.lost.load(Ordering::Relaxed), ..state.counters.of(tenant) }
     }
@@ -426,23 +446,23 @@ impl Cache {
         let asked = Reading::of(&key.task, Some(&key.language));
         let (vector, near) = self.nearest(key, top, -1.0, now).await?;
         let bar = self.0.bar(key, &vector);
-        let neighbour = |near: Near| {
-            let similarity = f64::from(near.similarity);
-            let judged = guards::check(&asked, near.read(&key.language), similarity, &bar);
-            Neighbour {
-                id: near.entry.id,
-                task: near.entry.task.clone(),
-                similarity,
-                near_enough: near.similarity >= self.0.options.similarity_threshold,
+        let neighbour = |(held, similarity): (Held, f32)| {
+            let (origin, answer) = held.packed.unpack()?;
+            let judged = guards::check(&asked, &self.read(&held, key), f64::from(similarity), &bar);
+            Some(Neighbour {
+                id: held.id,
+                task: held.packed.task().into(),
+                similarity: f64::from(similarity),
+                near_enough: similarity >= self.0.options.similarity_threshold,
                 refusal: judged.result.err(),
                 sure: judged.sure,
                 needed: bar.needed,
-                age: now.since(near.entry.created),
-                method: near.entry.answer.method,
-                origin: near.entry.origin.clone(),
-            }
+                age: now.since(held.created),
+                method: answer.method,
+                origin,
+            })
         };
-        Ok(near.into_iter().map(neighbour).collect())
+        Ok(near.into_iter().filter_map(neighbour).collect())
     }
 
     /// Takes over what users said of hits, of all tenants, the newest first.
@@ -457,7 +477,7 @@ impl Cache {
         count: usize,
         least: f32,
         now: Timestamp,
-    ) -> Result<(Arc<[f32]>, Vec<Near>), Error> {
+    ) -> Result<(Arc<[f32]>, Vec<(Held, f32)>), Error> {
         let embedder = self.0.embedder.as_ref().ok_or(Error::NoEmbedder)?;
         let vector = embedder.embed(&key.task);
         let late = Timestamp(now.0.saturating_sub(FORGOTTEN.as_millis() as i64));
@@ -472,16 +492,23 @@ impl Cache {
         let Some(index) = self.0.state().entries.index(&key.scope) else { return Ok((vector, vec![])) };
         let near = index.read().unwrap_or_else(PoisonError::into_inner).nearest(&vector, count, least);
         let state = self.0.state();
-        let near = near.into_iter().filter_map(|(id, similarity)| state.entries.near(id, similarity, now)).collect();
+        let held = |(id, similarity)| Some((state.entries.by_id(id, now)?, similarity));
+        let near = near.into_iter().filter_map(held).collect();
         drop(state);
         Ok((vector, near))
     }
 
-    async fn compute(&self, embedder: &Embedder, entry: &CacheEntry) {
-        if entry.task.len() > self.0.options.semantic_max_bytes {
+    /// What an entry's task says, read when a lookup first comes near to it; most never are.
+    fn read(&self, held: &Held, key: &Key) -> Arc<Reading> {
+        self.0.readings.get_with(held.id, || Arc::new(Reading::of(held.packed.task(), Some(&key.language))))
+    }
+
+    async fn compute(&self, embedder: &Embedder, entry: &Held) {
+        let task = entry.packed.task();
+        if task.len() > self.0.options.semantic_max_bytes {
             return;
         }
-        match embedder.embed(&entry.task).await {
+        match embedder.embed(task).await {
             Ok(vector) => {
                 let taken = self.0.state().entries.set_vector(entry.id, &vector);
                 if taken {
@@ -548,15 +575,10 @@ impl Inner {
     }
 }
 
-fn found(entry: &Arc<CacheEntry>, tier: Tier, similarity: f32, now: Timestamp) -> Found {
-    let hit = Hit {
-        tier,
-        similarity: f64::from(similarity),
-        age: now.since(entry.created),
-        entry: entry.id,
-        origin: entry.origin.clone(),
-    };
-    Found { entry: entry.clone(), answer: entry.answer.clone(), hit }
+fn found(held: &Held, tier: Tier, similarity: f32, now: Timestamp) -> Option<Found> {
+    let (origin, answer) = held.packed.unpack()?;
+    let hit = Hit { tier, similarity: f64::from(similarity), age: now.since(held.created), entry: held.id, origin };
+    Some(Found { answer: Arc::new(answer), hit })
 }
 
 #[cfg(test)]

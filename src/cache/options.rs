@@ -35,9 +35,9 @@ pub struct Options {
     /// Nearest entries that the guards are asked about, per lookup. The nearest is often a near miss (another
     /// number), the right one a few places behind it.
     pub candidates: usize,
-    /// Memory for entries, roughly, with all that belongs to them; one may take an eighth. Where it is full, what goes
+    /// Memory for entries, with all that belongs to them; one may take an eighth. Where it is full, what goes
     /// first is what is missed least: by what it costs to make again, how often and how lately it was used, and the room
-    /// that it takes. 256 MiB hold some 80,000 answers of a page.
+    /// that it takes. 256 MiB hold some 90,000 answers of 2 KiB.
     pub max_bytes: usize,
     /// Entries kept, whatever their size.
     pub max_entries: usize,

@@ -164,6 +164,16 @@ impl Reading {
         reader.finish(text)
     }
 
+    /// What it takes in memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        // Beside each text what the allocator adds.
+        let text = |text: &String| text.len() + 24;
+        let tokens = self.tokens.iter().map(|token| size_of::<Token>() + text(&token.text) + text(&token.written));
+        let negated = self.negated.iter().map(|n| size_of::<Negated>() + text(&n.text) + text(&n.written));
+        let lines = self.indentation.iter().map(|line| size_of::<String>() + text(line));
+        size_of::<Self>() + tokens.chain(negated).chain(lines).sum::<usize>()
+    }
+
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Token> {
         self.tokens.iter().filter(move |token| token.kind == kind)
     }

@@ -96,11 +96,12 @@ async fn the_same_task_is_an_exact_hit_and_a_paraphrase_a_semantic_one() {
     let (cache, _changes) = cache_of(options());
     let base = key(&cache, BASE);
     assert_eq!(served(&cache, &base, NOW).await, None);
-    put(&cache, &base, "answer", NOW);
+    let origin = CorrelationId::generate();
+    cache.put(&base, answer("answer"), origin.clone(), NOW).unwrap();
     let found = cache.exact(&key(&cache, "create a NATS consumer for  processing user events."), after(500)).unwrap();
     assert_eq!((found.hit.tier, found.hit.similarity), (Tier::Exact, 1.0));
     assert_eq!(found.hit.age, Duration::from_millis(500));
-    assert_eq!(found.hit.origin, found.entry.origin);
+    assert_eq!(found.hit.origin, origin);
     assert_eq!(served(&cache, &key(&cache, PARAPHRASE), NOW).await, Some((Tier::Semantic, "answer".into())));
     for trap in [
         "Write a NATS consumer that processes order events",
@@ -332,10 +333,10 @@ async fn what_is_dear_to_make_again_outlives_what_is_cheap_but_not_for_ever() {
         assert!(more < 1_000, "what nobody asks for stays for ever");
     }
     // Of equal answers the larger goes first: it takes the room of many.
-    let (cache, _changes) = cache_of(Options { max_bytes: 256 * 1024, ..options() });
+    let (cache, _changes) = cache_of(Options { max_bytes: 256 * 1024, semantic_max_bytes: 0, ..options() });
     put(&cache, &key(&cache, "large"), &"x".repeat(30_000), NOW);
-    for i in 0..95 {
-        put(&cache, &key(&cache, &format!("small {i}")), "text", NOW);
+    for i in 0..160 {
+        put(&cache, &key(&cache, &format!("small {i}")), &"x".repeat(1_000), NOW);
     }
     assert!(cache.exact(&key(&cache, "large"), NOW).is_none() && cache.exact(&key(&cache, "small 0"), NOW).is_some());
     assert!(cache.stats(&Tenant::default()).bytes <= 256 * 1024);
@@ -495,7 +496,7 @@ async fn concurrent_puts_removals_and_lookups_never_serve_what_was_removed() {
                 tokio::task::yield_now().await;
                 cache.remove(&[id]);
                 assert!(cache.exact(&key(&cache, BASE), NOW).is_none());
-                assert_eq!(cache.semantic(&key(&cache, PARAPHRASE), NOW).await.unwrap().map(|f| f.entry.id), None);
+                assert_eq!(cache.semantic(&key(&cache, PARAPHRASE), NOW).await.unwrap().map(|f| f.hit.entry), None);
             }
         }
     });

@@ -14,7 +14,7 @@ use super::library::{Library, Template, TemplateError};
 use super::reading::Mismatch;
 use super::select::{Candidate, Declined, Knowledge, Selected, select};
 use super::slots::{Filled, Value};
-use crate::cache::{Cache, Key};
+use crate::cache::{Cache, Found, Key};
 use crate::domain::record::{Block, Digest, EntryKind};
 use crate::domain::{
     Answer, CacheMode, Complexity, Context, CorrelationId, Goal, Language, Message, Method, NanoUsd, TaskType,
@@ -253,10 +253,10 @@ impl Agent {
 
     async fn recall(&self, key: &Key, now: Timestamp) -> Option<Answer> {
         if let Some(found) = self.cache.exact(key, now) {
-            return Some(found.as_answer());
+            return Some(found.into_answer());
         }
         match self.cache.semantic(key, now).await {
-            Ok(found) => found.map(|f| f.as_answer()),
+            Ok(found) => found.map(Found::into_answer),
             Err(error) => {
                 tracing::warn!(%error, "the semantic tier can't be asked");
                 None

@@ -98,7 +98,8 @@ pub struct ProjectFile {
     pub text: Arc<str>,
 }
 
-/// The outcome of a goal, whichever way it was reached.
+/// The outcome of a goal, whichever way it was reached. The cache keeps its fields by their order alone: none may be left out
+/// where it is empty (`skip_serializing_if`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub text: Arc<str>,
@@ -127,7 +128,7 @@ pub struct Answer {
     /// What the sender should know of how the task was read.
     pub notes: Vec<String>,
     /// Of the goal that it was stored for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub tags: Vec<Tag>,
     pub hit: Option<Hit>,
     /// How long it took to make, or to find.

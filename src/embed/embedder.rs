@@ -110,6 +110,11 @@ fn serve(mut model: impl Embed, jobs: &Receiver<Job>, recent: &Recent) {
         if reply.is_closed() {
             continue;
         }
+        // It may have waited twice: for who stored it, and for who looks near it.
+        if let Some(vector) = recent.get(&text) {
+            let _gone = reply.send(Ok(vector));
+            continue;
+        }
         let begun = Instant::now();
         let vector = catch_unwind(AssertUnwindSafe(|| model.embed(&text))).unwrap_or(Err(Error::Panicked));
         let vector = vector.and_then(unit);
@@ -153,8 +158,8 @@ mod tests {
         }
     }
 
-    /// Panics on the word "panic"; otherwise waits until it may go on.
-    struct Gated(Arc<Mutex<()>>);
+    /// Panics on the word "panic"; otherwise waits until it may go on. Counts what it is asked.
+    struct Gated(Arc<Mutex<usize>>);
 
     impl Embed for Gated {
         fn version(&self) -> &'static str {
@@ -162,7 +167,7 @@ mod tests {
         }
 
         fn embed(&mut self, text: &str) -> Result<Vec<f32>, Error> {
-            drop(self.0.lock().unwrap());
+            *self.0.lock().unwrap() += 1;
             assert_ne!(text, "panic", "asked to");
             Ok(vec![3.0, 4.0])
         }
@@ -170,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_fails_the_text_that_caused_it_and_nothing_else() {
-        let gate = Arc::new(Mutex::new(()));
+        let gate = Arc::new(Mutex::new(0));
         let embedder = Embedder::new(Gated(gate.clone()), Options::default()).unwrap();
         let closed = gate.lock().unwrap();
         let first = embedder.embed("first");
@@ -183,8 +188,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_text_that_waits_twice_is_embedded_once() {
+        let gate = Arc::new(Mutex::new(0));
+        let embedder = Embedder::new(Gated(gate.clone()), Options::default()).unwrap();
+        let closed = gate.lock().unwrap();
+        let waiting: Vec<_> = ["same", "other", "same"].into_iter().map(|text| embedder.embed(text)).collect();
+        drop(closed);
+        for vector in futures::future::join_all(waiting).await {
+            assert_eq!(vector.unwrap()[..], [0.6, 0.8]);
+        }
+        assert_eq!(*gate.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
     async fn a_full_queue_refuses_at_once() {
-        let gate = Arc::new(Mutex::new(()));
+        let gate = Arc::new(Mutex::new(0));
         let options = Options { queue: 2, ..Options::default() };
         let embedder = Embedder::new(Gated(gate.clone()), options).unwrap();
         let closed = gate.lock().unwrap();

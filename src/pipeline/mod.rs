@@ -9,9 +9,12 @@ mod spending;
 mod submit;
 mod sweep;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 use tracing::{Instrument, debug_span, warn};
@@ -192,7 +195,7 @@ impl Pipeline {
         let started = Instant::now();
         let _looking = debug_span!("lookup", tier = "exact").entered();
         let found = self.cache.known_if(&name.key, now, |answer| self.may_serve(request, name, answer))?;
-        Some(self.hit(request, name, &found, started, now))
+        Some(self.hit(request, name, found, started, now))
     }
 
     /// One request from start to end. Always ends by the request's deadline.
@@ -358,7 +361,7 @@ impl Pipeline {
             match self.join(request, &name, now).await {
                 Way::Known(found) => {
                     watcher.tell(Stage::Deciding { method: Method::Cached });
-                    return Ok(self.hit(request, &name, &found, started, now));
+                    return Ok(self.hit(request, &name, found, started, now));
                 }
                 Way::Shared(answer) => {
                     watcher.tell(Stage::Deciding { method: answer.method });
@@ -381,7 +384,7 @@ impl Pipeline {
             if let Some(flight) = flight {
                 flight.land(Landed::Near(found.clone()));
             }
-            return Ok(self.hit(request, &name, &found, started, now));
+            return Ok(self.hit(request, &name, found, started, now));
         }
         let mut leading = None;
         if flight.is_some() && !plan.is_complete() {
@@ -392,7 +395,7 @@ impl Pipeline {
                     if let Some(flight) = flight {
                         flight.land(Landed::Stored);
                     }
-                    return Ok(self.hit(request, &name, &found, started, now));
+                    return Ok(self.hit(request, &name, found, started, now));
                 }
             }
         }
@@ -429,22 +432,25 @@ impl Pipeline {
         if request.cache != CacheMode::Use || !self.cache.has_neighbours(&name.key) {
             return (plan(), None);
         }
-        let look_up = || {
-            let (pipeline, request, name) = (self.clone(), request.clone(), name.clone());
-            let looking = async move {
-                let may = |answer: &Answer| pipeline.may_serve(&request, &name, answer);
-                pipeline.cache.semantic_if(&name.key, now, may).await
-            };
-            looking.instrument(debug_span!("lookup", tier = "semantic"))
-        };
+        let may = |answer: &Answer| self.may_serve(request, name, answer);
+        let looking = self.cache.semantic_if(&name.key, now, may).instrument(debug_span!("lookup", tier = "semantic"));
+        // A text that breaks the lookup costs the hit and nothing else.
+        let looking = AssertUnwindSafe(looking).catch_unwind().map(|found| {
+            found.unwrap_or_else(|_| {
+                warn!("a lookup ended badly");
+                Ok(None)
+            })
+        });
+        let mut looking = Box::pin(looking);
         let (plan, found) = match self.cache.options().order {
             Order::CacheFirst => {
-                let looking = tokio::spawn(look_up());
+                // The first look queues the embedding, which has a thread of its own; the rules use this one meanwhile.
+                let begun = futures::poll!(looking.as_mut());
                 let plan = plan();
-                let found = looking.await.unwrap_or_else(|error| {
-                    warn!(%error, "a lookup ended badly");
-                    Ok(None)
-                });
+                let found = match begun {
+                    Poll::Ready(found) => found,
+                    Poll::Pending => looking.await,
+                };
                 (plan, found)
             }
             Order::RulesFirst => {
@@ -452,7 +458,7 @@ impl Pipeline {
                 if plan.is_complete() {
                     return (plan, None);
                 }
-                (plan, look_up().await)
+                (plan, looking.await)
             }
         };
         match found {
@@ -505,8 +511,8 @@ impl Pipeline {
         Reply { correlation_id: request.correlation_id.clone(), answer }
     }
 
-    fn hit(&self, request: &Request, name: &Name, found: &Found, started: Instant, now: Timestamp) -> Reply {
-        let mut answer = found.as_answer();
+    fn hit(&self, request: &Request, name: &Name, found: Found, started: Instant, now: Timestamp) -> Reply {
+        let mut answer = found.into_answer();
         answer.notes.clone_from(&request.notes);
         answer.time = started.elapsed();
         meters().answered(&answer);
