@@ -24,7 +24,7 @@ pub struct Classified {
 const VOCABULARY: [(TaskType, &str); 14] = [
     (
         TaskType::Testing,
-        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite|supertest|mocha|playwright|cypress|proptest",
+        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite|supertest|mocha|playwright|cypress|proptest|conftest|hypothesis|factory boy|locust|react testing library",
     ),
     (
         TaskType::Bugfix,
@@ -32,11 +32,11 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::NatsConsumer,
-        "nats|jetstream|event handler|message handler|event listener|consumer|subscriber|subscription|listener|subscribe|consume",
+        "nats|jetstream|publisher|event handler|message handler|event listener|consumer|subscriber|subscription|listener|subscribe|consume",
     ),
     (
         TaskType::ApiEndpoint,
-        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler|openapi|swagger",
+        "api|endpoint|rest|restful|route|router|http|controller|crud|graphql|axum|fastapi|flask|express|fastify|handler|openapi|swagger|drf|viewset|serializer|websocket|trpc|upload|sse|server sent|socket.io",
     ),
     (
         TaskType::Database,
@@ -44,7 +44,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Security,
-        "auth|protect|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|secure header|secure http headers|hsts|webhook signature|encryption",
+        "auth|protect|authentication|authorization|authenticate|authorize|encryption|encrypt|jwt|oauth|login|password|security|secure|permission|role|rls|hmac|signature|cors|csrf|rate limit|rate limiter|rate limiting|api key|row level|argon2|bcrypt|bearer|token|hash|middleware|security header|secure header|secure http headers|hsts|webhook signature|encryption|rbac|fernet|pkce|guard",
     ),
     (
         TaskType::Microservice,
@@ -52,7 +52,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::WebComponent,
-        "ui|sortable|paginated table|datatable|tableview|tabledisplay|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html",
+        "ui|sortable|paginated table|datatable|tableview|tabledisplay|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html|hook|custom hook|angular",
     ),
     (
         TaskType::Refactoring,
@@ -60,15 +60,15 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Documentation,
-        "doc|docs|documentation|document|guide|tutorial|readme|runbook|user manual|manual for|manual of|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
+        "doc|docs|documentation|document|guide|tutorial|readme|runbook|user manual|manual for|manual of|changelog|moduledoc|jsdoc|docstring|openapi|decision record|adr|contributing|data dictionary|postmortem|post mortem|rfc|request for comments|checklist|faq|frequently asked questions|test plan|issue template|bug report template|design doc|onboarding|asyncapi|comment for|comment on|doc comment|code comment|tsdoc|typedoc|rustdoc|godoc|pydoc|security.md|disclosure|pull request template",
     ),
     (
         TaskType::Configuration,
-        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|process.env|env.ts|env.js|slog|logger|winston|pino|structlog|tracing",
+        "config|configuration|configure|setting|env|environment|tsconfig|eslint|prettier|dotenv|pyproject.toml|logging|runtime.exs|config.exs|editorconfig|gitignore|nginx|process.env|env.ts|env.js|slog|logger|winston|pino|structlog|tracing|envexample|vite",
     ),
     (
         TaskType::Devops,
-        "deploy|deployment|ci|cd|continuous integration|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|precommit|git hook|production image|container image|docker image|image for",
+        "deploy|deployment|ci|cd|continuous integration|docker|dockerfile|kubernetes|helm|terraform|compose|container|github action|workflow|gitlab|makefile|systemd|manifest|backup|prometheus|alert rule|dependabot|precommit|git hook|production image|container image|docker image|image for|dockerignore|codeowners|renovate|circleci|hpa|autoscaler|configmap|cronjob|ingress|network policy|codeql|deploy script|ghcr",
     ),
     (
         TaskType::Performance,

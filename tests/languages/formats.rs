@@ -17,7 +17,8 @@ pub fn check<'a>(rendered: impl IntoIterator<Item = &'a Rendered>, table: &mut T
                 ("Dockerfile", dockerfile(&one.text))
             }
             "Makefile" => ("Makefile", makefile(&one.text)),
-            ".gitignore" | ".editorconfig" => ("lines of settings", settings(&one.text)),
+            ".gitignore" | ".editorconfig" | ".dockerignore" | "CODEOWNERS" => ("lines of settings", settings(&one.text)),
+            ".env.example" => ("lines of variables", variables(&one.text)),
             name if name.ends_with(".conf") => ("nginx's blocks", blocks(&one.text)),
             name if name.ends_with(".vue") || name.ends_with(".prisma") => ("closed brackets", brackets(&one.text)),
             name if name.ends_with(".sh") => ("sh -n", shell(&one.text)),
@@ -59,6 +60,18 @@ fn json(text: &str) -> Result<(), String> {
 fn settings(text: &str) -> Result<(), String> {
     let odd = text.lines().find(|line| line.ends_with(' ') || (line.contains('=') && line.split(" = ").count() != 2));
     odd.map_or(Ok(()), |line| Err(format!("neither a pattern nor a setting: {line:?}")))
+}
+
+/// A comment or `NAME=value` a line, with nothing in the value that a shell would read otherwise.
+fn variables(text: &str) -> Result<(), String> {
+    let plain = |line: &str| {
+        line.split_once('=').is_some_and(|(name, value)| {
+            name.chars().all(|c| c == '_' || c.is_ascii_uppercase() || c.is_ascii_digit())
+                && !value.contains([' ', '$', '`', '"', '\''])
+        })
+    };
+    let odd = text.lines().find(|line| !line.is_empty() && !line.starts_with('#') && !plain(line));
+    odd.map_or(Ok(()), |line| Err(format!("no variable: {line:?}")))
 }
 
 /// Every directive ends, every block is closed.
