@@ -11,7 +11,7 @@ use super::optimize::{
 };
 use super::{Error, Optimized, Order, Workflows, policy};
 use crate::domain::record::Digest;
-use crate::domain::workflow::{FailureKind, Graph, Node, OptimizationLevel, RunOptions};
+use crate::domain::workflow::{FailureKind, Graph, Node, OptimizationLevel, RunOptions, State};
 use crate::domain::{Dag, Limits, TaskId, Tenant};
 use crate::store::workflows::{Attempts, Listed};
 
@@ -155,7 +155,8 @@ impl Workflows {
         let runs = u32::try_from(ATTEMPTS / graph.len().max(1)).unwrap_or(RUNS).clamp(1, RUNS);
         let found = self.shared.store.workflows_of_shape(tenant, &graph.shape(), runs).await?;
         let mut runs = Vec::with_capacity(found.len());
-        for listed in found.iter().rev() {
+        // What a person broke off says neither how long it takes nor that it fails.
+        for listed in found.iter().rev().filter(|listed| listed.state != State::Cancelled) {
             let attempts = self.shared.store.workflow_attempts(listed.number).await?;
             let slots = self.definition(listed.number, listed.id).await?.options.max_parallel;
             runs.push(run(listed, slots, &attempts, graph));
@@ -332,7 +333,7 @@ fn run(listed: &Listed, slots: u32, attempts: &[Attempts], graph: &Graph) -> Run
             manner: attempt.manner,
         })
     });
-    let completed = listed.state == crate::domain::workflow::State::Completed;
+    let completed = listed.state == State::Completed;
     Run { slots, completed, planned: listed.planned, attempts: attempts.collect() }
 }
 
