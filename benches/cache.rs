@@ -151,6 +151,7 @@ const NOUNS: [&str; 104] = [
 ];
 /// Vectors that the model makes.
 const EMBEDDED: usize = 10_000;
+const ECHO: &str = "bench.echo";
 /// Requests of each kind.
 const ASKED: usize = 300;
 
@@ -166,14 +167,15 @@ fn main() {
     let runtime = Runtime::new().unwrap();
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tandem");
     let embedder = Embedder::load(&assets, embed::Options { recent: 0, ..embed::Options::default() }).unwrap();
-    let (bare, vectors) = runtime.block_on(embedded(&embedder, sizes.iter().copied().max().unwrap_or(0)));
+    let (bare, paused, vectors) = runtime.block_on(embedded(&embedder, sizes.iter().copied().max().unwrap_or(0)));
     if !sizes.is_empty() {
-        println!("the bare embedding: p50 {bare:?}\n");
+        println!("the bare embedding: p50 {bare:?} one after the other, {paused:?} after 2 ms without work each\n");
         println!(
-            "| entries | exact hit p50 | exact hits/s | semantic hit p50 | semantic hits/s | lookup beside the embedding p50, p99 | \
-             recall@1 | paraphrases served | traps served | restart: first exact hit, all loaded |"
+            "| entries | a bare echo p50 | exact hit p50 | exact hits/s | semantic hit p50 | semantic hits/s | \
+             lookup with its embedding, not over NATS p50 | lookup beside the embedding p50, p99 | recall@1 | paraphrases served | \
+             traps served | restart: first exact hit, all loaded |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     }
     for size in &sizes {
         println!("{}", runtime.block_on(Box::pin(measured(*size, &assets, &vectors))));
@@ -249,8 +251,9 @@ fn entry(cache: &Cache, n: usize, vector: &[f32]) -> CacheEntry {
     }
 }
 
-/// The time of one embedding, and the vectors of the first texts.
-async fn embedded(embedder: &Embedder, most: usize) -> (Duration, Vec<Arc<[f32]>>) {
+/// The time of one embedding, and the vectors of the first texts. Between requests the processor's caches lose the model's
+/// weights, so what a request has to wait for is the time after a pause.
+async fn embedded(embedder: &Embedder, most: usize) -> (Duration, Duration, Vec<Arc<[f32]>>) {
     let mut vectors = Vec::new();
     let mut times = Vec::new();
     for n in 0..most.clamp(500, EMBEDDED) {
@@ -258,7 +261,14 @@ async fn embedded(embedder: &Embedder, most: usize) -> (Duration, Vec<Arc<[f32]>
         vectors.push(embedder.embed(&text(n).0).await.unwrap());
         times.push(begun.elapsed());
     }
-    (percentile(&mut times, 0.5), vectors)
+    let mut paused = Vec::new();
+    for n in 0..ASKED {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let begun = Instant::now();
+        embedder.embed(&text(n).1).await.unwrap();
+        paused.push(begun.elapsed());
+    }
+    (percentile(&mut times, 0.5), percentile(&mut paused, 0.5), vectors)
 }
 
 /// The model's, and above them the model's with noise.
@@ -317,13 +327,19 @@ async fn measured(size: usize, assets: &Path, vectors: &[Arc<[f32]>]) -> String 
     let loaded = begun.elapsed();
 
     let stored = |n: usize| text(n * 7_919 % size);
-    let mut exact = vec![];
+    let echo = echo(server.url()).await;
+    let (mut exact, mut echoed) = (vec![], vec![]);
     for n in 0..ASKED * 5 {
+        // In turn, because what a round trip takes changes by the minute.
+        let begun = Instant::now();
+        client.request(ECHO, vec![b'x'; 100].into()).await.unwrap();
+        echoed.push(begun.elapsed());
         let begun = Instant::now();
         let answer = ask(&client, &stored(n).0).await;
         exact.push(begun.elapsed());
         assert_eq!(answer["cache"]["tier"], "exact", "{answer}");
     }
+    echo.abort();
     let exact_rate = rate(&client, 64, 40_000, |n| stored(n).0).await;
     // Only those whose vectors are the model's: the others are near nothing that can be asked for.
     let paraphrase = |n: usize| n * 7_919 % size.min(EMBEDDED);
@@ -344,14 +360,23 @@ async fn measured(size: usize, assets: &Path, vectors: &[Arc<[f32]>]) -> String 
         let trap = text(n).1.replace(NOUNS[n / FORMS.len() % NOUNS.len()], ["zeppelin", "glacier", "lantern"][n % 3]);
         trapped += usize::from(ask(&client, &trap).await["cache"]["tier"] == "semantic");
     }
+    let mut inside = vec![];
+    for n in (0..ASKED).map(|n| paraphrase(n + 2 * ASKED + 100)) {
+        let key = cache.key(&Tenant::default(), EntryKind::Request, &goal(text(n).1));
+        let begun = Instant::now();
+        let found = cache.semantic(&key, Timestamp::now()).await.unwrap();
+        inside.extend(found.map(|_| begun.elapsed()));
+    }
     let (mut beside, recall) = looked_up(&cache, assets, vectors, size, paraphrase).await;
     worker.stop(Duration::from_secs(10)).await;
     server.stop().await.unwrap();
     format!(
-        "| {size} | {:?} | {exact_rate:.0} | {:?} | {semantic_rate:.0} | {:?}, {:?} | {recall} | {right} of {ASKED}, wrong {wrong} | \
+        "| {size} | {:?} | {:?} | {exact_rate:.0} | {:?} | {semantic_rate:.0} | {:?} | {:?}, {:?} | {recall} | {right} of {ASKED}, wrong {wrong} | \
          {trapped} of {ASKED} | {first_hit:?}, {loaded:?} |",
+        percentile(&mut echoed, 0.5),
         percentile(&mut exact, 0.5),
         percentile(&mut semantic, 0.5),
+        percentile(&mut inside, 0.5),
         percentile(&mut beside, 0.5),
         percentile(&mut beside, 0.99),
     )
@@ -389,6 +414,18 @@ async fn looked_up(
         );
     }
     (times, format!("{right} of {ASKED}"))
+}
+
+/// A service that does nothing but answer, on a connection of its own as the worker has one.
+async fn echo(url: &str) -> tokio::task::JoinHandle<()> {
+    let client = async_nats::connect(url).await.unwrap();
+    let mut asked = client.subscribe(ECHO).await.unwrap();
+    client.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(message) = asked.next().await {
+            client.publish(message.reply.unwrap(), message.payload).await.unwrap();
+        }
+    })
 }
 
 async fn ask(client: &Client, task: &str) -> Value {
