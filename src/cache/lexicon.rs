@@ -22,6 +22,11 @@ const TABLE: &str = include_str!("../../config/wordnet.tsv");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Known(u32);
 
+/// Whether a lower-case word is one of the common words of English, or the name of a thing in the world.
+pub(crate) fn is_english(word: &str) -> bool {
+    LEXICON.names.contains(word) || LEXICON.known.contains_key(&*LEXICON.stemmer.stem(word))
+}
+
 struct Lexicon {
     known: HashMap<String, Known>,
     /// By word: what it is related to. A lookup asks this of every two words that differ, so nothing is hashed for it.

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 pub use flight::{Flight, Flights, Follower, Joined};
 pub use guards::{Guard, Refusal, compare};
 pub use key::Key;
+pub(crate) use lexicon::is_english;
 pub use options::{Options, Order};
 pub use stats::Stats;
 pub use verifier::{Threshold, Verifier, VerifierError};

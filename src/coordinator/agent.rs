@@ -532,6 +532,11 @@ pub fn language_of(task: &str) -> Option<Language> {
     super::words::language_of(&super::words::words(task))
 }
 
+/// The language that a task itself asks for by name, where another was given with it.
+pub fn language_said(task: &str, given: &Language) -> Option<Language> {
+    super::words::language_said(&super::words::words(task), given)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,18 +48,19 @@ fn wish(words: &[Word]) -> usize {
     let wishes = matches!(first, "my" | "our" | "the") && wish > 1 && wish <= LONGEST && whose(&words[wish - 1]);
     let harmless = |w: &Word| w.form == Form::Plain && !lexicon::is_foreign(&w.lower) && !w.limits();
     let tells = |w: &Word| {
-        matches!(
-            w.lower.as_str(),
-            "as" | "start"
-                | "am"
-                | "building"
-                | "writing"
-                | "making"
-                | "developing"
-                | "creating"
-                | "starting"
-                | "working"
-        )
+        w.text.to_lowercase().starts_with("start")
+            || matches!(
+                w.lower.as_str(),
+                "as" | "start"
+                    | "am"
+                    | "building"
+                    | "writing"
+                    | "making"
+                    | "developing"
+                    | "creating"
+                    | "starting"
+                    | "working"
+            )
     };
     if words[..wish].iter().all(harmless) && (wishes || words[..wish].iter().any(tells)) { wish } else { 0 }
 }
@@ -92,14 +93,23 @@ pub(super) fn account(words: &[Word], taken: &mut [bool]) {
             taken[from..=at].fill(true);
         }
     }
+    explain(words, taken);
+    leave(words, taken);
     let told = background(words);
-    let says_more = |w: &Word| lexicon::is_foreign(&w.lower) || w.limits() || !types_of(w).is_empty();
-    if !words[..told].iter().any(|w| lexicon::is_foreign(&w.lower) || w.limits()) {
-        for i in (0..told).filter(|&i| words[i].form == Form::Plain && !says_more(&words[i])) {
-            taken[i] = true;
+    // What must or may not be is told as a demand.
+    let demands = |w: &Word| {
+        matches!(
+            w.lower.as_str(),
+            "must" | "mustn't" | "never" | "only" | "without" | "except" | "shall" | "unless" | "allowed" | "forbidden"
+        )
+    };
+    if !words[..told].iter().any(demands) {
+        for (i, word) in words[..told].iter().enumerate() {
+            let says_more = word.form != Form::Plain || lexicon::is_foreign(&word.lower) || !types_of(word).is_empty();
+            taken[i] |= !says_more || word.form == Form::Number;
         }
     }
-    if let Some(from) = words.iter().position(|w| w.lower == "so") {
+    if let Some(from) = (1..words.len()).find(|&i| words[i].lower == "so") {
         let end = (from + 1..words.len()).find(|&i| words[i].after_break).unwrap_or(words.len());
         let said = |i: usize| words[..from].iter().any(|w| w.stem == words[i].stem);
         let plain =
@@ -125,19 +135,148 @@ pub(super) fn account(words: &[Word], taken: &mut [bool]) {
     }
 }
 
+/// "for properties (real estate listings)": what stands in brackets behind a name only says what it means.
+fn explain(words: &[Word], taken: &mut [bool]) {
+    let plain = |w: &Word| {
+        let said_of = ["ed", "ing", "ly"].iter().any(|end| w.lower.ends_with(end));
+        let field = super::fields::is_type(&w.lower) || super::fields::is_detail(&w.lower);
+        let says = lexicon::is_foreign(&w.lower) || w.limits() || lexicon::changes(&w.lower) || w.is_capitalised();
+        w.form == Form::Plain && !said_of && !field && !says && types_of(w).is_empty() && !w.is_boundary()
+    };
+    for at in (1..words.len()).filter(|&at| words[at].before == "(") {
+        let end = (at + 1..words.len()).find(|&i| words[i].before.contains(')')).unwrap_or(words.len());
+        let many = words[end - 1].lower.ends_with('s');
+        if taken[at - 1] && end - at <= LONGEST && end > at + 1 && many && words[at..end].iter().all(plain) {
+            taken[at..end].fill(true);
+        }
+    }
+}
+
 /// Where the order begins that follows what is told: "Our greenhouses push their values over NATS, *give* me the consumer".
 pub(super) fn background(words: &[Word]) -> usize {
-    let first = words.first().map_or("", |w| w.lower.as_str());
-    if !matches!(first, "we" | "our" | "my" | "i" | "whenever" | "when" | "every" | "there" | "the" | "each") {
-        return 0;
-    }
+    let lower = |at: usize| words.get(at).map_or("", |w| w.lower.as_str());
+    let tells =
+        matches!(lower(0), "we" | "our" | "my" | "i" | "whenever" | "when" | "every" | "there" | "the" | "each");
     let begins = |at: usize| {
-        let next = |n: usize| words.get(at + n).map_or("", |w| w.lower.as_str());
-        let wishes = matches!(next(0), "i" | "we") && matches!(next(1), "need" | "want");
-        let so = usize::from(matches!(next(0), "so" | "please"));
-        words[at].after_break && (wishes || words.get(at + so).is_some_and(Word::orders))
+        let so = usize::from(matches!(lower(at), "so" | "please" | "and" | "now"));
+        words[at].after_break && asks(words, at + so)
     };
-    (2..words.len()).find(|&at| begins(at)).unwrap_or(0)
+    // "We start an HR tool. SQLAlchemy model for employees"
+    let names_kind = |words: &[Word]| words.iter().any(|w| w.form == Form::Plain && !types_of(w).is_empty());
+    let sentence = |at: usize| words[at].before.contains(['.', '!', '?', '\n']);
+    let mut told = false;
+    for at in 1..words.len() {
+        if sentence(at) {
+            let from = (0..at).rev().find(|&i| i == 0 || sentence(i)).unwrap_or(0);
+            // Something is told of somebody, and nothing is ordered.
+            if asks(words, from) || !is_told(&words[from..at]) {
+                return 0;
+            }
+            told = true;
+            if asks(words, at) || (!is_told(&words[at..]) && names_kind(&words[at..])) {
+                return at;
+            }
+        } else if at > 1 && begins(at) && (told || tells) {
+            return at;
+        }
+    }
+    0
+}
+
+/// "could you write", "can I get", "I'd need", "please write", "write": what follows is wanted.
+fn asks(words: &[Word], at: usize) -> bool {
+    let lower = |at: usize| words.get(at).map_or("", |w| w.lower.as_str());
+    let somebody = |at: usize| matches!(lower(at), "i" | "we" | "you" | "someone" | "somebody" | "anyone");
+    let wish = |at: usize| matches!(lower(at), "need" | "needs" | "want" | "wants" | "like");
+    let orders = |at: usize| words.get(at).is_some_and(|w| w.orders() && w.lower != "start");
+    let at = at
+        + usize::from(
+            matches!(lower(at), "hey" | "so" | "please" | "just" | "now" | "then" | "for" | "as") && lower(at) != "for",
+        );
+    (matches!(lower(at), "could" | "can" | "would" | "will") && somebody(at + 1))
+        || (somebody(at) && (at..at + 4).any(wish))
+        || (matches!(lower(at), "i'd" | "we'd" | "i'm" | "we're")
+            && (at..at + 4).any(|i| wish(i) || lower(i) == "looking"))
+        || wish(at)
+        || orders(at)
+}
+
+/// A sentence with a subject of its own, which tells what is: "Accounting exports a csv", "nobody has written a test".
+fn is_told(words: &[Word]) -> bool {
+    const TELLING: [&str; 44] = [
+        "we",
+        "we've",
+        "we're",
+        "we'd",
+        "i",
+        "i'm",
+        "i've",
+        "i'd",
+        "my",
+        "our",
+        "they",
+        "their",
+        "us",
+        "me",
+        "nobody",
+        "everybody",
+        "people",
+        "has",
+        "have",
+        "had",
+        "is",
+        "are",
+        "was",
+        "were",
+        "wants",
+        "want",
+        "sends",
+        "send",
+        "gets",
+        "get",
+        "keeps",
+        "keep",
+        "sit",
+        "sits",
+        "drops",
+        "drop",
+        "runs",
+        "it's",
+        "it",
+        "asks",
+        "ask",
+        "uses",
+        "comes",
+        "come",
+    ];
+    let begins =
+        words.first().is_some_and(|w| w.orders() || matches!(w.lower.as_str(), "a" | "an") || w.form != Form::Plain);
+    !begins && words.iter().any(|w| TELLING.contains(&w.lower.as_str()))
+}
+
+/// "the handling itself can be a TODO", "the redirect I'll add myself", "db comes later": what is left to who asks.
+fn leave(words: &[Word], taken: &mut [bool]) {
+    let mut from = 0;
+    for at in 1..=words.len() {
+        if at < words.len() && !words[at].after_break {
+            continue;
+        }
+        let clause = &words[from..at];
+        let says = |those: &[&str]| clause.iter().any(|w| those.contains(&w.lower.as_str()));
+        let stub =
+            says(&["todo", "todos", "stub", "stubs", "stubbed", "placeholder", "placeholders", "dummy", "empty"])
+                && says(&[
+                    "be", "is", "are", "stays", "stay", "can", "remain", "remains", "as", "leave", "leaves", "left",
+                ]);
+        let own = says(&["myself", "ourselves"])
+            || (says(&["later"]) && says(&["comes", "come", "follows", "follow", "added", "add"]));
+        if stub || own {
+            for i in (from..at).filter(|&i| words[i].form == Form::Plain) {
+                taken[i] = true;
+            }
+        }
+        from = at;
+    }
 }
 
 /// Where "for our mobile app" begins, if `at` ends such a phrase.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::agent::{by_templates, language_of};
+use super::agent::{by_templates, language_of, language_said};
 use super::company::Company;
 use super::decompose;
 use super::library::Library;
@@ -150,7 +150,8 @@ pub fn measure(library: &Library, labelled: &[Labelled], default: &Language, max
 }
 
 fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unknown_share: f64) -> Measured {
-    let language = label.given.clone().or_else(|| language_of(&label.task)).unwrap_or_else(|| default.clone());
+    let said = label.given.as_ref().map(|given| language_said(&label.task, given).unwrap_or_else(|| given.clone()));
+    let language = said.or_else(|| language_of(&label.task)).unwrap_or_else(|| default.clone());
     let goal = |task: &str| Goal {
         description: task.to_owned(),
         language: language.clone(),

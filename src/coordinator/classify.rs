@@ -24,7 +24,7 @@ pub struct Classified {
 const VOCABULARY: [(TaskType, &str); 14] = [
     (
         TaskType::Testing,
-        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite|supertest|mocha|playwright|cypress|proptest|conftest|hypothesis|factory boy|locust|react testing library",
+        "test|spec|tabledriven|unit test|integration test|regression test|pytest|exunit|vitest|jest|unittest|pgtap|httptest|testing|assertion|mock|property based|k6|load test|mocks|testsuite|supertest|mocha|playwright|cypress|proptest|conftest|hypothesis|factory boy|locust|react testing library|factory|fixture|e2e|mockall|mox|testify|rtl|coverage",
     ),
     (
         TaskType::Bugfix,
@@ -40,7 +40,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table|ddl|trigger|select over|paginated select|prepared statement",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table|ddl|trigger|select over|paginated select|prepared statement|seed|seeds|seeding|seed script|audit log|audit trail|soft delete|view over|viewset|gorm|pool for|mongoose|dto|foreign key|references|upsert statement",
     ),
     (
         TaskType::Security,
@@ -48,11 +48,11 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Microservice,
-        "microservice|service|distributed|grpc|server|daemon|supervisor|otp application|supervision tree|application supervision",
+        "microservice|service|distributed|grpc|server|daemon|supervisor|otp application|supervision tree|application supervision|responder|nats service",
     ),
     (
         TaskType::WebComponent,
-        "ui|sortable|paginated table|datatable|tableview|tabledisplay|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|vue|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html|hook|custom hook|angular",
+        "ui|sortable|paginated table|datatable|tableview|tabledisplay|component|element|react|vue|frontend|widget|form|page|liveview|button|modal|dialog|picker|svelte|jsx|tsx|table component|navbar|heex|jinja|jinja2|html|hook|custom hook|angular|sidebar|toast|carousel|dropdown|tabs|accordion|tooltip|spinner|search bar|search box|card|custom element",
     ),
     (
         TaskType::Refactoring,
@@ -72,11 +72,11 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Performance,
-        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|worker pool|k6|load testing|connection pool|redis|partition|partitioned",
+        "performance|optimize|optimise|optimization|cache|caching|benchmark|index|indexes|profile|profiling|speed|latency|memoize|lru|pprof|load test|explain analyze|materialized view|batcher|debounce|throttle|worker pool|k6|load testing|connection pool|redis|partition|partitioned",
     ),
     (
         TaskType::DataProcessing,
-        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|jsonl|upsert|worker pool|broadway|totals",
+        "etl|pipeline|csv|transform|aggregate|aggregation|rollup|batch|import|export|ingest|parser|stream|ndjson|jsonl|upsert|worker pool|broadway|totals|report|json lines|genstage|group by|pandas",
     ),
 ];
 

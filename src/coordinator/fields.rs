@@ -47,6 +47,8 @@ pub enum Detail {
     Size,
     Date,
     Float,
+    /// It makes one thing of all fields, such as an index over several columns, and so needs at least two.
+    Together,
 }
 
 impl Detail {
@@ -143,7 +145,11 @@ pub(super) fn find(words: &[Word], details: &[Detail], taken: &[bool]) -> Option
             let (fields, end) = List { words, details, untyped }.read(at + usize::from(!bracketed))?;
             // One index over two columns is another thing than two indexes.
             let several = words[index].lower != "index" && !bracketed;
-            (several || fields.len() == 1).then_some((fields, at..end))
+            let fits = match details.contains(&Detail::Together) {
+                true => fields.len() > 1 && !several,
+                false => several || fields.len() == 1,
+            };
+            fits.then_some((fields, at..end))
         });
         if indexed.is_some() {
             return indexed;
@@ -159,9 +165,28 @@ pub(super) fn find(words: &[Word], details: &[Detail], taken: &[bool]) -> Option
             matches!(words[at].lower.as_str(), "fields" | "columns" | "attributes" | "properties" | "props" | "attrs");
         let begins = matches!(
             words[at].lower.as_str(),
-            "with" | "w" | "having" | "have" | "containing" | "contains" | "of" | "has"
+            "with"
+                | "w"
+                | "having"
+                | "have"
+                | "containing"
+                | "contains"
+                | "of"
+                | "has"
+                | "showing"
+                | "shows"
+                | "displaying"
+                | "displays"
+                | "listing"
+                | "storing"
+                | "stores"
+                | "holding"
+                | "holds"
+                | "carrying"
+                | "carries"
         );
-        let opened = words[at].before.contains(['(', ':', '-', '\n']) || (at > 0 && words[at - 1].form == Form::Path);
+        let opened = words[at].before.contains(['(', ':', '-', '\n', ';', '.', '–', '—'])
+            || (at > 0 && words[at - 1].form == Form::Path);
         let list = |from, untyped| List { words, details, untyped }.read(from).map(|(fields, end)| (fields, at..end));
         // "an Order struct, id uuid and total decimal": one alone may be anything.
         let several = |found: &(Vec<Field>, std::ops::Range<usize>)| found.0.len() > 1;
@@ -172,16 +197,32 @@ pub(super) fn find(words: &[Word], details: &[Detail], taken: &[bool]) -> Option
             wider(words, details, taken, at + 1, found).map(|(fields, span)| (fields, at..span.end))
         } else if opened {
             let found = list(at, Untyped::IsNoField);
+            // "…. Response JSON" is no field.
+            let weak = !words[at].before.contains(['(', ':', '-', '\n']);
             match found {
+                found if weak => found.filter(|found| several(found) || is_plainly(found, words)),
                 None => wider(words, details, taken, at, list(at, Untyped::IfUsual)).filter(several),
                 found => found,
             }
         } else if words[at].before.contains(',') {
-            list(at, Untyped::IsNoField).filter(several)
+            list(at, Untyped::IsNoField).filter(|found| several(found) || is_plainly(found, words))
         } else {
             None
         }
     })
+}
+
+/// "…, isbn string unique", "…, given_at datetime": one alone that is written as nothing but a field is.
+fn is_plainly((fields, span): &(Vec<Field>, std::ops::Range<usize>), words: &[Word]) -> bool {
+    let marked = |w: &Word| is_detail(&w.lower) || w.lower == "required" || w.lower == "mandatory";
+    let only = |field: &Field| {
+        let sure =
+            matches!(field.r#type, FieldType::Integer | FieldType::Decimal | FieldType::Boolean | FieldType::Uuid);
+        field.typed && (sure || field.name.words().contains(' ') || words[span.clone()].iter().any(marked))
+    };
+    fields.first().is_some_and(only)
+        && words[span.start].form == Form::Plain
+        && words[span.clone()].iter().any(|w| is_type(&w.lower))
 }
 
 /// "name, department and start date": among fields that everybody knows, the others are texts, where the template knows

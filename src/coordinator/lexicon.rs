@@ -151,7 +151,28 @@ pub(super) fn corrected(lower: &str) -> Option<&'static str> {
     if LEXICON.known.contains(&stem(lower)) {
         return None;
     }
-    candidates.iter().find(|word| is_one_edit_away(lower.as_bytes(), word.as_bytes())).map(String::as_str)
+    if crate::cache::is_english(lower) {
+        return None;
+    }
+    let near = |most: usize| candidates.iter().find(|word| is_near(lower.as_bytes(), word.as_bytes(), most));
+    // In a long word two letters may be wrong.
+    near(1).or_else(|| near(2).filter(|_| lower.len() >= 8)).map(String::as_str)
+}
+
+/// Whether so many edits at most lead from one to the other.
+fn is_near(a: &[u8], b: &[u8], most: usize) -> bool {
+    match most {
+        1 => is_one_edit_away(a, b),
+        _ => {
+            // One edit, where they begin to differ, and the rest is one edit away.
+            let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+            let (a, b) = (&a[same..], &b[same..]);
+            let near =
+                |i: usize, j: usize| a.get(i..).zip(b.get(j..)).is_some_and(|(a, b)| a == b || is_one_edit_away(a, b));
+            let swapped = a.len() > 1 && b.len() > 1 && a[0] == b[1] && a[1] == b[0];
+            near(1, 1) || near(1, 0) || near(0, 1) || (swapped && near(2, 2))
+        }
+    }
 }
 
 pub(super) fn is_filler(lower: &str) -> bool {

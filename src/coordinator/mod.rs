@@ -28,7 +28,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-pub use agent::{Agent, Bounds, language_of, task_key};
+pub use agent::{Agent, Bounds, language_of, language_said, task_key};
 pub use company::{Company, Neighbours};
 pub use select::Declined;
 

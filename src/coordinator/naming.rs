@@ -68,6 +68,7 @@ pub(super) fn name(
     let found = task
         .given()
         .or_else(|| task.that_needs())
+        .or_else(|| task.that_someone_does())
         .or_else(|| task.after_preposition())
         .or_else(|| task.after_participle())
         .or_else(|| {
@@ -164,6 +165,45 @@ impl Task<'_> {
             }
             let many = self.words[phrase.clone()].last().is_some_and(|w| w.lower.ends_with('s'));
             (needs && many && self.is_named(&phrase)).then_some(Named { with: phrase.clone(), phrase })
+        })
+    }
+
+    /// "where customers can post *feedback*", "let dispatchers create *pickups*": who does it is no part of the name.
+    fn that_someone_does(&self) -> Option<Named> {
+        let acts = |i: usize| {
+            self.words.get(i).is_some_and(|w| {
+                w.orders()
+                    || w.lower == "manage"
+                    || (self.taken[i] && (lexicon::takes(&w.lower) || lexicon::relates(&w.lower)))
+            })
+        };
+        (0..self.words.len()).find_map(|at| {
+            let (begin, verb) = match self.words[at].lower.as_str() {
+                "can" | "may" | "could" => {
+                    let who = (0..at)
+                        .rev()
+                        .take(3)
+                        .take_while(|&i| self.is_free(i) && !self.words[i + 1].after_break)
+                        .last()?;
+                    (who, at + 1)
+                }
+                "let" | "lets" | "allow" | "allows" | "letting" | "allowing" => {
+                    let who = (at + 1..self.words.len()).find(|&i| !self.is(i, &["our", "the", "my", "us"]))?;
+                    let verb = (who..self.words.len().min(who + 3)).take_while(|&i| self.is_free(i)).last()? + 1;
+                    (who, verb + usize::from(self.is(verb, &["to"])))
+                }
+                _ => return None,
+            };
+            let from = (verb..self.words.len())
+                .find(|&i| !(acts(i) || self.is(i, &["and", "or", "a", "an", "the", "their", "new"])))?;
+            if from == verb || self.words[from].after_break {
+                return None;
+            }
+            let mut phrase = self.phrase(from, |i| self.is_usable(i));
+            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                phrase.end -= 1;
+            }
+            self.is_named(&phrase).then_some(Named { with: begin..phrase.end, phrase })
         })
     }
 

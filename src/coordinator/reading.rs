@@ -80,6 +80,14 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     audience.iter().zip(&mut taken).for_each(|(aside, taken)| *taken |= aside);
     let roles = slots::Roles { triggers: &triggers, spare: &spare, audience: &audience };
     let mut filled = slots::fill(words, &template.slots, &template.details, language, &mut taken, &roles);
+    let together = template.details.contains(&fields::Detail::Together);
+    if together && !filled.has(Slot::Fields) {
+        return Err(Mismatch::Slot(Slot::Fields));
+    }
+    // What only the task can say: a default would be another thing than the one that is asked for.
+    if template.slots.contains(&Slot::Other) && !filled.has(Slot::Other) {
+        return Err(Mismatch::Slot(Slot::Other));
+    }
     filled.set("options", Value::Texts(options));
     filled.complete(&template.defaults, &template.slots).map_err(Mismatch::Slot)?;
 
@@ -91,7 +99,7 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     if let Some(name) = filled.name().filter(|_| !filled.is_default(Slot::Name, &template.defaults)) {
         let parts: Vec<String> = name.words().split(' ').map(stem).collect();
         for (word, taken) in words.iter().zip(&mut taken) {
-            *taken |= word.form == Form::Plain && parts.contains(&word.stem);
+            *taken |= word.form == Form::Plain && (parts.contains(&word.stem) || is_made_of(word, &parts, template));
         }
     }
     for at in 1..words.len() {
@@ -142,6 +150,21 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     Ok(Reading { filled, content, unknown, limited, triggered })
 }
 
+/// "MeterReadingsConsumer" for a consumer of meter readings: a name in code, of the name and what the template is.
+fn is_made_of(word: &Word, name: &[String], template: &Template) -> bool {
+    let Some(coded) = super::noun::Noun::new(&word.text)
+        .filter(|_| word.text.chars().skip(1).any(char::is_uppercase) || word.text.contains('_'))
+    else {
+        return false;
+    };
+    let known = |part: &str| {
+        let part = stem(part);
+        let honoured = |rows: &[Vec<String>]| rows.iter().any(|row| row.contains(&part));
+        name.contains(&part) || honoured(&template.words) || template.triggers.iter().any(|group| honoured(group))
+    };
+    coded.words().split(' ').all(known)
+}
+
 /// "axum 0.8", "Python 3.12": the version that the output is for anyway. What runs it or says how it is built has its own.
 fn is_version_of(template: &Template, of: &Word, word: &Word, language: &Language) -> bool {
     let Some(version) = slots::version_in(word) else { return false };
@@ -159,7 +182,8 @@ fn is_version_of(template: &Template, of: &Word, word: &Word, language: &Languag
 /// Verbs for code or data that exist, where they are the order itself ("remove the consumer"), and those that spare
 /// nothing ("delete all users"). A template that makes something new honours neither, whatever words it lists.
 fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
-    let first = words.iter().position(|w| !w.is_filler());
+    let told = audience::background(words);
+    let first = words[told..].iter().position(|w| !w.is_filler()).map(|first| told + first);
     let acts = |at: usize| lexicon::changes(&words[at].lower) && !triggers[at];
     let all =
         |at: usize| words.get(at + 1).is_some_and(|w| matches!(w.lower.as_str(), "all" | "every" | "each" | "any"));
@@ -167,7 +191,12 @@ fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
         matches!(words[at].lower.as_str(), "delete" | "remove" | "drop" | "purge" | "truncate" | "wipe" | "clear")
             && all(at)
     };
-    (0..words.len()).filter(|&at| (Some(at) == first && acts(at)) || sweeps(at)).collect()
+    // "make it faster"
+    let reworks = |at: usize| {
+        words[at].lower == "make"
+            && words.get(at + 1).is_some_and(|w| matches!(w.lower.as_str(), "it" | "this" | "that" | "them" | "these"))
+    };
+    (0..words.len()).filter(|&at| (Some(at) == first && acts(at)) || sweeps(at) || reworks(at)).collect()
 }
 
 /// Marks every place where the stems stand in a row. True if there is one.

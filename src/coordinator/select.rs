@@ -160,7 +160,9 @@ fn read_all<'a>(
     // "tests for the endpoint" are no endpoint. A service may be wanted for what it does: it says little by itself.
     let likeliest = types.first().map(|t| t.task_type);
     let wanted = types.iter().filter(|t| !t.aside || likeliest == Some(TaskType::Microservice));
-    for Classified { task_type, .. } in wanted {
+    // A template knows best what it is about: one of a type that no word speaks of comes last.
+    let unsaid = TaskType::ALL.iter().filter(|unsaid| !types.iter().any(|t| t.task_type == **unsaid));
+    for task_type in wanted.map(|t| &t.task_type).chain(unsaid) {
         for level in Level::ALL {
             let from = found.len();
             for template in graph::templates_of(knowledge.library, *task_type, language, level) {

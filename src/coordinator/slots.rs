@@ -24,6 +24,12 @@ pub enum Slot {
     Path,
     Fields,
     Version,
+    /// The second thing of a pair: "between students and *courses*". Only the task can fill it.
+    Other,
+    /// How many: "100 requests", "at most 20".
+    Count,
+    /// How long or how often, in seconds: "every five minutes".
+    Every,
 }
 
 /// What stands in a slot.
@@ -32,6 +38,7 @@ pub enum Value {
     Noun(Box<Noun>),
     Text(String),
     Number(u16),
+    Seconds(u32),
     Fields(Vec<Field>),
     Texts(Vec<String>),
 }
@@ -42,6 +49,7 @@ impl Serialize for Value {
             Self::Noun(noun) => noun.serialize(serializer),
             Self::Text(text) => text.serialize(serializer),
             Self::Number(number) => number.serialize(serializer),
+            Self::Seconds(seconds) => seconds.serialize(serializer),
             Self::Fields(fields) => fields.serialize(serializer),
             Self::Texts(texts) => texts.serialize(serializer),
         }
@@ -60,14 +68,20 @@ impl Filled {
         for (slot, value) in table {
             let wrong = |what: &str| format!("`{slot}` must be {what}");
             let value = match (slot.as_str(), value) {
-                ("name", toml::Value::String(text)) => {
+                ("name" | "other", toml::Value::String(text)) => {
                     Value::Noun(Box::new(Noun::new(text).ok_or_else(|| wrong("a name"))?))
                 }
-                ("name", _) => return Err(wrong("a name in quotes")),
+                ("name" | "other", _) => return Err(wrong("a name in quotes")),
                 ("port", toml::Value::Integer(port)) => {
                     Value::Number(u16::try_from(*port).map_err(|_| wrong("a port, 0 to 65535"))?)
                 }
-                ("port", _) => return Err(wrong("an integer")),
+                ("count", toml::Value::Integer(count)) => {
+                    Value::Number(u16::try_from(*count).map_err(|_| wrong("a number, 0 to 65535"))?)
+                }
+                ("every", toml::Value::Integer(seconds)) => {
+                    Value::Seconds(u32::try_from(*seconds).map_err(|_| wrong("seconds"))?)
+                }
+                ("port" | "count" | "every", _) => return Err(wrong("an integer")),
                 ("fields", toml::Value::Array(items)) => {
                     let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
                     let listed = texts.ok_or_else(|| wrong("a list of texts: \"total decimal\""))?.join(", ");
@@ -162,6 +176,9 @@ impl fmt::Display for Slot {
             Self::Path => "path",
             Self::Fields => "fields",
             Self::Version => "version",
+            Self::Other => "other",
+            Self::Count => "count",
+            Self::Every => "every",
         })
     }
 }
@@ -170,6 +187,20 @@ impl fmt::Display for Slot {
 pub(super) fn derived_path(name: &Noun) -> Value {
     Value::Text(format!("/{}", name.many_kebab()))
 }
+
+/// The order in which slots take their words: what is written like nothing else first, the name last.
+const ORDER: [Slot; 10] = [
+    Slot::Version,
+    Slot::Port,
+    Slot::Every,
+    Slot::Count,
+    Slot::Queue,
+    Slot::Path,
+    Slot::Subject,
+    Slot::Fields,
+    Slot::Other,
+    Slot::Name,
+];
 
 /// What words are to a template.
 pub(super) struct Roles<'a> {
@@ -196,11 +227,28 @@ pub(super) fn fill(
     let says_more =
         |i: usize| !roles.audience[i] && (!triggers[i] || spare[i]) && Language::named(&words[i].lower).is_none();
     let mut honoured: Vec<bool> = (0..words.len()).map(|i| taken[i] && says_more(i)).collect();
-    for slot in [Slot::Version, Slot::Port, Slot::Queue, Slot::Path, Slot::Subject, Slot::Fields, Slot::Name] {
-        if !slots.contains(&slot) {
+    if slots.contains(&Slot::Other) {
+        // "between students and courses" is sure; "courses with books" may be said of one thing.
+        let pair = pair(words, taken);
+        let referred = referred(words, taken).filter(|_| !pair.as_ref().is_some_and(|pair| pair.is_led));
+        if let Some((other, span)) = referred {
+            filled.set("other", Value::Noun(Box::new(other)));
+            honoured[span.clone()].fill(false);
+            taken[span].fill(true);
+        } else if let Some(Pair { one, other, span, .. }) = pair {
+            filled.set("name", Value::Noun(Box::new(one)));
+            filled.set("other", Value::Noun(Box::new(other)));
+            taken[span].fill(true);
+        }
+    }
+    for slot in ORDER {
+        if !slots.contains(&slot) || filled.has(slot) {
             continue;
         }
         let found = match slot {
+            Slot::Other => None,
+            Slot::Every => every(words),
+            Slot::Count => count(words),
             Slot::Version => version(words, language),
             Slot::Port => port(words),
             Slot::Queue => queue(words),
@@ -278,7 +326,10 @@ fn port(words: &[Word]) -> Found {
         // The beginning of what says "port", where these words stand in front of it.
         let after = |from: usize, those: &[&str]| if from > 0 && is(from - 1, those) { from - 1 } else { from };
         // "port should be 9000"
-        let spoken = (at.saturating_sub(3)..at).rev().find(|&i| !words[i].is_filler()).filter(|&i| is(i, &["port"]));
+        let spoken = (at.saturating_sub(3)..at)
+            .rev()
+            .find(|&i| !words[i].is_filler() && words[i].lower != "default")
+            .filter(|&i| is(i, &["port"]));
         let numbered = spoken.map_or(after(at, &["number"]), |i| i + 1);
         let named = after(numbered, &["port"]);
         let place = after(at, &["on", "at", "localhost"]);
@@ -286,13 +337,242 @@ fn port(words: &[Word]) -> Found {
         let colon = word.before.ends_with(':') && port >= 1_000 && (at == 0 || words[at - 1].is_filler() || place < at);
         let ends = words.get(at + 1).is_none_or(|w| w.after_break || w.is_filler());
         let from = if named < numbered {
-            named
+            // "listening on port 8080"
+            after(after(named, &["on", "at"]), &verbs)
         } else if colon || (listens < place) || (is(place, &["on"]) && place < at && port >= 1_024 && ends) {
             listens
         } else {
             return None;
         };
         Some((Value::Number(port), from..at + 1))
+    })
+}
+
+/// "5", "five".
+fn number(word: &Word) -> Option<u32> {
+    const NUMERALS: [(&str, u32); 15] = [
+        ("one", 1),
+        ("two", 2),
+        ("three", 3),
+        ("four", 4),
+        ("five", 5),
+        ("six", 6),
+        ("eight", 8),
+        ("ten", 10),
+        ("fifteen", 15),
+        ("twenty", 20),
+        ("thirty", 30),
+        ("fifty", 50),
+        ("sixty", 60),
+        ("hundred", 100),
+        ("thousand", 1_000),
+    ];
+    match word.form {
+        Form::Number => word.text.parse().ok(),
+        Form::Plain => NUMERALS.iter().find(|(numeral, _)| *numeral == word.lower).map(|(_, number)| *number),
+        _ => None,
+    }
+}
+
+/// "every 5 minutes", "per minute", "hourly", "a TTL of 60s": in seconds.
+fn every(words: &[Word]) -> Found {
+    let unit = |text: &str| {
+        Some(match text {
+            "s" | "sec" | "secs" | "second" | "seconds" => 1,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60,
+            "h" | "hour" | "hours" | "hourly" => 3_600,
+            "day" | "days" | "daily" | "nightly" | "night" => 86_400,
+            "week" | "weeks" | "weekly" => 604_800,
+            _ => return None,
+        })
+    };
+    let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
+    (0..words.len()).find_map(|at| {
+        let word = &words[at];
+        let digits = word.lower.bytes().take_while(u8::is_ascii_digit).count();
+        let (seconds, mut from) = if digits > 0 && word.form == Form::Plain {
+            (word.lower[..digits].parse::<u32>().ok()?.checked_mul(unit(&word.lower[digits..])?)?, at)
+        } else {
+            let unit = unit(&word.lower).filter(|_| word.form == Form::Plain && word.lower.len() > 1)?;
+            match at.checked_sub(1).and_then(|i| number(&words[i])).filter(|_| !word.after_break) {
+                Some(number) => (number.checked_mul(unit)?, at - 1),
+                None if word.lower.ends_with("ly") => (unit, at),
+                None if at > 0 && is(at - 1, &["every", "each", "per", "an", "once"]) => (unit, at),
+                None if at > 1 && is(at - 1, &["a"]) && is(at - 2, &["once"]) => (unit, at),
+                None => return None,
+            }
+        };
+        let leads = ["every", "each", "per", "all", "after", "once", "a", "an", "of", "for", "within", "in"];
+        while from > 0 && is(from - 1, &leads) && !words[from].after_break {
+            from -= 1;
+        }
+        (seconds > 0).then_some((Value::Seconds(seconds), from..at + 1))
+    })
+}
+
+/// "100 requests", "at most 20", "batches of 50".
+fn count(words: &[Word]) -> Found {
+    const COUNTED: [&str; 44] = [
+        "replica",
+        "replicas",
+        "pods",
+        "instances",
+        "request",
+        "requests",
+        "call",
+        "calls",
+        "hit",
+        "hits",
+        "attempt",
+        "attempts",
+        "retry",
+        "retries",
+        "try",
+        "tries",
+        "time",
+        "times",
+        "worker",
+        "workers",
+        "goroutine",
+        "goroutines",
+        "thread",
+        "threads",
+        "task",
+        "tasks",
+        "job",
+        "jobs",
+        "item",
+        "items",
+        "entry",
+        "entries",
+        "element",
+        "elements",
+        "message",
+        "messages",
+        "record",
+        "records",
+        "row",
+        "rows",
+        "connection",
+        "connections",
+        "event",
+        "events",
+    ];
+    let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
+    (0..words.len()).find_map(|at| {
+        let count =
+            number(&words[at]).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0 && words[at].lower != "one")?;
+        let mut end = at + 1;
+        // "20 concurrent jobs"
+        let counted = (at + 1..at + 3).find(|&i| is(i, &COUNTED) && !words[i].after_break);
+        end = counted.map_or(end, |i| i + 1);
+        let mut from = at;
+        while from > 0
+            && !words[from].after_break
+            && is(
+                from - 1,
+                &[
+                    "max", "maximum", "most", "at", "to", "up", "limit", "limited", "of", "size", "batch", "batches",
+                    "capacity", "chunks",
+                ],
+            )
+        {
+            from -= 1;
+        }
+        let led = (from..at).any(|i| {
+            is(
+                i,
+                &["max", "maximum", "most", "up", "limit", "limited", "size", "batch", "batches", "capacity", "chunks"],
+            )
+        });
+        (counted.is_some() || led).then_some((Value::Number(count), from..end))
+    })
+}
+
+/// "references *patients*", "foreign key to *customers*", "belongs to a *user*".
+fn referred(words: &[Word], taken: &[bool]) -> Option<(Noun, Range<usize>)> {
+    let is = |at: usize, those: &[&str]| words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()));
+    let free = |i: usize| {
+        words.get(i).is_some_and(|w| {
+            w.form == Form::Plain && !taken[i] && !w.is_boundary() && !super::lexicon::is_foreign(&w.lower)
+        })
+    };
+    (0..words.len()).find_map(|at| {
+        let refers = is(
+            at,
+            &[
+                "references",
+                "referencing",
+                "references to",
+                "reference",
+                "refers",
+                "belongs",
+                "belonging",
+                "key",
+                "fk",
+                "pointing",
+                "points",
+                "linked",
+            ],
+        );
+        let begin = (at + 1..words.len()).find(|&i| !is(i, &["to", "the", "a", "an", "our", "on", "into", "via"]))?;
+        let told = begin > at + 1 || is(at, &["references", "referencing"]);
+        let ends = (begin..words.len().min(begin + 2)).take_while(|&i| free(i) && !words[i].after_break).count();
+        let phrase = words[begin..begin + ends].iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+        (refers && told && ends > 0).then(|| Noun::new(&phrase)).flatten().map(|noun| (noun, at..begin + ends))
+    })
+}
+
+/// Two things that belong together.
+struct Pair {
+    one: Noun,
+    other: Noun,
+    span: Range<usize>,
+    /// A word says that there are two: "between".
+    is_led: bool,
+}
+
+/// "between students and courses", "links orders to products", "students <-> courses".
+fn pair(words: &[Word], taken: &[bool]) -> Option<Pair> {
+    let free = |i: usize| {
+        words.get(i).is_some_and(|w| {
+            w.form == Form::Plain && !taken[i] && !w.is_boundary() && !super::lexicon::is_foreign(&w.lower)
+        })
+    };
+    let article = |i: usize| {
+        words.get(i).is_some_and(|w| matches!(w.lower.as_str(), "the" | "our" | "a" | "an" | "their" | "many"))
+    };
+    let phrase =
+        |range: Range<usize>| Noun::new(&words[range].iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" "));
+    (1..words.len()).find_map(|at| {
+        let joins = matches!(words[at].lower.as_str(), "and" | "to" | "with" | "und" | "y") && !words[at].after_break;
+        let marked = matches!(words[at].before.as_str(), "/" | "<->" | "-" | "->" | "+" | "&") && free(at);
+        let begin = if joins {
+            at + 1
+        } else if marked {
+            at
+        } else {
+            return None;
+        };
+        let begin = begin + (begin..words.len()).take_while(|&i| article(i)).count();
+        let ends = (begin..words.len().min(begin + 2))
+            .take_while(|&i| free(i) && (i == begin || !words[i].after_break))
+            .count();
+        let starts = (0..at).rev().take(2).take_while(|&i| free(i)).count();
+        // "orders products" before the join are two words of one name only where no break stands between.
+        let starts = if starts == 2 && words[at - 1].after_break { 1 } else { starts };
+        if ends == 0 || starts == 0 {
+            return None;
+        }
+        let (one, other) = (phrase(at - starts..at)?, phrase(begin..begin + ends)?);
+        let led = (at - starts).checked_sub(1).filter(|&i| {
+            matches!(
+                words[i].lower.as_str(),
+                "between" | "links" | "linking" | "link" | "connects" | "connecting" | "joins" | "joining"
+            )
+        });
+        let span = led.unwrap_or(at - starts)..begin + ends;
+        (!one.is_same_thing(&other)).then_some(Pair { one, other, span, is_led: led.is_some() })
     })
 }
 

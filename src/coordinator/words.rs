@@ -218,7 +218,7 @@ fn asks_kindly(first: &Word, rest: &[&Word]) -> bool {
         |w: &&&Word| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody");
     let asked = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
         && rest.first().is_some_and(|w| whom(&w))
-        && rest.iter().skip(1).find(|w| w.lower != "please").is_some_and(|w| w.orders());
+        && rest.iter().skip(1).take(8).any(|w| w.orders());
     possible || asked
 }
 
@@ -280,6 +280,33 @@ pub fn words(task: &str) -> Vec<Word> {
     }
     let mut words = join(found);
     for at in 1..words.len() {
+        // "tests 4 the cart": no number where something is counted, or of something.
+        let next = words.get(at + 1).filter(|w| matches!(w.form, Form::Plain | Form::Path) && !w.after_break);
+        let counts = next.is_none_or(|w| COUNTED.contains(&w.lower.as_str()));
+        let led = matches!(
+            words[at - 1].lower.as_str(),
+            "port"
+                | "version"
+                | "node"
+                | "max"
+                | "maximum"
+                | "every"
+                | "each"
+                | "of"
+                | "at"
+                | "to"
+                | "last"
+                | "top"
+                | "limit"
+                | "all"
+                | "after"
+        );
+        let word = &mut words[at];
+        if word.text == "4" && word.form == Form::Number && word.before.is_empty() && !counts && !led {
+            (word.lower, word.stem, word.form) = ("for".to_owned(), stem("for"), Form::Plain);
+        }
+    }
+    for at in 1..words.len() {
         // "GET /orders" is an endpoint.
         if words[at].form == Form::Path && METHODS.contains(&words[at - 1].text.as_str()) {
             let method = &mut words[at - 1];
@@ -290,10 +317,37 @@ pub fn words(task: &str) -> Vec<Word> {
     words
 }
 
+/// What "4" counts, and is then no "for".
+const COUNTED: [&str; 22] = [
+    "times",
+    "attempts",
+    "retries",
+    "tries",
+    "workers",
+    "goroutines",
+    "threads",
+    "requests",
+    "calls",
+    "items",
+    "entries",
+    "connections",
+    "replicas",
+    "seconds",
+    "minutes",
+    "hours",
+    "days",
+    "jobs",
+    "fields",
+    "columns",
+    "rows",
+    "and",
+];
+
 /// What a file has in it, where its name says so.
 const FILES: [&str; 3] = [".csv", ".ndjson", ".jsonl"];
 
-const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+/// The methods of HTTP, as they are written.
+pub(super) const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// Puts two words together that people write apart: "docker file".
 fn join(words: Vec<Word>) -> Vec<Word> {
@@ -469,6 +523,24 @@ pub fn language_of(words: &[Word]) -> Option<Language> {
     // Node runs TypeScript too.
     let typed = all.contains(&Language::TypeScript).then_some(Language::TypeScript);
     typed.or_else(|| all.iter().find(|l| **l != Language::Sql).cloned()).or_else(tool).or_else(|| all.first().cloned())
+}
+
+/// The one language that the task names by its own name, if that is not the one given with it: "a *golang* endpoint". A
+/// tool names none here, nor does SQL, which goes with any; Node runs TypeScript too.
+pub fn language_said(words: &[Word], given: &Language) -> Option<Language> {
+    let by_name = |w: &&Word| Language::named(&w.lower).is_some() && w.form == Form::Plain;
+    let mut said: Vec<Language> =
+        words.iter().filter(by_name).filter_map(|w| language_of(std::slice::from_ref(w))).collect();
+    said.retain(|language| *language != Language::Sql);
+    if said.contains(&Language::TypeScript) {
+        said.retain(|language| *language != Language::JavaScript);
+    }
+    said.dedup();
+    let same = |one: &Language| one == given || (*one == Language::JavaScript && *given == Language::TypeScript);
+    match said.as_slice() {
+        [only] if !same(only) => Some(only.clone()),
+        _ => None,
+    }
 }
 
 /// Whether a word names the language, or what it runs on. A database's name is none: its SQL is not another's, so a

@@ -30,7 +30,7 @@ pub use sweep::Swept;
 
 use crate::cache::{Cache, Flights, Found, Key, Order};
 use crate::coordinator::agent::likeliest_type;
-use crate::coordinator::{Bounds, Coordinator, Plan, language_of, task_key};
+use crate::coordinator::{Bounds, Coordinator, Plan, language_of, language_said, task_key};
 use crate::domain::record::{Digest, EntryId, EntryKind, Execution, Verdict};
 use crate::domain::{
     Answer, CacheMode, CorrelationId, Goal, Language, Method, Request, RequestId, Stage, TemplateId, Tenant, Timestamp,
@@ -160,13 +160,15 @@ impl Pipeline {
     }
 
     /// The language of a task: as written, by any of its names; a misspelt one by its nearest name; else the one that
-    /// the task's words name; else the configured one. What was read otherwise than written is noted.
+    /// the task's words name; else the configured one. A language that the task asks for by its name comes first. What was read otherwise than written is noted.
     pub fn read_language(&self, written: Option<&str>, task: &str, notes: &mut Vec<String>) -> Language {
         let Some(written) = written.map(str::trim).filter(|w| !w.is_empty()) else {
             return language_of(task).unwrap_or_else(|| self.options.default_language.clone());
         };
         if let Some(known) = Language::named(written) {
-            return known;
+            let Some(said) = language_said(task, &known) else { return known };
+            notes.push(format!("the task asks for {said}, so language '{}' was passed over", shown(written)));
+            return said;
         }
         if let Some(nearest) = Language::nearest(written) {
             notes.push(format!("language '{}' was read as {nearest}", shown(written)));

@@ -54,12 +54,17 @@ fn before(one: &Rendered, table_of: &Rendered) -> String {
         "sql-database"
         | "sql-database-sqlite"
         | "sql-database-queue"
+        | "sql-database-tree"
         | "sql-performance-partition"
         | "sql-configuration" => String::new(),
         "sql-database-add-columns" | "sql-database-many-to-many" | "sql-security" | "sql-database-audit" => format!(
             "CREATE TABLE {table} (id uuid PRIMARY KEY, created_at timestamptz NOT NULL DEFAULT now(), tenant_id uuid);\n\
              INSERT INTO {table} VALUES (gen_random_uuid()), (gen_random_uuid());\n"
         ),
+        "sql-database-many-to-many-pair" => {
+            format!("CREATE TABLE {table} (id uuid PRIMARY KEY);\nCREATE TABLE courses (id uuid PRIMARY KEY);\n")
+        }
+        "sql-database-references" => "CREATE TABLE owners (id uuid PRIMARY KEY);\n".to_owned(),
         "sql-testing-pgtap" => format!("{PGTAP}{whole}"),
         _ => whole.to_owned(),
     }

@@ -1,7 +1,7 @@
 //! The parts that a text names: cut at its joints, each with what it is about.
 
 use super::super::classify::{classify, types_of};
-use super::super::words::{Form, LIMITERS, MOST, Word, words};
+use super::super::words::{Form, LIMITERS, METHODS, MOST, Word, words};
 use super::super::{fields, lexicon};
 use crate::domain::TaskType;
 
@@ -156,6 +156,8 @@ const KEEPS: [&str; 10] = ["write", "print", "log", "save", "store", "put", "han
 /// Where a new clause may begin.
 fn joint(words: &[Word], at: usize) -> Option<&'static str> {
     match words[at].lower.as_str() {
+        // "GET and POST endpoints"
+        "and" | "plus" if is_method(words, at - 1) && is_method(words, at + 1) => None,
         "and" | "plus" => Some("and"),
         "then" => Some("then"),
         "with" | "including" => Some("with"),
@@ -164,6 +166,102 @@ fn joint(words: &[Word], at: usize) -> Option<&'static str> {
         _ if words[at].after_break => Some("break"),
         _ => None,
     }
+}
+
+fn is_method(words: &[Word], at: usize) -> bool {
+    words.get(at).is_some_and(|w| METHODS.contains(&w.text.to_ascii_uppercase().as_str()))
+}
+
+/// What a service has, or is made with: no part of its own where a service was asked for.
+const OF_A_SERVICE: [&str; 80] = [
+    "config",
+    "configuration",
+    "settings",
+    "env",
+    "environment",
+    "variables",
+    "vars",
+    "health",
+    "healthcheck",
+    "healthz",
+    "check",
+    "checks",
+    "readiness",
+    "liveness",
+    "ready",
+    "readyz",
+    "live",
+    "probe",
+    "probes",
+    "endpoint",
+    "endpoints",
+    "route",
+    "routes",
+    "router",
+    "http",
+    "https",
+    "rest",
+    "api",
+    "json",
+    "server",
+    "listener",
+    "nats",
+    "jetstream",
+    "connection",
+    "client",
+    "transport",
+    "broker",
+    "logging",
+    "logger",
+    "logs",
+    "log",
+    "structured",
+    "tracing",
+    "slog",
+    "metrics",
+    "graceful",
+    "gracefully",
+    "shutdown",
+    "stop",
+    "signal",
+    "signals",
+    "handling",
+    "error",
+    "errors",
+    "supervisor",
+    "supervision",
+    "tree",
+    "main",
+    "main.go",
+    "main.py",
+    "port",
+    "main.rs",
+    "status",
+    "axum",
+    "actix",
+    "tokio",
+    "fastapi",
+    "flask",
+    "express",
+    "fastify",
+    "hono",
+    "phoenix",
+    "plug",
+    "bandit",
+    "gin",
+    "chi",
+    "echo",
+    "pino",
+    "winston",
+    "on",
+];
+
+/// "a billing service with health check, config and graceful shutdown".
+pub(super) fn comes_with_service(content: &[&Word]) -> bool {
+    !content.is_empty()
+        && content
+            .iter()
+            .all(|w| OF_A_SERVICE.contains(&w.lower.as_str()) || matches!(w.form, Form::Number | Form::Path))
 }
 
 /// The "2" of "1) a table 2) an endpoint".
@@ -244,10 +342,12 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
             && task_type == TaskType::Microservice
             && ["kubernetes", "k8s"].iter().any(|k| l.text.to_lowercase().contains(k))
     });
-    let ported = content.len() <= 3 && words.windows(2).any(|w| w[0].lower == "port" && w[1].form == Form::Number);
+    let ported = content.len() <= if last.is_some() { 5 } else { 3 }
+        && words.windows(2).any(|w| w[0].lower == "port" && w[1].form == Form::Number);
     let listens = ported
         || matches!(first.lower.as_str(), "listening" | "listens" | "serving" | "running" | "exposed")
             && words.iter().take(5).any(|w| w.form == Form::Number);
+    let of_service = last.is_some_and(|l| l.task_type == TaskType::Microservice) && comes_with_service(&content);
     // "and log errors" is what it does.
     let logs = last.is_some() && matches!(first.lower.as_str(), "log" | "logs");
     let alongside = may_come_along && comes_along(task_type) && !mentions && content.len() <= 4 && !joined.is_empty();
@@ -311,6 +411,7 @@ fn read(text: &str, words: &[Word], here: Place<'_>) -> Option<Clause> {
         || is_field
         || object
         || part_of_last
+        || of_service
         || listens
         || slashed
         || logs

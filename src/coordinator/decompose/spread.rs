@@ -3,7 +3,7 @@
 use super::super::classify::types_of;
 use super::super::words::{Form, Word, words};
 use super::PARTS;
-use super::clauses::{Clause, length_in, listed, name_of};
+use super::clauses::{Clause, comes_with_service, length_in, listed, name_of};
 use crate::domain::{Language, TaskType};
 
 /// "a table and an endpoint for each of users, orders and products": what is wanted, and of which things.
@@ -86,7 +86,9 @@ fn list(words: &[Word], at: usize) -> Option<(Vec<String>, usize)> {
         things.push(phrase.join(" "));
     }
     let short = things.iter().all(|t| t.split(' ').count() <= 3);
-    (PARTS.contains(&things.len()) && short).then_some((things, end))
+    // "for comments, Express" says what it is made with.
+    let made_with = !joined && words[at..end].iter().any(|w| !types_of(w).is_empty());
+    (PARTS.contains(&things.len()) && short && !made_with).then_some((things, end))
 }
 
 /// "an orders service: a table, a REST endpoint and tests", "a user service with …": the name of the whole, and its
@@ -104,6 +106,11 @@ pub(super) fn service(text: &str) -> Option<(Option<String>, Vec<Clause>)> {
         _ if between.contains(':') => at + 1,
         _ => return None,
     };
+    // "a search service: config, http server, graceful shutdown" lists what every service has.
+    let has: Vec<&Word> = words[first..].iter().filter(|w| !w.is_filler()).collect();
+    if comes_with_service(&has) {
+        return None;
+    }
     let parts = listed(&text[words.get(first)?.at..]);
     let makers = parts.iter().filter(|c| !c.extra).count();
     let name = name_of(&words[..=at]).filter(|name| !name.is_empty());

@@ -18,7 +18,7 @@ defmodule Plug do
 end
 
 defmodule Plug.Conn do
-  defstruct [:status, :body_params, :query_params, :params, :req_headers, assigns: %{}]
+  defstruct [:status, :method, :request_path, :body_params, :query_params, :params, :req_headers, assigns: %{}]
   def assign(conn, key, value), do: Shape.of({conn, key, value})
   def fetch_query_params(conn), do: Shape.of(conn)
   def get_req_header(conn, name), do: Shape.of({conn, name})
@@ -247,7 +247,13 @@ defmodule Phoenix.Component do
 end
 
 defmodule Phoenix.LiveView.JS do
+  defstruct ops: []
   def push(event, options \\ []), do: Shape.of({event, options})
+  def show(js, options), do: Shape.of({js, options})
+  def hide(js, options), do: Shape.of({js, options})
+  def focus_first(js, options), do: Shape.of({js, options})
+  def push_focus(js), do: Shape.of(js)
+  def pop_focus(js), do: Shape.of(js)
 end
 
 defmodule Phoenix.LiveView do
@@ -356,4 +362,67 @@ defmodule Gnat.Services.Server do
   @callback request(map, String.t(), String.t() | nil) :: term
   @callback error(map, term) :: term
   defmacro __using__(_options), do: quote(do: @behaviour(Gnat.Services.Server))
+end
+
+defmodule Mox do
+  # It is called while a test is compiled.
+  def defmock(name, for: _behaviour), do: name
+  def expect(mock, name, function), do: Shape.of({mock, name, function})
+  def verify_on_exit!(context), do: Shape.of(context)
+end
+
+defmodule Oban do
+  def insert(job), do: Shape.of(job)
+end
+
+defmodule Oban.Job do
+  defstruct [:id, :args, :attempt]
+  @type t :: %__MODULE__{}
+end
+
+defmodule Oban.Worker do
+  @callback perform(struct) :: term
+  @callback timeout(struct) :: term
+  @callback backoff(struct) :: term
+  @optional_callbacks timeout: 1, backoff: 1
+
+  defmacro __using__(options) do
+    quote do
+      @behaviour Oban.Worker
+      _ = unquote(options)
+      def new(args, options \\ []), do: Shape.of({args, options})
+    end
+  end
+end
+
+defmodule Req.Request do
+  defstruct [:options]
+  @type t :: %__MODULE__{}
+end
+
+defmodule Req do
+  def new(options), do: Shape.of(options)
+  def get(request, options), do: Shape.of({request, options})
+  def post(request, options), do: Shape.of({request, options})
+  def put(request, options), do: Shape.of({request, options})
+  def delete(request, options), do: Shape.of({request, options})
+end
+
+defmodule Argon2 do
+  def hash_pwd_salt(password), do: Shape.of(password)
+  def verify_pass(password, hash), do: Shape.of({password, hash})
+  def no_user_verify, do: Shape.of([])
+end
+
+defmodule Phoenix.LiveComponent do
+  @callback mount(struct) :: term
+  @callback render(map) :: term
+  @callback handle_event(String.t(), map, struct) :: term
+
+  defmacro __using__(_options) do
+    quote do
+      @behaviour Phoenix.LiveComponent
+      import Phoenix.Component
+    end
+  end
 end

@@ -35,3 +35,13 @@ func (*RouterGroup) POST(path string, handlers ...HandlerFunc) *RouterGroup { pa
 func (*RouterGroup) PUT(path string, handlers ...HandlerFunc) *RouterGroup { panic("a shape") }
 
 func (*RouterGroup) DELETE(path string, handlers ...HandlerFunc) *RouterGroup { panic("a shape") }
+
+type Engine struct{ RouterGroup }
+
+func New() *Engine { panic("a shape") }
+
+func Recovery() HandlerFunc { panic("a shape") }
+
+func (*Engine) Use(handlers ...HandlerFunc) { panic("a shape") }
+
+func (*Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) { panic("a shape") }
