@@ -448,6 +448,7 @@ mod configuration {
     fn another(key: &Key, folder: &str) -> String {
         match (key.path.as_str(), &key.default) {
             ("templates.folder" | "workflow.rules", _) => folder.to_owned(),
+            ("workflow.decomposer.kind", _) => "rules".to_owned(),
             ("database.url", _) => "sqlite:/tmp/other.db".to_owned(),
             ("nats.reply_prefixes", _) => "_INBOX.,answers.".to_owned(),
             ("llm.prices", _) => r#"{"openai/x":{"input_usd_per_mtok":1.0,"output_usd_per_mtok":2.5}}"#.to_owned(),

@@ -23,7 +23,8 @@ pub use error::{Code, Error, Refusal};
 pub(super) use model::{Batch, batch, build, model_query, steps};
 pub use model::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery};
 pub(super) use order::{
-    Allowed, Asked, Wanted, What, event_query, workflow_filter, workflow_query, workflow_ref, workflow_start,
+    Allowed, Asked, Wanted, What, answered_graph, event_query, workflow_filter, workflow_query, workflow_ref,
+    workflow_start,
 };
 pub use progress::{Progress, State};
 pub use query::{

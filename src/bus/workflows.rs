@@ -6,15 +6,16 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind};
 use futures::future::BoxFuture;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::endpoints::{Call, Endpoint, Reply, Served};
 use super::reply::{ERROR_CODE, most};
 use super::wire::{self, Code, Refusal, What, WorkflowStatus};
 use super::{Connection, Options, Provision, streams};
-use crate::domain::workflow::{Command, Event, FailureKind, RunOptions, WorkflowId};
+use crate::domain::workflow::{Command, Event, FailureKind, GoalType, Node, RunOptions, WorkflowId};
 use crate::domain::{TaskId, Tenant};
-use crate::workflow::{Announce, Error, Failure, Given, Order, Service, Workflows};
+use crate::workflow::{self, Announce, Error, Failure, Given, Order, Question, Service, Wish, Workflows};
 
 /// On a step's request: the same for every attempt at the same thing.
 pub(super) const KEY: &str = "Idempotency-Key";
@@ -25,19 +26,20 @@ const WORDS: usize = 500;
 
 /// Takes a goal, several, or a graph.
 pub(super) fn start(row: Endpoint<()>, workflows: Workflows, options: &Options) -> Endpoint {
-    let bounds = wire::Allowed {
-        limits: workflows.options().limits(),
-        step_subjects: workflows.options().step_subjects.clone(),
-        max_text: options.max_task_bytes,
-    };
+    let bounds = allowed(workflows.options(), options);
     row.served(move |call| {
         let (workflows, bounds) = (workflows.clone(), bounds.clone());
-        let longest = STARTING + Duration::from_millis(workflows.options().decomposition_timeout_ms);
+        let longest = STARTING + workflows.options().longest_decomposition();
         let timeout = call.envelope.within(longest, call.now);
         // A large graph takes longer to read than the receive loop has time.
         let work = async move { begin(&workflows, &bounds, &call, timeout).await };
         Served::Later { work: Box::pin(work), timeout }
     })
+}
+
+fn allowed(own: &workflow::Options, options: &Options) -> wire::Allowed {
+    let (limits, step_subjects) = (own.limits(), own.step_subjects.clone());
+    wire::Allowed { limits, step_subjects, max_text: options.max_task_bytes }
 }
 
 async fn begin(
@@ -46,7 +48,7 @@ async fn begin(
     call: &Call,
     timeout: Duration,
 ) -> Result<Reply, Refusal> {
-    let wire::Asked { what, options, id } = wire::workflow_start(call.body(), bounds)?;
+    let wire::Asked { what, wish, options, id } = wire::workflow_start(call.body(), bounds)?;
     let tenant = &call.envelope.tenant;
     let hash = || Sha256::digest(call.body()).into();
     let request = id.map(|id| (id, hash()));
@@ -58,13 +60,13 @@ async fn begin(
             Reply::json(&one(workflows.launch(order).await?))
         }
         What::Goal(goal) => {
-            let order = composed(workflows, tenant, &goal, options, timeout).await?;
+            let order = composed(workflows, tenant, &goal, wish, options, timeout).await?;
             Reply::json(&one(workflows.launch(Order { request, ..order }).await?))
         }
         What::Goals(goals) => {
             let each = goals.into_iter().map(|goal| async {
                 let options = options.clone();
-                let started = match composed(workflows, tenant, &goal, options, timeout).await {
+                let started = match composed(workflows, tenant, &goal, wish, options, timeout).await {
                     Ok(order) => workflows.launch(order).await,
                     Err(error) => Err(error),
                 };
@@ -84,10 +86,11 @@ async fn composed(
     workflows: &Workflows,
     tenant: &Tenant,
     goal: &str,
+    wish: Wish,
     options: RunOptions,
     timeout: Duration,
 ) -> Result<Order, Error> {
-    workflows.compose(tenant, goal, options, timeout.saturating_sub(STARTING / 2)).await
+    workflows.compose(tenant, goal, wish, options, timeout.saturating_sub(STARTING / 2)).await
 }
 
 pub(super) async fn status(
@@ -150,42 +153,94 @@ pub(super) async fn command(
 /// Asks services of the user's, wherever they are on this NATS.
 pub struct Services {
     client: Client,
+    /// What a decomposer may answer.
+    allowed: wire::Allowed,
+    max_answer: usize,
+}
+
+/// What a decomposer is asked.
+#[derive(Serialize)]
+struct Asking<'a> {
+    goal: &'a str,
+    #[serde(rename = "type")]
+    kind: Option<GoalType>,
+    max_depth: usize,
+    limits: AskingLimits,
+}
+
+#[derive(Serialize)]
+struct AskingLimits {
+    max_tasks: usize,
+    max_bytes: usize,
+    timeout_ms: u64,
 }
 
 impl Services {
-    pub fn new(connection: &Connection) -> Self {
-        Self { client: connection.client.clone() }
+    pub fn new(connection: &Connection, own: &workflow::Options, options: &Options) -> Self {
+        let (client, allowed) = (connection.client.clone(), allowed(own, options));
+        Self { client, allowed, max_answer: options.max_body_bytes }
+    }
+
+    async fn send(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let most = self.client.server_info().max_payload;
+        if body.len() > most {
+            let message = format!("the inputs have {} bytes; the server carries {most}", body.len());
+            return Err(Failure::new(FailureKind::Refused, message));
+        }
+        let request = Request::new().payload(body.into()).headers(headers).timeout(Some(timeout));
+        // One inbox for one question: a second answer, or a late one, finds nobody.
+        let answer = self.client.send_request(subject.to_owned(), request).await;
+        let answer = answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => {
+                Failure::new(FailureKind::Unavailable, format!("nobody listens on {subject}"))
+            }
+            RequestErrorKind::TimedOut => {
+                let ms = timeout.as_millis();
+                Failure::new(FailureKind::TimedOut, format!("no answer on {subject} within {ms} ms"))
+            }
+            _ => Failure::new(FailureKind::Unavailable, format!("{subject} can't be asked now")),
+        })?;
+        let header = |name| answer.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
+        match header(ERROR_CODE) {
+            None => Ok(answer.payload.to_vec()),
+            Some(code) => Err(failed(subject, code, header("Nats-Service-Error"), header("Retry-After-Ms"))),
+        }
     }
 }
 
 impl Service for Services {
     fn ask<'a>(&'a self, subject: &'a str, given: &'a Given, body: Vec<u8>) -> BoxFuture<'a, Result<Vec<u8>, Failure>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(KEY, given.key.as_str());
+        Box::pin(self.send(subject, headers, body, given.timeout))
+    }
+
+    fn take_apart<'a>(&'a self, subject: &'a str, asked: &'a Question) -> BoxFuture<'a, Result<Vec<Node>, Failure>> {
         Box::pin(async move {
-            let most = self.client.server_info().max_payload;
-            if body.len() > most {
-                let message = format!("the inputs have {} bytes; the server carries {most}", body.len());
-                return Err(Failure::new(FailureKind::Refused, message));
+            let bad = |why: String| Failure::new(FailureKind::BadOutput, format!("{subject} answered no graph: {why}"));
+            let limits = AskingLimits {
+                max_tasks: asked.limits.tasks,
+                max_bytes: self.max_answer,
+                timeout_ms: u64::try_from(asked.timeout.as_millis()).unwrap_or(u64::MAX),
+            };
+            let asking = Asking { goal: &asked.goal, kind: asked.kind, max_depth: asked.limits.depth, limits };
+            let body = serde_json::to_vec(&asking).map_err(|error| bad(error.to_string()))?;
+            let answer = self.send(subject, HeaderMap::new(), body, asked.timeout).await?;
+            if answer.len() > self.max_answer {
+                let (found, most) = (answer.len(), self.max_answer);
+                return Err(bad(format!("it has {found} bytes; at most {most} are allowed (nats.max_body_bytes)")));
             }
-            let mut headers = HeaderMap::new();
-            headers.insert(KEY, given.key.as_str());
-            let request = Request::new().payload(body.into()).headers(headers).timeout(Some(given.timeout));
-            // One inbox for one question: a second answer, or a late one, finds nobody.
-            let answer = self.client.send_request(subject.to_owned(), request).await;
-            let answer = answer.map_err(|error| match error.kind() {
-                RequestErrorKind::NoResponders => {
-                    Failure::new(FailureKind::Unavailable, format!("nobody listens on {subject}"))
-                }
-                RequestErrorKind::TimedOut => {
-                    let ms = given.timeout.as_millis();
-                    Failure::new(FailureKind::TimedOut, format!("no answer on {subject} within {ms} ms"))
-                }
-                _ => Failure::new(FailureKind::Unavailable, format!("{subject} can't be asked now")),
-            })?;
-            let header = |name| answer.headers.as_ref().and_then(|h| h.get(name)).map(|value| value.as_str());
-            match header(ERROR_CODE) {
-                None => Ok(answer.payload.to_vec()),
-                Some(code) => Err(failed(subject, code, header("Nats-Service-Error"), header("Retry-After-Ms"))),
-            }
+            let allowed = wire::Allowed { limits: asked.limits, ..self.allowed.clone() };
+            // A large one takes a while to read.
+            let read = tokio::task::spawn_blocking(move || wire::answered_graph(&answer, &allowed)).await;
+            let graph = read.map_err(|error| bad(error.to_string()))?.map_err(|refusal| bad(refusal.message))?;
+            Ok(graph.nodes().to_vec())
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::bus::wire::{
 };
 use crate::config::Variables;
 use crate::domain::Timestamp;
-use crate::domain::workflow::{OptimizationLevel, State, TaskState};
+use crate::domain::workflow::{Decomposer, GoalType, OptimizationLevel, State, TaskState};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -108,6 +108,15 @@ struct Options {
     /// What waits for what may change: see `tandem workflow recommend`.
     #[arg(long)]
     restructure: bool,
+    /// Who takes a goal apart: hybrid, rules, model or remote.
+    #[arg(long, value_parser = parse_decomposer)]
+    decomposer: Option<Decomposer>,
+    /// What kind of goal it is, which bounds its graph: simple, microservices, data_pipeline or ml_pipeline.
+    #[arg(long = "type", value_parser = parse_type)]
+    kind: Option<GoalType>,
+    /// Levels of groups that a goal's graph may have.
+    #[arg(long)]
+    max_depth: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +176,14 @@ pub(super) struct EventsArguments {
     follow: bool,
     #[command(flatten)]
     common: Common,
+}
+
+fn parse_decomposer(text: &str) -> Result<Decomposer, String> {
+    Decomposer::named(text).ok_or_else(|| "must be hybrid, rules, model or remote".to_owned())
+}
+
+fn parse_type(text: &str) -> Result<GoalType, String> {
+    GoalType::named(text).ok_or_else(|| "must be simple, microservices, data_pipeline or ml_pipeline".to_owned())
 }
 
 fn parse_state(text: &str) -> Result<State, String> {
@@ -262,6 +279,9 @@ impl Options {
             retry_delay_ms: self.retry_delay_ms,
             task_timeout_ms: self.task_timeout_ms,
             priority: self.priority,
+            decomposer: self.decomposer,
+            kind: self.kind,
+            max_depth: self.max_depth,
             ..WorkflowOptions::default()
         }
     }

@@ -27,10 +27,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use announce::Announce;
+pub use compose::Wish;
 pub use learn::is_given;
 pub use options::Options;
 pub use policy::Failure;
-pub use step::{Given, Native, Service};
+pub use step::{Given, Native, Question, Service};
 pub use subjects::allowed;
 
 use crate::coordinator::Coordinator;
@@ -54,6 +55,8 @@ pub enum Error {
     IdConflict { id: RequestId },
     #[error("this goal can't be made a workflow: {why}")]
     InvalidGoal { why: String },
+    #[error("the goal could not be taken apart now: {why}")]
+    NoDecomposer { why: String },
     #[error(transparent)]
     NotOptimized(#[from] optimize::Refused),
     #[error("no step called '{name}' is built into this worker")]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::subjects;
 use crate::domain::Limits;
+use crate::domain::workflow::{Decomposer, GoalType};
 
 /// How this worker carries workflows on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -14,7 +15,7 @@ pub struct Options {
     pub max_concurrent: usize,
     /// How many tasks a graph may have.
     pub max_tasks: usize,
-    /// How many levels of groups a graph may have.
+    /// How many levels of groups a graph may have. 20: as many as an `ml_pipeline`.
     pub max_depth: usize,
     /// The largest output of a step, in bytes of JSON.
     pub max_output_bytes: usize,
@@ -33,10 +34,74 @@ pub struct Options {
     /// A folder of rules by which goals are taken apart, `*.toml` as in `config/workflows`; they go before those in the binary.
     /// They are read for each goal. Empty: none.
     pub rules: String,
+    /// Who takes goals apart that no rule knows.
+    pub decomposer: DecomposerOptions,
+    /// Bounds for goals of a type, where a rule or whoever starts it says of which type it is.
+    pub decomposers: Decomposers,
     /// What is learnt from past runs.
     pub optimization: Optimization,
-    /// How long taking a goal apart may take, in milliseconds.
+    /// How long taking a goal apart may take, in milliseconds, where its type is not known.
     pub decomposition_timeout_ms: u64,
+}
+
+/// Who takes goals apart that no rule knows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecomposerOptions {
+    /// Who is asked where whoever starts a goal does not say. `hybrid`: rules, then your own service, then a model, as far as
+    /// they are there.
+    pub kind: Decomposer,
+    /// The subject of your own service that takes goals apart. Empty: none. It is never one of the server's or of Tandem's.
+    pub subject: String,
+}
+
+/// Bounds for goals of each type. The smaller one of these and of `max_depth` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decomposers {
+    /// One thing.
+    pub simple: GoalBounds,
+    /// Services and what is between them.
+    pub microservices: GoalBounds,
+    /// Data on its way.
+    pub data_pipeline: GoalBounds,
+    /// Data, training, models.
+    pub ml_pipeline: GoalBounds,
+}
+
+/// Bounds for taking a goal apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GoalBounds {
+    /// How many levels of groups its graph may have. As in the source.
+    pub max_depth: usize,
+    /// How long taking it apart may take, in milliseconds. As in the source.
+    pub timeout_ms: u64,
+}
+
+impl Default for Decomposers {
+    fn default() -> Self {
+        let bounds = |max_depth, timeout_ms| GoalBounds { max_depth, timeout_ms };
+        Self {
+            simple: bounds(5, 30_000),
+            microservices: bounds(15, 120_000),
+            data_pipeline: bounds(10, 60_000),
+            ml_pipeline: bounds(20, 300_000),
+        }
+    }
+}
+
+impl Decomposers {
+    /// Levels of groups, and how long taking a goal of that type apart may take.
+    pub fn of(&self, kind: GoalType) -> (usize, Duration) {
+        let GoalBounds { max_depth, timeout_ms } = match kind {
+            GoalType::Simple => self.simple,
+            GoalType::Microservices => self.microservices,
+            GoalType::DataPipeline => self.data_pipeline,
+            GoalType::MlPipeline => self.ml_pipeline,
+        };
+        (max_depth, Duration::from_millis(timeout_ms))
+    }
 }
 
 /// What past runs of the same graph change in the next one: see `docs/workflows.md`.
@@ -59,12 +124,15 @@ impl Default for Optimization {
     }
 }
 
+/// A day: for taking a goal apart, at most.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             max_concurrent: 64,
             max_tasks: 100_000,
-            max_depth: 16,
+            max_depth: 20,
             max_output_bytes: 1024 * 1024,
             max_context_chars: 8_000,
             step_subjects: vec![],
@@ -72,6 +140,8 @@ impl Default for Options {
             sweep_ms: 300,
             max_losses: 10,
             rules: String::new(),
+            decomposer: DecomposerOptions::default(),
+            decomposers: Decomposers::default(),
             optimization: Optimization::default(),
             decomposition_timeout_ms: 60_000,
         }
@@ -94,6 +164,25 @@ impl Options {
                 return Err(format!("workflow.{key}: must be at least {least}"));
             }
         }
+        for kind in GoalType::ALL {
+            let (depth, timeout) = self.decomposers.of(kind);
+            let key = format!("workflow.decomposers.{}", kind.as_str());
+            if !(1..=100).contains(&depth) {
+                return Err(format!("{key}.max_depth: must be from 1 to 100"));
+            }
+            if timeout.is_zero() || timeout > LONGEST {
+                return Err(format!("{key}.timeout_ms: must be from 1 to {}", LONGEST.as_millis()));
+            }
+        }
+        let subject = &self.decomposer.subject;
+        if !subject.is_empty()
+            && let Err(why) = subjects::allowed(subject, std::slice::from_ref(subject))
+        {
+            return Err(format!("workflow.decomposer.subject: {subject:?} {why}"));
+        }
+        if self.decomposer.kind == Decomposer::Remote && subject.is_empty() {
+            return Err("workflow.decomposer.kind: remote needs workflow.decomposer.subject".to_owned());
+        }
         if self.max_tasks > 1_000_000 || self.max_concurrent > 1_000_000 {
             return Err("workflow.max_tasks and workflow.max_concurrent: must be at most 1000000".to_owned());
         }
@@ -108,6 +197,12 @@ impl Options {
             Some(why) => Err(format!("workflow.step_subjects: {why}")),
             None => Ok(()),
         }
+    }
+
+    /// The longest that taking a goal apart may take, whatever its type.
+    pub fn longest_decomposition(&self) -> Duration {
+        let general = Duration::from_millis(self.decomposition_timeout_ms);
+        GoalType::ALL.into_iter().map(|kind| self.decomposers.of(kind).1).fold(general, Duration::max)
     }
 
     pub fn limits(&self) -> Limits {

@@ -14,8 +14,8 @@ use super::Options;
 use super::policy::Failure;
 use super::subjects;
 use crate::coordinator::{Bounds, Coordinator, language_of, task_key};
-use crate::domain::workflow::{FailureKind, ModelStep, Step};
-use crate::domain::{CacheMode, Complexity, Context, CorrelationId, Goal, Language, TaskId, Tenant, Timestamp};
+use crate::domain::workflow::{FailureKind, GoalType, ModelStep, Node, Step};
+use crate::domain::{CacheMode, Complexity, Context, CorrelationId, Goal, Language, Limits, TaskId, Tenant, Timestamp};
 use crate::llm::{Query, Terms};
 use crate::store::{Recorder, Write};
 
@@ -60,6 +60,19 @@ fn raw(json: &str) -> Result<Box<RawValue>, serde_json::Error> {
 pub trait Service: Send + Sync {
     /// Its answer, as it came.
     fn ask<'a>(&'a self, subject: &'a str, given: &'a Given, body: Vec<u8>) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+
+    /// What a decomposer of the user's made of a goal, checked as a graph.
+    fn take_apart<'a>(&'a self, subject: &'a str, asked: &'a Question) -> BoxFuture<'a, Result<Vec<Node>, Failure>>;
+}
+
+/// A goal for a decomposer of the user's.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub goal: String,
+    pub kind: Option<GoalType>,
+    /// What its graph may have.
+    pub limits: Limits,
+    pub timeout: Duration,
 }
 
 /// A closure of the program that this crate is built into. It gives JSON.
@@ -101,6 +114,12 @@ impl Runner {
         self.natives.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
+    /// By a service of the user's.
+    pub(super) async fn take_apart(&self, subject: &str, asked: &Question) -> Result<Vec<Node>, Failure> {
+        let service = self.service.get().ok_or_else(no_line)?;
+        service.take_apart(subject, asked).await
+    }
+
     /// The step's output, as JSON that was looked at.
     pub(super) async fn run(&self, step: &Step, given: Given, options: &Options) -> Result<Arc<str>, Failure> {
         let output = match step {
@@ -110,8 +129,7 @@ impl Runner {
                 // The configuration may be another than when the workflow was started.
                 subjects::allowed(subject, &options.step_subjects)
                     .map_err(|why| Failure::new(FailureKind::Refused, format!("the subject '{subject}' {why}")))?;
-                let missing = || Failure::new(FailureKind::Unavailable, "this worker has no line to services");
-                let service = self.service.get().ok_or_else(missing)?;
+                let service = self.service.get().ok_or_else(no_line)?;
                 let body = given.body().map_err(|error| bad(format!("the inputs can't be written: {error}")))?;
                 let bytes = service.ask(subject, &given, body).await?;
                 String::from_utf8(bytes).map_err(|_| bad("the answer is not UTF-8".to_owned()))?
@@ -234,6 +252,10 @@ struct ModelOutput<'a> {
 
 fn write(output: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(output).map_err(|error| bad(format!("the output can't be written: {error}")))
+}
+
+fn no_line() -> Failure {
+    Failure::new(FailureKind::Unavailable, "this worker has no line to services")
 }
 
 fn bad(message: String) -> Failure {

@@ -26,6 +26,7 @@ mod process;
 #[path = "../support/worker.rs"]
 mod worker;
 
+mod decompose;
 mod engine;
 mod events;
 mod examples;
@@ -68,6 +69,11 @@ impl Kind {
 
     async fn place(self) -> Place {
         Place { nats: Nats::start().await, inner: worker::Place::new(), server: self.0 }
+    }
+
+    /// With the embedding model: for what the cache is asked.
+    async fn place_with_model(self) -> Place {
+        Place { inner: worker::Place::with_model(), ..self.place().await }
     }
 }
 

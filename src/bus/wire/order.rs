@@ -6,18 +6,21 @@ use serde_json::Value;
 
 use super::fields::{Fields, item_object, not_blank, quoted, text, wrong_type};
 use super::model::{id, number, whole};
-use super::workflow::{LONGEST_MS, MOST_GOALS, MOST_LISTED, MOST_PARALLEL, MOST_RETRIES};
+use super::workflow::{LONGEST_MS, MOST_DEPTH, MOST_GOALS, MOST_LISTED, MOST_PARALLEL, MOST_RETRIES};
 use super::{Code, Refusal};
 use crate::domain::workflow::{
-    Graph, GraphError, ModelStep, Node, OptimizationLevel, Policy, RunOptions, State, Step, WorkflowId,
+    Decomposer, GoalType, Graph, GraphError, ModelStep, Node, OptimizationLevel, Policy, RunOptions, State, Step,
+    WorkflowId,
 };
 use crate::domain::{Complexity, DagError, Language, Limits, RequestId, Task, TaskId};
-use crate::workflow::{self, ListFilter};
+use crate::workflow::{self, ListFilter, Wish};
 
 /// What is to be started, checked.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub what: What,
+    /// How goals are to be taken apart.
+    pub wish: Wish,
     pub options: RunOptions,
     pub id: Option<RequestId>,
 }
@@ -46,13 +49,20 @@ pub(crate) fn workflow_start(body: &[u8], allowed: &Allowed) -> Result<Asked, Re
     };
     let goals = fields.list("goals")?;
     let graph = fields.object("graph")?;
-    let options = options(&mut fields)?;
+    let (options, wish) = options(&mut fields)?;
     let id = id(&mut fields, "id")?;
     fields.nothing_else()?;
     let given = [goal.is_some(), !goals.is_empty(), graph.is_some()].into_iter().filter(|given| *given).count();
     if given > 1 {
         let message = "only one of 'goal', 'goals' and 'graph' can be given";
         return Err(Refusal::at(Code::InvalidField, if graph.is_some() { "graph" } else { "goals" }, message));
+    }
+    if let Some(name) =
+        ["decomposer", "type", "max_depth"].into_iter().zip(wish_is_set(&wish)).find_map(|(n, set)| set.then_some(n))
+        && graph.is_some()
+    {
+        let message = format!("'options.{name}' is about taking goals apart, and a graph is apart already");
+        return Err(Refusal::at(Code::InvalidField, format!("options.{name}"), message));
     }
     let what = match (goal, graph) {
         (Some(goal), _) => What::Goal(goal),
@@ -73,7 +83,17 @@ pub(crate) fn workflow_start(body: &[u8], allowed: &Allowed) -> Result<Asked, Re
             What::Goals(goals.into_iter().map(read).collect::<Result<_, _>>()?)
         }
     };
-    Ok(Asked { what, options, id })
+    Ok(Asked { what, wish, options, id })
+}
+
+fn wish_is_set(wish: &Wish) -> [bool; 3] {
+    [wish.decomposer.is_some(), wish.kind.is_some(), wish.max_depth.is_some()]
+}
+
+/// The graph that a decomposer answers: the same as in [`workflow_start`].
+pub(crate) fn answered_graph(body: &[u8], allowed: &Allowed) -> Result<Graph, Refusal> {
+    let fields = Fields::parse(body, r#"{"tasks": [{"id": "a", "description": "..."}]}"#)?;
+    read_graph(fields.within("graph"), allowed)
 }
 
 fn bounded(text: String, path: &str, allowed: &Allowed) -> Result<String, Refusal> {
@@ -98,9 +118,20 @@ pub(super) fn flag(fields: &mut Fields, name: &str) -> Result<Option<bool>, Refu
     fields.take(name).map(read).transpose()
 }
 
-fn options(fields: &mut Fields) -> Result<RunOptions, Refusal> {
-    let mut found = RunOptions::default();
-    let Some(mut fields) = fields.object("options")? else { return Ok(found) };
+/// One of the names that there are.
+fn one_of<T>(fields: &mut Fields, name: &str, named: fn(&str) -> Option<T>, all: &str) -> Result<Option<T>, Refusal> {
+    let path = fields.path(name);
+    let refusal = || Refusal::at(Code::InvalidField, &path, format!("'{path}' must be {all}"));
+    fields.text(name)?.map(|text| named(&text).ok_or_else(refusal)).transpose()
+}
+
+fn options(fields: &mut Fields) -> Result<(RunOptions, Wish), Refusal> {
+    let (mut found, mut wish) = (RunOptions::default(), Wish::default());
+    let Some(mut fields) = fields.object("options")? else { return Ok((found, wish)) };
+    wish.decomposer = one_of(&mut fields, "decomposer", Decomposer::named, "hybrid, rules, model or remote")?;
+    let types = "simple, microservices, data_pipeline or ml_pipeline";
+    wish.kind = one_of(&mut fields, "type", GoalType::named, types)?;
+    wish.max_depth = whole(&mut fields, "max_depth", 1, MOST_DEPTH)?.map(|n| n as usize);
     if let Some(level) = optimization_level(&mut fields)? {
         found.optimization_level = level;
     }
@@ -141,7 +172,7 @@ fn options(fields: &mut Fields) -> Result<RunOptions, Refusal> {
         found.priority = read.ok_or_else(refusal)? as i32;
     }
     fields.nothing_else()?;
-    Ok(found)
+    Ok((found, wish))
 }
 
 fn read_graph(mut graph: Fields, allowed: &Allowed) -> Result<Graph, Refusal> {
@@ -370,7 +401,7 @@ mod tests {
             {"id": "c", "description": "C", "step": {"kind": "model", "prompt": "why?", "temperature": 0.5}},
             {"id": "d", "description": "D", "step": {"kind": "agent", "language": "pyton"}}]},
             "options": {"max_parallel": 2, "timeout_ms": 1000, "retry_delay_ms": 0, "priority": -3}, "id": "x-1"}"#;
-        let Asked { what: What::Graph(graph), options, id } = workflow_start(body, &allowed()).unwrap() else {
+        let Asked { what: What::Graph(graph), options, id, .. } = workflow_start(body, &allowed()).unwrap() else {
             panic!()
         };
         assert_eq!(graph.needs(1), [0]);

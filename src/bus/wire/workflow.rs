@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{ID, SAYS};
 use super::{Code, Refusal};
-use crate::domain::workflow::{Event, OptimizationLevel, State, TaskState};
+use crate::domain::workflow::{Decomposer, Event, GoalType, OptimizationLevel, State, TaskState};
 use crate::domain::{Complexity, TaskId};
 use crate::workflow::{self, Attempt, Seen, Summary};
 
@@ -143,12 +143,24 @@ pub struct WorkflowOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
+    /// Who takes a goal apart. Default: `workflow.decomposer.kind`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decomposer: Option<Decomposer>,
+    /// What kind of goal it is: how deep its groups may go, and how long taking it apart may take. Default: as a rule says that
+    /// fits it.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<GoalType>,
+    /// Levels of groups that a goal's graph may have. Default: those of its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MOST_DEPTH))]
+    pub max_depth: Option<u32>,
 }
 
 const TASK_ID: &str = r"^[A-Za-z0-9_.-]{1,128}$";
 pub(super) const MOST_GOALS: usize = 100;
 pub(super) const MOST_RETRIES: u64 = 20;
 pub(super) const MOST_PARALLEL: u64 = 10_000;
+pub(super) const MOST_DEPTH: u64 = 100;
 /// Thirty days.
 pub(super) const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
 pub(super) const MOST_LISTED: u32 = 1_000;
@@ -486,6 +498,7 @@ impl From<workflow::Error> for Refusal {
                 tracing::warn!(error = %super::Causes(&error), "a workflow could not be served");
                 Self::new(Code::Unavailable, message)
             }
+            E::NoDecomposer { .. } => Self::at(Code::Unavailable, "goal", message),
             _ => Self::new(Code::Unavailable, message),
         }
     }

@@ -134,6 +134,66 @@ pub enum OptimizationLevel {
     Aggressive,
 }
 
+/// Who takes goals apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decomposer {
+    /// Rules; then your own service, where there is one; then a model, where there is one.
+    #[default]
+    Hybrid,
+    /// Rules alone.
+    Rules,
+    /// A model.
+    Model,
+    /// Your own service, at `workflow.decomposer.subject`.
+    Remote,
+}
+
+impl Decomposer {
+    pub const ALL: [Self; 4] = [Self::Hybrid, Self::Rules, Self::Model, Self::Remote];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hybrid => "hybrid",
+            Self::Rules => "rules",
+            Self::Model => "model",
+            Self::Remote => "remote",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|way| way.as_str() == text)
+    }
+}
+
+/// What kind of goal it is: each has bounds of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GoalType {
+    #[default]
+    Simple,
+    Microservices,
+    DataPipeline,
+    MlPipeline,
+}
+
+impl GoalType {
+    pub const ALL: [Self; 4] = [Self::Simple, Self::Microservices, Self::DataPipeline, Self::MlPipeline];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::Microservices => "microservices",
+            Self::DataPipeline => "data_pipeline",
+            Self::MlPipeline => "ml_pipeline",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 /// The terms of one workflow, with the source's names and defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunOptions {
