@@ -50,7 +50,7 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 29] = [
+pub const TABLE: [Endpoint<()>; 30] = [
     REQUEST,
     FEEDBACK,
     PURGE,
@@ -79,6 +79,7 @@ pub const TABLE: [Endpoint<()>; 29] = [
     WORKFLOW_CANCEL,
     WORKFLOW_RETRY,
     WORKFLOW_RECOMMEND,
+    WORKFLOW_NOTIFY,
     WORKFLOW_EVENTS,
 ];
 
@@ -219,6 +220,11 @@ const WORKFLOW_RECOMMEND: Endpoint<()> = Endpoint {
         "What records of past runs say of a workflow, and what the next run would be given.",
     )
 };
+const WORKFLOW_NOTIFY: Endpoint<()> = row::<wire::WorkflowNotify, wire::WorkflowNotified>(
+    "workflow-notify",
+    "workflow.notify",
+    "Add an event of one's own to a workflow's; who listens hears of it in its place.",
+);
 const WORKFLOW_EVENTS: Endpoint<()> = row::<wire::EventQuery, wire::EventList>(
     "workflow-events",
     "workflow.events",
@@ -417,6 +423,9 @@ pub fn all(
         }),
         query(flows.clone(), WORKFLOW_RECOMMEND, wire::recommend_query, |w, wanted, call| async move {
             workflows::recommend(w, wanted, &call.envelope.tenant).await
+        }),
+        query(flows.clone(), WORKFLOW_NOTIFY, wire::workflow_notify, |w, noted, call| async move {
+            workflows::notify(w, noted, &call.envelope.tenant).await
         }),
         query(flows.clone(), WORKFLOW_EVENTS, wire::event_query, |w, (id, after, limit), call| async move {
             let found = w.events(&call.envelope.tenant, id, after, limit).await?;

@@ -13,9 +13,9 @@ use super::endpoints::{Call, Endpoint, Reply, Served};
 use super::reply::{ERROR_CODE, most};
 use super::wire::{self, Code, Refusal, What, WorkflowStatus};
 use super::{Connection, Options, Provision, streams};
-use crate::domain::workflow::{Command, Event, FailureKind, GoalType, Node, RunOptions, WorkflowId};
+use crate::domain::workflow::{Command, Event, FailureKind, GoalType, Node, WorkflowId};
 use crate::domain::{TaskId, Tenant};
-use crate::workflow::{self, Announce, Error, Failure, Given, Order, Question, Service, Wish, Workflows};
+use crate::workflow::{self, Announce, Error, Failure, Given, Notice, Order, Question, Service, Workflows};
 
 /// On a step's request: the same for every attempt at the same thing.
 pub(super) const KEY: &str = "Idempotency-Key";
@@ -39,7 +39,7 @@ pub(super) fn start(row: Endpoint<()>, workflows: Workflows, options: &Options) 
 
 fn allowed(own: &workflow::Options, options: &Options) -> wire::Allowed {
     let (limits, step_subjects) = (own.limits(), own.step_subjects.clone());
-    wire::Allowed { limits, step_subjects, max_text: options.max_task_bytes }
+    wire::Allowed { limits, step_subjects, max_text: options.max_task_bytes, defaults: own.terms() }
 }
 
 async fn begin(
@@ -48,49 +48,67 @@ async fn begin(
     call: &Call,
     timeout: Duration,
 ) -> Result<Reply, Refusal> {
-    let wire::Asked { what, wish, options, id } = wire::workflow_start(call.body(), bounds)?;
+    let asked = wire::workflow_start(call.body(), bounds)?;
+    let schemas = asked.schemas()?;
+    if !schemas.is_empty() {
+        let built = tokio::task::spawn_blocking(move || wire::build(&schemas)).await;
+        built.map_err(|error| Refusal::new(Code::Internal, error.to_string()))??;
+    }
+    let wire::Asked { what, id } = asked;
     let tenant = &call.envelope.tenant;
     let hash = || Sha256::digest(call.body()).into();
     let request = id.map(|id| (id, hash()));
     let one = |id: WorkflowId| wire::WorkflowStarted { workflow_id: Some(id.to_string()), workflows: None };
+    let composed = |aim| workflows.compose(tenant, aim, timeout.saturating_sub(STARTING / 2));
     match what {
-        What::Graph(graph) => {
+        What::Graph(graph, options) => {
             let (tenant, graph, goal, decomposed) = (tenant.clone(), (*graph).into(), None, None);
-            let order = Order { tenant, request, goal, graph, options, decomposed, optimized: None };
+            let (optimized, follows) = (None, None);
+            let order = Order { tenant, request, goal, graph, options, decomposed, optimized, follows };
             Reply::json(&one(workflows.launch(order).await?))
         }
-        What::Goal(goal) => {
-            let order = composed(workflows, tenant, &goal, wish, options, timeout).await?;
+        What::Goal(aim) => {
+            let order = composed(aim).await?;
             Reply::json(&one(workflows.launch(Order { request, ..order }).await?))
         }
-        What::Goals(goals) => {
-            let each = goals.into_iter().map(|goal| async {
-                let options = options.clone();
-                let started = match composed(workflows, tenant, &goal, wish, options, timeout).await {
-                    Ok(order) => workflows.launch(order).await,
-                    Err(error) => Err(error),
-                };
+        What::Goals { aims, parallel } => {
+            let goals: Vec<String> = aims.iter().map(|aim| aim.goal.clone()).collect();
+            let orders = futures::future::join_all(aims.into_iter().map(composed)).await;
+            let started = match parallel {
+                true => side_by_side(workflows, orders).await,
+                false => in_turn(workflows, orders).await,
+            };
+            let each = goals.into_iter().zip(started).map(|(goal, started)| {
                 let (workflow_id, error) = match started {
                     Ok(id) => (Some(id.to_string()), None),
                     Err(error) => (None, Some(error.to_string())),
                 };
                 wire::GoalStarted { goal, workflow_id, error }
             });
-            let all = futures::future::join_all(each).await;
-            Reply::json(&wire::WorkflowStarted { workflow_id: None, workflows: Some(all) })
+            Reply::json(&wire::WorkflowStarted { workflow_id: None, workflows: Some(each.collect()) })
         }
     }
 }
 
-async fn composed(
-    workflows: &Workflows,
-    tenant: &Tenant,
-    goal: &str,
-    wish: Wish,
-    options: RunOptions,
-    timeout: Duration,
-) -> Result<Order, Error> {
-    workflows.compose(tenant, goal, wish, options, timeout.saturating_sub(STARTING / 2)).await
+type Ordered = Result<Order, Error>;
+
+async fn side_by_side(workflows: &Workflows, orders: Vec<Ordered>) -> Vec<Result<WorkflowId, Error>> {
+    let each = orders.into_iter().map(|order| async { workflows.launch(order?).await });
+    futures::future::join_all(each).await
+}
+
+/// Each begins when the one before it that could be started is over.
+async fn in_turn(workflows: &Workflows, orders: Vec<Ordered>) -> Vec<Result<WorkflowId, Error>> {
+    let (mut all, mut before) = (Vec::with_capacity(orders.len()), None);
+    for order in orders {
+        let started = match order {
+            Ok(order) => workflows.launch(Order { follows: before, ..order }).await,
+            Err(error) => Err(error),
+        };
+        before = started.as_ref().ok().copied().or(before);
+        all.push(started);
+    }
+    all
 }
 
 pub(super) async fn status(
@@ -148,6 +166,13 @@ pub(super) async fn command(
     let status = workflows.command(tenant, id, command).await?;
     tracing::info!(workflow.id = %id, command = command.as_str(), "commanded");
     Reply::json(&wire::WorkflowCommanded { workflow_id: id.to_string(), status })
+}
+
+pub(super) async fn notify(workflows: Workflows, noted: wire::Noted, tenant: &Tenant) -> Result<Reply, Refusal> {
+    let wire::Noted { id, kind, message, payload } = noted;
+    let notice = Notice { kind: &kind, message: message.as_deref(), payload: payload.as_deref() };
+    let number = workflows.notify(tenant, id, &notice).await?;
+    Reply::json(&wire::WorkflowNotified { workflow_id: id.to_string(), number })
 }
 
 /// Asks services of the user's, wherever they are on this NATS.

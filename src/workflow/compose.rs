@@ -1,5 +1,6 @@
 //! From a goal to a graph: rules, what was taken apart before, the user's own decomposer, then a model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use crate::coordinator::{Bounds, language_of};
 use crate::domain::record::{Digest, EntryKind};
 use crate::domain::workflow::{Decomposer, FailureKind, GoalType, Graph, ModelStep, Node, Policy, RunOptions, Step};
 use crate::domain::{
-    Answer, CacheMode, Complexity, Context, CorrelationId, Dag, Goal, Limits, Method, TaskType, Tenant, Timestamp,
+    Answer, CacheMode, Complexity, Context, CorrelationId, Dag, Goal, Limits, Method, TaskId, TaskType, Tenant,
+    Timestamp,
 };
 
 /// How a goal is to be taken apart. What is `None` is as configured.
@@ -25,6 +27,16 @@ pub struct Wish {
     pub kind: Option<GoalType>,
     /// Levels of groups, at most.
     pub max_depth: Option<usize>,
+}
+
+/// A goal that is to be a workflow.
+#[derive(Debug, Clone)]
+pub struct Aim {
+    pub goal: String,
+    pub wish: Wish,
+    /// Who does which of the tasks, in the place of whom the graph names.
+    pub steps: BTreeMap<TaskId, Step>,
+    pub options: RunOptions,
 }
 
 /// A goal that is to be taken apart, with all that its graph depends on.
@@ -41,14 +53,9 @@ struct Ask<'a> {
 
 impl Workflows {
     /// What is to be started for a goal. A goal that was taken apart before is not taken apart again.
-    pub async fn compose(
-        &self,
-        tenant: &Tenant,
-        goal: &str,
-        wish: Wish,
-        options: RunOptions,
-        limit: Duration,
-    ) -> Result<Order, Error> {
+    pub async fn compose(&self, tenant: &Tenant, aim: Aim, limit: Duration) -> Result<Order, Error> {
+        let Aim { goal, wish, steps, options } = aim;
+        let goal = goal.as_str();
         let begun = Timestamp::now();
         let own = self.options();
         let way = wish.decomposer.unwrap_or(own.decomposer.kind);
@@ -63,7 +70,7 @@ impl Workflows {
         let depth = depth.min(own.max_depth).min(wish.max_depth.unwrap_or(usize::MAX));
         let limits = Limits { depth, ..own.limits() };
         let by_rule = rule.map(|rule| rule.nodes).filter(|nodes| !nodes.is_empty() && way.asks_rules());
-        let nodes = match by_rule {
+        let mut nodes = match by_rule {
             Some(nodes) => nodes,
             None => {
                 let goal = whole(goal, self.shared.runner.default_language());
@@ -72,6 +79,7 @@ impl Workflows {
                 self.known_or_taken_apart(&ask, begun).await?
             }
         };
+        assign(&mut nodes, steps)?;
         let graph = Graph::new(nodes, &limits).map_err(|error| Error::InvalidGoal { why: error.to_string() })?;
         Ok(Order {
             tenant: tenant.clone(),
@@ -81,6 +89,7 @@ impl Workflows {
             options,
             decomposed: Some((begun, Timestamp::now())),
             optimized: None,
+            follows: None,
         })
     }
 
@@ -277,6 +286,24 @@ impl Ask<'_> {
         goal.acceptance_criteria = vec![format!("a graph of tasks {}", self.terms().unwrap_or_default())];
         goal
     }
+}
+
+/// Gives tasks the steps that whoever starts the goal has for them.
+fn assign(nodes: &mut [Node], steps: BTreeMap<TaskId, Step>) -> Result<(), Error> {
+    for (task, step) in steps {
+        if !nodes.iter().any(|node| node.task.id == task) {
+            let there: Vec<&str> = nodes.iter().map(|node| node.task.id.as_str()).take(20).collect();
+            let why = format!("'steps' names '{task}', and its tasks are {}", there.join(", "));
+            return Err(Error::InvalidGoal { why });
+        }
+        if nodes.iter().any(|node| node.task.parent.as_ref() == Some(&task)) {
+            return Err(Error::InvalidGoal {
+                why: format!("'steps' names '{task}', which is a group and has no step"),
+            });
+        }
+        nodes.iter_mut().filter(|node| node.task.id == task).for_each(|node| node.step = step.clone());
+    }
+    Ok(())
 }
 
 fn whole(goal: &str, default_language: &crate::domain::Language) -> Goal {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::subjects;
 use crate::domain::Limits;
-use crate::domain::workflow::{Decomposer, GoalType};
+use crate::domain::workflow::{Decomposer, EventKind, GoalType, OptimizationLevel, RunOptions};
 
 /// How this worker carries workflows on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -38,8 +38,12 @@ pub struct Options {
     pub decomposer: DecomposerOptions,
     /// Bounds for goals of a type, where a rule or whoever starts it says of which type it is.
     pub decomposers: Decomposers,
+    /// The terms of workflows whose sender does not say otherwise.
+    pub execution: Execution,
     /// What is learnt from past runs.
     pub optimization: Optimization,
+    /// Events as they happen.
+    pub notifications: Notifications,
     /// How long taking a goal apart may take, in milliseconds, where its type is not known.
     pub decomposition_timeout_ms: u64,
 }
@@ -104,12 +108,83 @@ impl Decomposers {
     }
 }
 
+/// The terms of workflows whose sender does not say otherwise; the defaults are the source's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Execution {
+    /// From a workflow's start to its end, pauses left out, in milliseconds.
+    pub timeout_ms: u64,
+    /// Tasks of one workflow that run at a time, on all workers together.
+    pub max_parallel: u32,
+    /// Attempts at a task after the first.
+    pub retry_attempts: u32,
+    /// The longest pause before the second attempt, in milliseconds; it doubles with each further one.
+    pub retry_delay_ms: u64,
+    /// For one attempt at one task, in milliseconds.
+    pub task_timeout_ms: u64,
+    /// Whether events are kept.
+    pub monitor: bool,
+}
+
+impl Default for Execution {
+    fn default() -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let terms = RunOptions::default();
+        Self {
+            timeout_ms: ms(terms.timeout),
+            max_parallel: terms.max_parallel,
+            retry_attempts: terms.retry_attempts,
+            retry_delay_ms: ms(terms.retry_delay),
+            task_timeout_ms: ms(terms.task_timeout),
+            monitor: terms.monitoring,
+        }
+    }
+}
+
+/// Events as they happen: see `docs/workflows.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Notifications {
+    /// Whether events of workflows are published whose sender does not say.
+    pub real_time: bool,
+    /// Which are published: `task_failed`, say; `custom` is every event of a user's own. Empty: all. All are kept.
+    pub event_types: Vec<String>,
+    /// How long publishing one event may take before it is tried again, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for Notifications {
+    fn default() -> Self {
+        Self { real_time: false, event_types: vec![], timeout_ms: 5_000 }
+    }
+}
+
+impl Notifications {
+    /// What stands for every event of a user's own.
+    const CUSTOM: &str = "custom";
+
+    /// For publishing one event.
+    pub(super) fn limit(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    pub(super) fn wants(&self, kind: &EventKind) -> bool {
+        let name = if matches!(kind, EventKind::Custom(_)) { Self::CUSTOM } else { kind.as_str() };
+        self.event_types.is_empty() || self.event_types.iter().any(|wanted| wanted == name)
+    }
+}
+
 /// What past runs of the same graph change in the next one: see `docs/workflows.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimization {
     /// Whether records change anything.
     pub enabled: bool,
+    /// How far that goes where a workflow's sender does not say.
+    pub level: OptimizationLevel,
+    /// Whether what must come before what stays as it was given, where a workflow's sender does not say. `aggressive` needs
+    /// false.
+    pub preserve_structure: bool,
     /// The timeout of a step that was never seen to take this long is left alone, in milliseconds.
     pub timeout_threshold_ms: u64,
     /// Whether a model of how long steps take may be learnt.
@@ -120,7 +195,15 @@ pub struct Optimization {
 
 impl Default for Optimization {
     fn default() -> Self {
-        Self { enabled: true, timeout_threshold_ms: 30_000, learning_enabled: true, pattern_confidence_threshold: 0.85 }
+        let terms = RunOptions::default();
+        Self {
+            enabled: true,
+            level: terms.optimization_level,
+            preserve_structure: terms.preserve_structure,
+            timeout_threshold_ms: 30_000,
+            learning_enabled: true,
+            pattern_confidence_threshold: 0.85,
+        }
     }
 }
 
@@ -142,7 +225,9 @@ impl Default for Options {
             rules: String::new(),
             decomposer: DecomposerOptions::default(),
             decomposers: Decomposers::default(),
+            execution: Execution::default(),
             optimization: Optimization::default(),
+            notifications: Notifications::default(),
             decomposition_timeout_ms: 60_000,
         }
     }
@@ -163,6 +248,29 @@ impl Options {
             if value < least {
                 return Err(format!("workflow.{key}: must be at least {least}"));
             }
+        }
+        let of = &self.execution;
+        for (key, value, least, most) in [
+            ("execution.timeout_ms", of.timeout_ms, 1, RunOptions::LONGEST_MS),
+            ("execution.max_parallel", of.max_parallel.into(), 1, RunOptions::MOST_PARALLEL),
+            ("execution.retry_attempts", of.retry_attempts.into(), 0, RunOptions::MOST_RETRIES),
+            ("execution.retry_delay_ms", of.retry_delay_ms, 0, RunOptions::LONGEST_MS),
+            ("execution.task_timeout_ms", of.task_timeout_ms, 1, RunOptions::LONGEST_MS),
+            ("notifications.timeout_ms", self.notifications.timeout_ms, 1, 60_000),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("workflow.{key}: must be from {least} to {most}"));
+            }
+        }
+        if self.notifications.real_time && !of.monitor {
+            return Err("workflow.notifications.real_time: publishes what workflow.execution.monitor keeps".to_owned());
+        }
+        let known = |name: &&String| *name == Notifications::CUSTOM || EventKind::is_known(name);
+        if let Some(name) = self.notifications.event_types.iter().find(|name| !known(name)) {
+            return Err(format!("workflow.notifications.event_types: {name:?} is no type of event"));
+        }
+        if self.optimization.level == OptimizationLevel::Aggressive && self.optimization.preserve_structure {
+            return Err("workflow.optimization.level: aggressive needs preserve_structure = false".to_owned());
         }
         for kind in GoalType::ALL {
             let (depth, timeout) = self.decomposers.of(kind);
@@ -199,6 +307,23 @@ impl Options {
         }
     }
 
+    /// The terms of workflows whose sender does not say otherwise.
+    pub fn terms(&self) -> RunOptions {
+        let (of, learnt) = (&self.execution, &self.optimization);
+        RunOptions {
+            optimization_level: learnt.level,
+            monitoring: of.monitor,
+            real_time_notifications: self.notifications.real_time,
+            preserve_structure: learnt.preserve_structure,
+            max_parallel: of.max_parallel,
+            timeout: Duration::from_millis(of.timeout_ms),
+            retry_attempts: of.retry_attempts,
+            retry_delay: Duration::from_millis(of.retry_delay_ms),
+            task_timeout: Duration::from_millis(of.task_timeout_ms),
+            priority: 0,
+        }
+    }
+
     /// The longest that taking a goal apart may take, whatever its type.
     pub fn longest_decomposition(&self) -> Duration {
         let general = Duration::from_millis(self.decomposition_timeout_ms);
@@ -215,5 +340,60 @@ impl Options {
 
     pub(super) fn pause(&self) -> Duration {
         Duration::from_millis(self.sweep_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_that_can_not_be_meant_is_named() {
+        let wrong = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            assert_eq!(options.check(), Ok(()));
+            change(&mut options);
+            options.check().unwrap_err().split(':').next().unwrap_or_default().to_owned()
+        };
+        let found = [
+            wrong(|o| o.execution.max_parallel = 0),
+            wrong(|o| o.execution.retry_attempts = 21),
+            wrong(|o| o.execution.task_timeout_ms = 0),
+            wrong(|o| o.notifications.event_types = vec!["task_done".to_owned()]),
+            wrong(|o| (o.notifications.real_time, o.execution.monitor) = (true, false)),
+            wrong(|o| o.notifications.timeout_ms = 0),
+            wrong(|o| o.optimization.level = OptimizationLevel::Aggressive),
+            wrong(|o| o.decomposers.ml_pipeline.max_depth = 0),
+            wrong(|o| o.decomposers.simple.timeout_ms = 0),
+        ];
+        assert_eq!(
+            found.map(|key| key.strip_prefix("workflow.").unwrap_or_default().to_owned()),
+            [
+                "execution.max_parallel",
+                "execution.retry_attempts",
+                "execution.task_timeout_ms",
+                "notifications.event_types",
+                "notifications.real_time",
+                "notifications.timeout_ms",
+                "optimization.level",
+                "decomposers.ml_pipeline.max_depth",
+                "decomposers.simple.timeout_ms",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_nobody_configures_is_as_the_source_says() {
+        assert_eq!(Options::default().terms(), RunOptions::default());
+    }
+
+    #[test]
+    fn only_what_is_listed_is_published() {
+        let mut notifications = Notifications::default();
+        assert!(notifications.wants(&EventKind::TaskStarted) && notifications.wants(&EventKind::named("mine")));
+        notifications.event_types = vec!["task_failed".to_owned()];
+        assert!(notifications.wants(&EventKind::TaskFailed) && !notifications.wants(&EventKind::named("mine")));
+        notifications.event_types.push("custom".to_owned());
+        assert!(notifications.wants(&EventKind::named("mine")) && !notifications.wants(&EventKind::TaskStarted));
     }
 }

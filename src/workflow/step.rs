@@ -16,7 +16,7 @@ use super::subjects;
 use crate::coordinator::{Bounds, Coordinator, language_of, task_key};
 use crate::domain::workflow::{FailureKind, GoalType, ModelStep, Node, Step};
 use crate::domain::{CacheMode, Complexity, Context, CorrelationId, Goal, Language, Limits, TaskId, Tenant, Timestamp};
-use crate::llm::{Query, Terms};
+use crate::llm::{Query, Schema, Terms};
 use crate::store::{Recorder, Write};
 
 /// What a step is given.
@@ -199,12 +199,15 @@ impl Runner {
         if !earlier.is_empty() {
             let _ = write!(prompt, "\n\nWhat was done before:\n\n{earlier}");
         }
+        let bad_schema = |error: crate::llm::Error| Failure::new(FailureKind::Refused, error.to_string());
+        let schema = asked.schema.as_deref().map(Schema::parse).transpose().map_err(bad_schema)?;
         let query = Query {
             prompt,
             system: asked.system.clone().unwrap_or_default(),
             model: asked.model.clone(),
             max_output_tokens: asked.max_tokens,
             temperature: asked.temperature,
+            schema,
             ..Query::default()
         };
         let answered = self.coordinator.agent().llm().query(query, terms, Timestamp::now()).await;
@@ -218,7 +221,11 @@ impl Runner {
         if !complete {
             return Err(Failure::new(FailureKind::Undone, "the model's answer was cut short or empty"));
         }
+        // It was checked against the schema, so it is JSON.
+        let json = asked.schema.as_ref().map(|_| raw(&completion.text)).transpose();
+        let json = json.map_err(|error| bad(format!("the model's answer is no JSON: {error}")))?;
         write(&ModelOutput {
+            json,
             text: &completion.text,
             model: &completion.model,
             cost_usd: completion.cost().as_usd(),
@@ -245,6 +252,9 @@ struct AgentOutput<'a> {
 #[derive(Serialize)]
 struct ModelOutput<'a> {
     text: &'a str,
+    /// With a schema: what fits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json: Option<Box<RawValue>>,
     model: &'a str,
     cost_usd: f64,
     correlation_id: &'a str,

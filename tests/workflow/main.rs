@@ -34,6 +34,8 @@ mod kill;
 mod learn;
 mod lease;
 mod models;
+mod stalls;
+mod turns;
 mod wire;
 
 use std::sync::Arc;
@@ -116,7 +118,8 @@ pub fn options() -> RunOptions {
 
 pub fn order(nodes: Vec<Node>, options: RunOptions) -> Order {
     let graph = Arc::new(Graph::new(nodes, &Limits::default()).unwrap());
-    Order { tenant: Tenant::default(), request: None, goal: None, graph, options, decomposed: None, optimized: None }
+    let (tenant, goal, request) = (Tenant::default(), None, None);
+    Order { tenant, request, goal, graph, options, decomposed: None, optimized: None, follows: None }
 }
 
 pub async fn status(workflows: &Workflows, id: WorkflowId) -> Seen {

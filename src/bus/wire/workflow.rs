@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use super::fields::{ID, SAYS};
+use super::fields::{ID, PLAIN, SAYS};
 use super::{Code, Refusal};
-use crate::domain::workflow::{Decomposer, Event, GoalType, OptimizationLevel, State, TaskState};
+use crate::domain::workflow::{Decomposer, Event, GoalType, OptimizationLevel, RunOptions, State, TaskState};
 use crate::domain::{Complexity, TaskId};
 use crate::workflow::{self, Attempt, Seen, Summary};
 
@@ -21,10 +21,14 @@ pub struct WorkflowStart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SAYS))]
     pub goal: Option<String>,
-    /// A workflow for each, side by side; one that can't be started keeps no other from it.
+    /// Who does which of the goal's tasks, by their ids, in the place of whom its graph names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<BTreeMap<String, WorkflowStep>>,
+    /// A workflow for each, side by side, or in turn with `options.parallel` false; one that can't be started, or fails, keeps no
+    /// other from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = MOST_GOALS))]
-    pub goals: Option<Vec<String>>,
+    pub goals: Option<Vec<WorkflowGoal>>,
     /// The tasks themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<WorkflowGraph>,
@@ -34,6 +38,28 @@ pub struct WorkflowStart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = ID))]
     pub id: Option<String>,
+}
+
+/// One of several goals: its words, or these with steps and options of its own.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum WorkflowGoal {
+    Words(#[schemars(regex(pattern = SAYS))] String),
+    Own(OwnGoal),
+}
+
+/// A goal with steps and options of its own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct OwnGoal {
+    #[schemars(regex(pattern = SAYS))]
+    pub goal: String,
+    /// Who does which of its tasks, by their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<BTreeMap<String, WorkflowStep>>,
+    /// Where they differ from those of all. `parallel` is for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<WorkflowOptions>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -95,6 +121,10 @@ pub enum WorkflowStep {
         max_tokens: Option<u32>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         temperature: Option<f64>,
+        /// A JSON Schema that the answer must fit, as for `llm.query`: at most 16 KiB, without recursion. What fits it is `json` of
+        /// the output.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<Map<String, Value>>,
     },
     /// A NATS request to a service of yours. `workflow.step_subjects` of the configuration must allow the subject.
     Nats { subject: String },
@@ -102,7 +132,8 @@ pub enum WorkflowStep {
     Native { name: String },
 }
 
-/// The terms of a workflow; what is left out is as here.
+/// The terms of a workflow; what is left out is as the worker is configured (`workflow.execution`, `workflow.optimization`,
+/// `workflow.notifications`), or else as here.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct WorkflowOptions {
@@ -143,6 +174,9 @@ pub struct WorkflowOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
+    /// Of several goals: whether they run side by side (the default), or each begins when the one before it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<bool>,
     /// Who takes a goal apart. Default: `workflow.decomposer.kind`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decomposer: Option<Decomposer>,
@@ -156,13 +190,16 @@ pub struct WorkflowOptions {
     pub max_depth: Option<u32>,
 }
 
+const EVENT: &str = r"^[A-Za-z0-9_.-]{1,64}$";
+/// In characters.
+pub(super) const MOST_MESSAGE: usize = 2_000;
+pub(super) const MOST_PAYLOAD: usize = 64 << 10;
 const TASK_ID: &str = r"^[A-Za-z0-9_.-]{1,128}$";
 pub(super) const MOST_GOALS: usize = 100;
-pub(super) const MOST_RETRIES: u64 = 20;
-pub(super) const MOST_PARALLEL: u64 = 10_000;
+pub(super) const MOST_RETRIES: u64 = RunOptions::MOST_RETRIES;
+pub(super) const MOST_PARALLEL: u64 = RunOptions::MOST_PARALLEL;
 pub(super) const MOST_DEPTH: u64 = 100;
-/// Thirty days.
-pub(super) const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+pub(super) const LONGEST_MS: u64 = RunOptions::LONGEST_MS;
 pub(super) const MOST_LISTED: u32 = 1_000;
 
 /// What was started: `workflow_id`, or for `goals` the list.
@@ -333,6 +370,30 @@ pub struct AttemptDetail {
     pub output_bytes: Option<u64>,
 }
 
+/// An event of one's own.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WorkflowNotify {
+    pub workflow_id: String,
+    /// What it is called: no name that begins with `decomposition_`, `optimization_`, `execution_` or `task_`.
+    #[schemars(regex(pattern = EVENT))]
+    pub event: String,
+    /// For a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN), length(max = MOST_MESSAGE))]
+    pub message: Option<String>,
+    /// For programs: anything, at most 64 KiB as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+}
+
+/// Where it stands among the workflow's events.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WorkflowNotified {
+    pub workflow_id: String,
+    pub number: u64,
+}
+
 /// Which events.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -361,7 +422,7 @@ pub struct WorkflowEvent {
     /// Counted from 1 in each workflow, without a gap.
     pub number: u64,
     pub at_ms: i64,
-    /// `execution_started`, `task_completed`, …
+    /// `execution_started`, `task_completed`, …; or a name of one's own.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -371,6 +432,10 @@ pub struct WorkflowEvent {
     pub attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What an event of one's own brings along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Value>")]
+    pub payload: Option<Box<RawValue>>,
 }
 
 impl From<Event> for WorkflowEvent {
@@ -383,6 +448,7 @@ impl From<Event> for WorkflowEvent {
             task: event.task.map(|id| id.to_string()),
             attempt: event.attempt,
             message: event.message,
+            payload: event.payload.and_then(|json| RawValue::from_string(json).ok()),
         }
     }
 }
@@ -487,7 +553,7 @@ impl From<workflow::Error> for Refusal {
         let message = error.to_string();
         match &error {
             E::Unknown { .. } => Self::at(Code::NotFound, "workflow_id", message),
-            E::NotAllowed(_) => Self::at(Code::NotAllowed, "workflow_id", message),
+            E::NotAllowed(_) | E::NotMonitored => Self::at(Code::NotAllowed, "workflow_id", message),
             E::IdConflict { .. } => Self::at(Code::IdConflict, "id", message),
             E::InvalidGoal { .. } => Self::at(Code::InvalidGoal, "goal", message),
             E::NotOptimized(_) => Self::at(Code::NotAllowed, "optimization_level", message),

@@ -111,6 +111,9 @@ pub struct ModelStep {
     pub max_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
+    /// A JSON Schema, as JSON, that the answer must fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
 }
 
 /// What of a workflow's terms a task has otherwise.
@@ -216,6 +219,13 @@ pub struct RunOptions {
     pub task_timeout: Duration,
     /// Each point counts as a minute that the workflow has waited longer than it has.
     pub priority: i32,
+}
+
+impl RunOptions {
+    /// Thirty days: no time is longer, in milliseconds.
+    pub const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+    pub const MOST_PARALLEL: u64 = 10_000;
+    pub const MOST_RETRIES: u64 = 20;
 }
 
 impl Default for RunOptions {

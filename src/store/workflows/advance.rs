@@ -28,6 +28,8 @@ pub struct Start {
     pub decomposed: Option<(Timestamp, Timestamp)>,
     /// What records of earlier runs changed, for a person.
     pub optimized: Option<String>,
+    /// It begins when this one is over.
+    pub follows: Option<WorkflowId>,
 }
 
 /// What became of a [`Start`].
@@ -178,7 +180,8 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
             ended_ms: None,
             deadline_ms: deadline(start, now),
         };
-        heads.by_number.insert(number, Head { row, state: State::Running });
+        let state = start.begins_as();
+        heads.by_number.insert(number, Head { row, state });
         if let Some((from, to)) = start.decomposed {
             heads.event_at(number, from.0, &EventKind::DecompositionStarted, None, None, None);
             heads.event_at(number, to.0, &EventKind::DecompositionCompleted, None, None, None);
@@ -187,7 +190,9 @@ async fn start(tx: &mut Tx, heads: &mut Heads, starts: &[Start]) -> Result<Vec<S
             heads.event(number, &EventKind::OptimizationStarted, None, None, None);
             heads.event(number, &EventKind::OptimizationCompleted, None, None, Some(how));
         }
-        heads.event(number, &EventKind::ExecutionStarted, None, None, None);
+        if state == State::Running {
+            heads.event(number, &EventKind::ExecutionStarted, None, None, None);
+        }
     }
     if !steps.is_empty() {
         each_of(tx, &STEPS, &steps).await?;
@@ -208,16 +213,25 @@ fn rank(start: &Start, now: i64) -> i64 {
     now.saturating_sub(i64::from(start.options.priority).saturating_mul(60_000))
 }
 
+/// Of one that waits, how long it may take.
 fn deadline(start: &Start, now: i64) -> i64 {
-    Timestamp(now).plus(start.options.timeout).0
+    let from = if start.follows.is_some() { 0 } else { now };
+    Timestamp(from).plus(start.options.timeout).0
+}
+
+impl Start {
+    fn begins_as(&self) -> State {
+        if self.follows.is_some() { State::Waiting } else { State::Running }
+    }
 }
 
 /// `None` where its client's id is taken.
 async fn insert(tx: &mut Tx, start: &Start, now: i64) -> Result<Option<i64>, sqlx::Error> {
     let sql = "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks,
                    failed_tasks, completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms,
-                   deadline_ms)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', $8, $8, 0, 0, $9, 0, $10, $11, 0, $12, $13, $13, $14)
+                   deadline_ms, follows)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $15, $8, $8, 0, 0, $9, 0, $10, $11, 0, $12, $13, $13, $14,
+                   (SELECT number FROM workflows WHERE id = $16 AND tenant = $2))
                ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING number";
     let options = serde_json::to_vec(&start.options).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let (request, hash) = match &start.request {
@@ -240,6 +254,8 @@ async fn insert(tx: &mut Tx, start: &Start, now: i64) -> Result<Option<i64>, sql
             .bind(rank(start, now))
             .bind(now)
             .bind(deadline(start, now))
+            .bind(start.begins_as().as_str())
+            .bind(start.follows.as_ref().map(|id| id.as_bytes().to_vec()))
             .fetch_optional(&mut **tx)
             .await
     })?;

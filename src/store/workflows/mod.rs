@@ -20,7 +20,7 @@ use super::{Db, Tx};
 use crate::domain::workflow::{EventKind, State, TaskState};
 
 pub use advance::{Advanced, Batch, Claimed, End, Ended, Start, Started};
-pub use events::Publication;
+pub use events::{Notice, Noticed, Publication};
 pub use read::{Attempts, Filter, Listed, Status, StepStatus};
 pub use sweep::{Held, Swept};
 
