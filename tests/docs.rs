@@ -595,6 +595,7 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
                 "options": {"retry_attempts": 20, "retry_delay_ms": 300_000}
             }),
             "workflow-list" | "workflow-events" => json!({}),
+            "workflow-decompose" => json!({"goal": "Build user service API", "options": {"type": "microservices"}}),
             "workflow-notify" => json!({"workflow_id": workflow, "event": "shipped", "payload": {"boxes": 2}}),
             name if name.starts_with("workflow-") => json!({"workflow_id": workflow}),
             _ => json!({}),

@@ -50,7 +50,7 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 30] = [
+pub const TABLE: [Endpoint<()>; 31] = [
     REQUEST,
     FEEDBACK,
     PURGE,
@@ -71,6 +71,7 @@ pub const TABLE: [Endpoint<()>; 30] = [
     LLM_RESET,
     LLM_BUDGET,
     WORKFLOW_START,
+    WORKFLOW_DECOMPOSE,
     WORKFLOW_STATUS,
     WORKFLOW_LIST,
     WORKFLOW_SHOW,
@@ -175,6 +176,14 @@ const WORKFLOW_START: Endpoint<()> = Endpoint {
         "workflow-start",
         "workflow.start",
         "Start a goal, several, or a graph of tasks; it goes on whatever happens to workers.",
+    )
+};
+const WORKFLOW_DECOMPOSE: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::WorkflowDecompose, wire::WorkflowDecomposed>(
+        "workflow-decompose",
+        "workflow.decompose",
+        "Take a goal apart into a graph of tasks, and start nothing.",
     )
 };
 const WORKFLOW_STATUS: Endpoint<()> = row::<wire::WorkflowQuery, wire::WorkflowStatus>(
@@ -396,6 +405,7 @@ pub fn all(
             Reply::json(&p.model_budgets(&call.envelope.tenant, call.now).await?)
         }),
         workflows::start(WORKFLOW_START, flows.clone(), options),
+        workflows::decompose(WORKFLOW_DECOMPOSE, flows.clone(), options),
         query(
             (flows.clone(), connection.client.clone()),
             WORKFLOW_STATUS,

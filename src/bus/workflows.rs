@@ -37,6 +37,27 @@ pub(super) fn start(row: Endpoint<()>, workflows: Workflows, options: &Options) 
     })
 }
 
+/// Takes a goal apart, and starts nothing.
+pub(super) fn decompose(row: Endpoint<()>, workflows: Workflows, options: &Options) -> Endpoint {
+    let bounds = allowed(workflows.options(), options);
+    row.served(move |call| {
+        let aim = match wire::workflow_decompose(call.body(), &bounds) {
+            Ok(aim) => aim,
+            Err(refusal) => return refusal.into(),
+        };
+        let workflows = workflows.clone();
+        let longest = STARTING + workflows.options().longest_decomposition();
+        let timeout = call.envelope.within(longest, call.now);
+        let work = async move {
+            let goal = aim.goal.clone();
+            let order = workflows.compose(&call.envelope.tenant, aim, timeout.saturating_sub(STARTING / 2)).await?;
+            let at = order.decomposed.map_or(call.now, |(_, to)| to);
+            Reply::json(&wire::WorkflowDecomposed::new(&goal, &order.graph, at))
+        };
+        Served::Later { work: Box::pin(work), timeout }
+    })
+}
+
 fn allowed(own: &workflow::Options, options: &Options) -> wire::Allowed {
     let (limits, step_subjects) = (own.limits(), own.step_subjects.clone());
     wire::Allowed { limits, step_subjects, max_text: options.max_task_bytes, defaults: own.terms() }

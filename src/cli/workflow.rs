@@ -12,9 +12,9 @@ use super::workflow_views::{self as views, Format, RecommendArguments};
 use super::{Ended, Error, PIPE_CLOSED};
 use crate::bus::client::{Client, Said};
 use crate::bus::wire::{
-    EventList, EventQuery, TaskDetail, TaskStatus, WorkflowCommanded, WorkflowDetail, WorkflowEvent, WorkflowFilter,
-    WorkflowGoal, WorkflowList, WorkflowNotified, WorkflowNotify, WorkflowOptions, WorkflowQuery, WorkflowRef,
-    WorkflowStart, WorkflowStarted, WorkflowStatus,
+    EventList, EventQuery, TaskDetail, TaskStatus, WorkflowCommanded, WorkflowDecompose, WorkflowDecomposed,
+    WorkflowDetail, WorkflowEvent, WorkflowFilter, WorkflowGoal, WorkflowGraph, WorkflowList, WorkflowNotified,
+    WorkflowNotify, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart, WorkflowStarted, WorkflowStatus,
 };
 use crate::config::Variables;
 use crate::domain::Timestamp;
@@ -24,6 +24,8 @@ use crate::domain::workflow::{Decomposer, GoalType, OptimizationLevel, State, Ta
 pub(super) enum Command {
     Run(StartArguments),
     Start(StartArguments),
+    /// Take a goal apart and print the graph, as `--graph` takes it. Nothing is started.
+    Decompose(DecomposeArguments),
     /// How a workflow and its tasks stand, with their outputs.
     Status(StatusArguments),
     /// List workflows, the newest first.
@@ -88,6 +90,30 @@ struct What {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DecomposeArguments {
+    /// A goal, in plain words.
+    goal: String,
+    #[command(flatten)]
+    wish: Wish,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How a goal is taken apart.
+#[derive(Debug, Args)]
+struct Wish {
+    /// Who takes a goal apart: hybrid, rules, model or remote.
+    #[arg(long, value_parser = parse_decomposer)]
+    decomposer: Option<Decomposer>,
+    /// What kind of goal it is, which bounds its graph: simple, microservices, data_pipeline or ml_pipeline.
+    #[arg(long = "type", value_parser = parse_type)]
+    kind: Option<GoalType>,
+    /// Levels of groups that a goal's graph may have.
+    #[arg(long)]
+    max_depth: Option<u32>,
+}
+
+#[derive(Debug, Args)]
 struct Options {
     /// Tasks that run at a time.
     #[arg(long)]
@@ -116,15 +142,8 @@ struct Options {
     /// What waits for what may change: see `tandem workflow recommend`.
     #[arg(long)]
     restructure: bool,
-    /// Who takes a goal apart: hybrid, rules, model or remote.
-    #[arg(long, value_parser = parse_decomposer)]
-    decomposer: Option<Decomposer>,
-    /// What kind of goal it is, which bounds its graph: simple, microservices, data_pipeline or ml_pipeline.
-    #[arg(long = "type", value_parser = parse_type)]
-    kind: Option<GoalType>,
-    /// Levels of groups that a goal's graph may have.
-    #[arg(long)]
-    max_depth: Option<u32>,
+    #[command(flatten)]
+    wish: Wish,
 }
 
 #[derive(Debug, Args)]
@@ -222,6 +241,7 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
     match command {
         Command::Run(arguments) => start(arguments, variables, true).await,
         Command::Start(arguments) => start(arguments, variables, false).await,
+        Command::Decompose(arguments) => decompose(arguments, variables).await,
         Command::Status(arguments) => status(arguments, variables).await,
         Command::List(arguments) => list(arguments, variables).await,
         Command::Watch(arguments) => {
@@ -288,6 +308,17 @@ async fn start(arguments: StartArguments, variables: &Variables, then_watch: boo
     Ok(whole)
 }
 
+async fn decompose(arguments: DecomposeArguments, variables: &Variables) -> Result<Ended, Error> {
+    let DecomposeArguments { goal, wish, common } = arguments;
+    let body = WorkflowDecompose { goal, options: Some(wish.wire()) };
+    let answered: Answered<WorkflowDecomposed> = common.ask(variables, "workflow.decompose", &body).await?;
+    if let (Answered::Ok(found), false) = (&answered, common.json) {
+        let graph = WorkflowGraph { tasks: found.tasks.clone() };
+        say!("{}", serde_json::to_string_pretty(&graph).unwrap_or_default());
+    }
+    Ok(ended(&answered))
+}
+
 fn read_json<T: serde::de::DeserializeOwned>(option: &str, path: &Path) -> Result<T, Error> {
     let wrong = |error: String| Error::Usage(format!("{option} {}: {error}", path.display()));
     let text = if path == Path::new("-") {
@@ -297,6 +328,13 @@ fn read_json<T: serde::de::DeserializeOwned>(option: &str, path: &Path) -> Resul
         std::fs::read_to_string(path)
     };
     serde_json::from_str(&text.map_err(|error| wrong(error.to_string()))?).map_err(|error| wrong(error.to_string()))
+}
+
+impl Wish {
+    fn wire(self) -> WorkflowOptions {
+        let Self { decomposer, kind, max_depth } = self;
+        WorkflowOptions { decomposer, kind, max_depth, ..WorkflowOptions::default() }
+    }
 }
 
 impl Options {
@@ -311,10 +349,7 @@ impl Options {
             retry_delay_ms: self.retry_delay_ms,
             task_timeout_ms: self.task_timeout_ms,
             priority: self.priority,
-            decomposer: self.decomposer,
-            kind: self.kind,
-            max_depth: self.max_depth,
-            ..WorkflowOptions::default()
+            ..self.wish.wire()
         }
     }
 }

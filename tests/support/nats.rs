@@ -57,6 +57,11 @@ impl Nats {
         Self { server, folder: self.folder }
     }
 
+    /// What the server said last.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats-server.log")).unwrap_or_default()
+    }
+
     pub fn options(&self) -> Options {
         Options { urls: vec![self.server.url().to_owned()], ..Options::default() }
     }

@@ -99,7 +99,7 @@ async fn faults_killed_workers_lose_no_workflow_and_repeat_no_finished_step(kind
     }
     let graph = diamond();
     let (mut ids, mut kills) = (vec![], vec![]);
-    for round in 0..size(6, 220) {
+    for round in 0..size(6, 200) {
         for i in 0..4 {
             let body = json!({"graph": graph, "id": format!("w-{round}-{i}")});
             let said = ask(&client, "workflow.start", &body).await;
@@ -191,7 +191,7 @@ async fn faults_killed_servers_and_workers_lose_no_workflow_and_repeat_no_finish
     // Without the server a step's attempt is in vain: that is a failure that may pass.
     let terms = json!({"retry_attempts": 20, "retry_delay_ms": 20, "task_timeout_ms": 2_000, "timeout_ms": 120_000});
     let (mut ids, mut killed) = (vec![], [0, 0]);
-    for round in 0..size(6, 220) {
+    for round in 0..size(6, 230) {
         for i in 0..2 {
             let body = json!({"graph": graph, "id": format!("w-{round}-{i}"), "options": terms});
             let said = ask(&client, "workflow.start", &body).await;

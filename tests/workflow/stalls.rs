@@ -211,7 +211,13 @@ async fn faults_without_jetstream_s_folder_nothing_is_lost(kind: Kind) {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), told).await.expect("events are not published any more");
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+        assert!(
+            told.is_ok(),
+            "events are not published any more: {:?} {}",
+            client.request("$JS.API.STREAM.INFO.TANDEM_EVENTS", "".into()).await,
+            place.nats.log()
+        );
     }
     report(
         &format!("JetStream's folder deleted in the middle of workflows, {rounds} times, {}", kind_of(&place)),

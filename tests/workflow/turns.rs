@@ -196,6 +196,17 @@ async fn goals_have_steps_and_options_of_their_own_and_one_that_fails_takes_none
     let ended = run(&["workflow", "run", "Build user service API", "--steps", "steps.json"]).await;
     let (printed, told) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success() && printed.contains(r#"{"done": true}"#), "{printed} {told}");
+    // Taken apart by hand, and started as a graph.
+    let ended = run(&["workflow", "decompose", "Build user service API", "--type", "simple"]).await;
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let graph: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let decomposed = ask(&client, "workflow.decompose", &json!({"goal": "Build user service API"})).await.unwrap();
+    assert_eq!(decomposed["tasks"], graph["tasks"]);
+    let ids: Vec<&str> = graph["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["design_schema", "implement_endpoints", "add_tests"]);
+    let id = crate::wire::started(&client, &json!({"graph": graph})).await;
+    let shown = ask(&client, "workflow.show", &json!({"workflow_id": id})).await.unwrap();
+    assert_eq!(shown["shape"], decomposed["id"]);
     let goals = ["--goal", "Build user service API", "--goal", "Build order service API"];
     let ended = run(&[&["workflow", "start", "--in-turn"][..], &goals].concat()).await;
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));

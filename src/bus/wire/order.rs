@@ -172,6 +172,20 @@ fn steps(fields: &mut Fields, allowed: &Allowed) -> Result<BTreeMap<TaskId, Step
     rest.into_iter().map(read).collect()
 }
 
+/// A goal that is only to be taken apart.
+pub(crate) fn workflow_decompose(body: &[u8], allowed: &Allowed) -> Result<Aim, Refusal> {
+    let mut fields = Fields::parse(body, r#"{"goal": "..."}"#)?;
+    let goal = bounded(fields.needed_text("goal")?, "goal", allowed)?;
+    let Terms { options, wish, parallel } =
+        terms(&mut fields, &Terms { options: allowed.defaults.clone(), ..Terms::default() })?;
+    if parallel.is_some() {
+        let message = "'options.parallel' is for several 'goals'";
+        return Err(Refusal::at(Code::InvalidField, "options.parallel", message));
+    }
+    fields.nothing_else()?;
+    Ok(Aim { goal, wish, steps: BTreeMap::new(), options })
+}
+
 /// The first field that is about taking goals apart.
 fn wish_says(wish: &Wish) -> Option<&'static str> {
     let Wish { decomposer, kind, max_depth } = wish;
@@ -631,6 +645,21 @@ mod tests {
         ] {
             assert_eq!(refused(body).0, field, "{body}");
         }
+    }
+
+    /// A decomposer's answer is a stranger's.
+    #[test]
+    fn a_graph_of_a_hundred_thousand_tasks_and_one_is_refused() {
+        let tasks: Vec<String> = (0..100_001).map(|i| format!(r#"{{"id":"{i}","description":"t"}}"#)).collect();
+        let allowed = Allowed { limits: Limits { tasks: 100_000, depth: 20 }, ..allowed() };
+        let graph =
+            |tasks: &[String]| answered_graph(format!(r#"{{"tasks":[{}]}}"#, tasks.join(",")).as_bytes(), &allowed);
+        assert_eq!(graph(&tasks[..2_000]).unwrap().len(), 2_000);
+        let refusal = graph(&tasks).unwrap_err();
+        assert_eq!((refusal.code, refusal.field.as_deref()), (Code::TooLarge, Some("graph.tasks")));
+        let cycle = br#"{"tasks": [{"id": "a", "description": "A", "depends_on": ["b"]}, {"id": "b", "description": "B", "depends_on": ["a"]}]}"#;
+        let refusal = answered_graph(cycle, &allowed).unwrap_err();
+        assert_eq!(refusal.field.as_deref(), Some("graph.tasks[0].depends_on"));
     }
 
     #[test]

@@ -9,8 +9,10 @@ use serde_json::{Map, Value};
 
 use super::fields::{ID, PLAIN, SAYS};
 use super::{Code, Refusal};
-use crate::domain::workflow::{Decomposer, Event, GoalType, OptimizationLevel, RunOptions, State, TaskState};
-use crate::domain::{Complexity, TaskId};
+use crate::domain::workflow::{
+    Decomposer, Event, GoalType, Graph, Node, OptimizationLevel, RunOptions, State, Step, TaskState,
+};
+use crate::domain::{Complexity, TaskId, Timestamp};
 use crate::workflow::{self, Attempt, Seen, Summary};
 
 /// What is to be done: a goal, several, or a graph.
@@ -130,6 +132,27 @@ pub enum WorkflowStep {
     Nats { subject: String },
     /// A closure that is built into the worker.
     Native { name: String },
+}
+
+/// A goal that is only to be taken apart.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WorkflowDecompose {
+    #[schemars(regex(pattern = SAYS))]
+    pub goal: String,
+    /// `decomposer`, `type` and `max_depth` count here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<WorkflowOptions>,
+}
+
+/// What a goal was taken apart into: a graph, as `workflow.start` takes one. Nothing was started.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WorkflowDecomposed {
+    /// The same for the same tasks, and for workflows of them: `shape` in `workflow.show`.
+    pub id: String,
+    pub goal: String,
+    pub tasks: Vec<WorkflowTask>,
+    pub decomposed_at_ms: i64,
 }
 
 /// The terms of a workflow; what is left out is as the worker is configured (`workflow.execution`, `workflow.optimization`,
@@ -540,10 +563,53 @@ impl WorkflowDetail {
             workflow_id: seen.listed.id.to_string(),
             status: seen.listed.state,
             goal: seen.listed.goal.clone(),
-            shape: seen.listed.shape.iter().map(|byte| format!("{byte:02x}")).collect(),
+            shape: hex(&seen.listed.shape),
             tasks: tasks.collect(),
             attempts: attempts.collect(),
         }
+    }
+}
+
+impl WorkflowDecomposed {
+    pub(crate) fn new(goal: &str, graph: &Graph, at: Timestamp) -> Self {
+        Self {
+            id: hex(&graph.shape()),
+            goal: goal.to_owned(),
+            tasks: graph.nodes().iter().enumerate().map(|(i, node)| task(node, graph.is_group(i as u32))).collect(),
+            decomposed_at_ms: at.0,
+        }
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// As it may be sent to be started.
+fn task(node: &Node, is_group: bool) -> WorkflowTask {
+    let step = match &node.step {
+        Step::Agent { language, complexity } => {
+            WorkflowStep::Agent { language: language.as_ref().map(ToString::to_string), complexity: Some(*complexity) }
+        }
+        Step::Model(of) => WorkflowStep::Model {
+            prompt: of.prompt.clone(),
+            system: of.system.clone(),
+            model: of.model.clone(),
+            max_tokens: of.max_tokens,
+            temperature: of.temperature.map(f64::from),
+            schema: of.schema.as_deref().and_then(|json| serde_json::from_str(json).ok()),
+        },
+        Step::Nats { subject } => WorkflowStep::Nats { subject: subject.clone() },
+        Step::Native { name } => WorkflowStep::Native { name: name.clone() },
+    };
+    WorkflowTask {
+        id: node.task.id.to_string(),
+        description: node.task.description.clone(),
+        depends_on: node.task.depends_on.iter().map(TaskId::to_string).collect(),
+        parent: node.task.parent.as_ref().map(TaskId::to_string),
+        step: (!is_group).then_some(step),
+        timeout_ms: node.policy.timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        retry_attempts: node.policy.retry_attempts,
     }
 }
 
