@@ -310,6 +310,20 @@ impl Events {
     }
 }
 
+/// Unless an event is kept, the stream is looked for again: also where nobody waits any more.
+struct Doubt<'a> {
+    there: &'a AtomicBool,
+    is_kept: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.there.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Announce for Events {
     fn announce<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
@@ -323,14 +337,15 @@ impl Announce for Events {
             // The stream keeps one of each: who takes over tells again what may have been told.
             headers.insert("Nats-Msg-Id", format!("{}/{}", event.workflow, event.number));
             let subject = format!("event.{}.workflow.{}", event.tenant, event.workflow);
+            // Where somebody listens, the server says nothing of a stream that is gone: whoever waits gives up.
+            let mut doubt = Doubt { there: &self.there, is_kept: false };
             let told = async {
                 let sent = self.context.publish_with_headers(subject, headers, body.into()).await?;
                 sent.await.map(drop)
             };
-            told.await.map_err(|error| {
-                self.there.store(false, Ordering::Relaxed);
-                error.to_string()
-            })
+            told.await.map_err(|error| error.to_string())?;
+            doubt.is_kept = true;
+            Ok(())
         })
     }
 }
