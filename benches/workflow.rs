@@ -80,7 +80,16 @@ fn node(id: String, depends_on: &[String], step: &str) -> Node {
 fn order(nodes: Vec<Node>, max_parallel: u32) -> Order {
     let graph = Arc::new(Graph::new(nodes, &Limits { tasks: 100_000, depth: 16 }).unwrap());
     let options = RunOptions { max_parallel, ..RunOptions::default() };
-    Order { tenant: Tenant::default(), request: None, goal: None, graph, options, decomposed: None, optimized: None }
+    Order {
+        tenant: Tenant::default(),
+        request: None,
+        goal: None,
+        graph,
+        options,
+        decomposed: None,
+        optimized: None,
+        follows: None,
+    }
 }
 
 fn in_a_row() -> Order {

@@ -448,6 +448,8 @@ mod configuration {
     fn another(key: &Key, folder: &str) -> String {
         match (key.path.as_str(), &key.default) {
             ("templates.folder" | "workflow.rules", _) => folder.to_owned(),
+            ("workflow.notifications.event_types", _) => "task_failed,custom".to_owned(),
+            ("workflow.decomposer.kind", _) => "rules".to_owned(),
             ("database.url", _) => "sqlite:/tmp/other.db".to_owned(),
             ("nats.reply_prefixes", _) => "_INBOX.,answers.".to_owned(),
             ("llm.prices", _) => r#"{"openai/x":{"input_usd_per_mtok":1.0,"output_usd_per_mtok":2.5}}"#.to_owned(),
@@ -593,6 +595,8 @@ async fn a_running_worker_serves_the_table_and_answers_as_its_schemas_say() {
                 "options": {"retry_attempts": 20, "retry_delay_ms": 300_000}
             }),
             "workflow-list" | "workflow-events" => json!({}),
+            "workflow-decompose" => json!({"goal": "Build user service API", "options": {"type": "microservices"}}),
+            "workflow-notify" => json!({"workflow_id": workflow, "event": "shipped", "payload": {"boxes": 2}}),
             name if name.starts_with("workflow-") => json!({"workflow_id": workflow}),
             _ => json!({}),
         };

@@ -262,7 +262,7 @@ impl Worker {
             config.requests.default_language.clone(),
             workshop.clone(),
         );
-        workflows.serve(Arc::new(bus::Services::new(&connection)));
+        workflows.serve(Arc::new(bus::Services::new(&connection, &config.workflow, &config.nats)));
         follower.tells(workflows.clone());
         tasks.spawn(workflows.clone().announce(Arc::new(bus::Events::new(&connection, &config.nats))));
         tasks.spawn(tell(workflows.clone(), sync.clone()));

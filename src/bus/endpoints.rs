@@ -50,7 +50,7 @@ pub type Serve = Box<dyn Fn(Call) -> Served + Send + std::marker::Sync>;
 pub type Shape = fn() -> Schema;
 
 /// Everything that a worker serves.
-pub const TABLE: [Endpoint<()>; 29] = [
+pub const TABLE: [Endpoint<()>; 31] = [
     REQUEST,
     FEEDBACK,
     PURGE,
@@ -71,6 +71,7 @@ pub const TABLE: [Endpoint<()>; 29] = [
     LLM_RESET,
     LLM_BUDGET,
     WORKFLOW_START,
+    WORKFLOW_DECOMPOSE,
     WORKFLOW_STATUS,
     WORKFLOW_LIST,
     WORKFLOW_SHOW,
@@ -79,6 +80,7 @@ pub const TABLE: [Endpoint<()>; 29] = [
     WORKFLOW_CANCEL,
     WORKFLOW_RETRY,
     WORKFLOW_RECOMMEND,
+    WORKFLOW_NOTIFY,
     WORKFLOW_EVENTS,
 ];
 
@@ -176,6 +178,14 @@ const WORKFLOW_START: Endpoint<()> = Endpoint {
         "Start a goal, several, or a graph of tasks; it goes on whatever happens to workers.",
     )
 };
+const WORKFLOW_DECOMPOSE: Endpoint<()> = Endpoint {
+    lane: Lane::Work,
+    ..row::<wire::WorkflowDecompose, wire::WorkflowDecomposed>(
+        "workflow-decompose",
+        "workflow.decompose",
+        "Take a goal apart into a graph of tasks, and start nothing.",
+    )
+};
 const WORKFLOW_STATUS: Endpoint<()> = row::<wire::WorkflowQuery, wire::WorkflowStatus>(
     "workflow-status",
     "workflow.status",
@@ -219,6 +229,11 @@ const WORKFLOW_RECOMMEND: Endpoint<()> = Endpoint {
         "What records of past runs say of a workflow, and what the next run would be given.",
     )
 };
+const WORKFLOW_NOTIFY: Endpoint<()> = row::<wire::WorkflowNotify, wire::WorkflowNotified>(
+    "workflow-notify",
+    "workflow.notify",
+    "Add an event of one's own to a workflow's; who listens hears of it in its place.",
+);
 const WORKFLOW_EVENTS: Endpoint<()> = row::<wire::EventQuery, wire::EventList>(
     "workflow-events",
     "workflow.events",
@@ -390,6 +405,7 @@ pub fn all(
             Reply::json(&p.model_budgets(&call.envelope.tenant, call.now).await?)
         }),
         workflows::start(WORKFLOW_START, flows.clone(), options),
+        workflows::decompose(WORKFLOW_DECOMPOSE, flows.clone(), options),
         query(
             (flows.clone(), connection.client.clone()),
             WORKFLOW_STATUS,
@@ -417,6 +433,9 @@ pub fn all(
         }),
         query(flows.clone(), WORKFLOW_RECOMMEND, wire::recommend_query, |w, wanted, call| async move {
             workflows::recommend(w, wanted, &call.envelope.tenant).await
+        }),
+        query(flows.clone(), WORKFLOW_NOTIFY, wire::workflow_notify, |w, noted, call| async move {
+            workflows::notify(w, noted, &call.envelope.tenant).await
         }),
         query(flows.clone(), WORKFLOW_EVENTS, wire::event_query, |w, (id, after, limit), call| async move {
             let found = w.events(&call.envelope.tenant, id, after, limit).await?;

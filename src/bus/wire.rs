@@ -23,7 +23,8 @@ pub use error::{Code, Error, Refusal};
 pub(super) use model::{Batch, batch, build, model_query, steps};
 pub use model::{ModelBatch, ModelOptions, ModelPipeline, ModelQuery};
 pub(super) use order::{
-    Allowed, Asked, Wanted, What, event_query, workflow_filter, workflow_query, workflow_ref, workflow_start,
+    Allowed, Asked, Noted, Wanted, What, answered_graph, event_query, workflow_decompose, workflow_filter,
+    workflow_notify, workflow_query, workflow_ref, workflow_start,
 };
 pub use progress::{Progress, State};
 pub use query::{
@@ -37,7 +38,8 @@ pub use request::{Context, Request, decode};
 pub use response::{CacheOrigin, Metrics, Part, PartMetrics, Response, StoredAnswer};
 pub use text::Text;
 pub use workflow::{
-    AttemptDetail, EventList, EventQuery, GoalStarted, TaskDetail, TaskError, TaskStatus, WorkflowCommanded,
-    WorkflowDetail, WorkflowEvent, WorkflowFilter, WorkflowGraph, WorkflowList, WorkflowOptions, WorkflowQuery,
-    WorkflowRef, WorkflowStart, WorkflowStarted, WorkflowStatus, WorkflowStep, WorkflowSummary, WorkflowTask,
+    AttemptDetail, EventList, EventQuery, GoalStarted, OwnGoal, TaskDetail, TaskError, TaskStatus, WorkflowCommanded,
+    WorkflowDecompose, WorkflowDecomposed, WorkflowDetail, WorkflowEvent, WorkflowFilter, WorkflowGoal, WorkflowGraph,
+    WorkflowList, WorkflowNotified, WorkflowNotify, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart,
+    WorkflowStarted, WorkflowStatus, WorkflowStep, WorkflowSummary, WorkflowTask,
 };

@@ -12,18 +12,20 @@ use super::workflow_views::{self as views, Format, RecommendArguments};
 use super::{Ended, Error, PIPE_CLOSED};
 use crate::bus::client::{Client, Said};
 use crate::bus::wire::{
-    EventList, EventQuery, TaskDetail, TaskStatus, WorkflowCommanded, WorkflowDetail, WorkflowEvent, WorkflowFilter,
-    WorkflowGraph, WorkflowList, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart, WorkflowStarted,
-    WorkflowStatus,
+    EventList, EventQuery, TaskDetail, TaskStatus, WorkflowCommanded, WorkflowDecompose, WorkflowDecomposed,
+    WorkflowDetail, WorkflowEvent, WorkflowFilter, WorkflowGoal, WorkflowGraph, WorkflowList, WorkflowNotified,
+    WorkflowNotify, WorkflowOptions, WorkflowQuery, WorkflowRef, WorkflowStart, WorkflowStarted, WorkflowStatus,
 };
 use crate::config::Variables;
 use crate::domain::Timestamp;
-use crate::domain::workflow::{OptimizationLevel, State, TaskState};
+use crate::domain::workflow::{Decomposer, GoalType, OptimizationLevel, State, TaskState};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Run(StartArguments),
     Start(StartArguments),
+    /// Take a goal apart and print the graph, as `--graph` takes it. Nothing is started.
+    Decompose(DecomposeArguments),
     /// How a workflow and its tasks stand, with their outputs.
     Status(StatusArguments),
     /// List workflows, the newest first.
@@ -42,6 +44,8 @@ pub(super) enum Command {
     Resume(OneArguments),
     /// Do again what failed of a workflow; what is done stays done.
     Retry(OneArguments),
+    /// Add an event of your own to a workflow's.
+    Notify(NotifyArguments),
     /// What happened in a workflow, or what is newest.
     Events(EventsArguments),
 }
@@ -58,6 +62,12 @@ pub(super) struct StartArguments {
     what: What,
     #[command(flatten)]
     options: Options,
+    /// A file that says who does which of a goal's tasks, {"id": {"kind": "nats", "subject": "orders.reserve"}}.
+    #[arg(long, value_name = "FILE", conflicts_with = "graph")]
+    steps: Option<PathBuf>,
+    /// Several goals one after the other: each begins when the one before it is over.
+    #[arg(long, requires = "goals")]
+    in_turn: bool,
     /// An id of your own: the same again is the same workflow.
     #[arg(long)]
     id: Option<String>,
@@ -77,6 +87,30 @@ struct What {
     /// A file with a graph, {"tasks": [{"id", "description", "depends_on"?, "step"?}]}; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     graph: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DecomposeArguments {
+    /// A goal, in plain words.
+    goal: String,
+    #[command(flatten)]
+    wish: Wish,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How a goal is taken apart.
+#[derive(Debug, Args)]
+struct Wish {
+    /// Who takes a goal apart: hybrid, rules, model or remote.
+    #[arg(long, value_parser = parse_decomposer)]
+    decomposer: Option<Decomposer>,
+    /// What kind of goal it is, which bounds its graph: simple, microservices, data_pipeline or ml_pipeline.
+    #[arg(long = "type", value_parser = parse_type)]
+    kind: Option<GoalType>,
+    /// Levels of groups that a goal's graph may have.
+    #[arg(long)]
+    max_depth: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +142,8 @@ struct Options {
     /// What waits for what may change: see `tandem workflow recommend`.
     #[arg(long)]
     restructure: bool,
+    #[command(flatten)]
+    wish: Wish,
 }
 
 #[derive(Debug, Args)]
@@ -139,7 +175,7 @@ pub(super) struct StatusArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ListArguments {
-    /// running, paused, completed, failed or cancelled.
+    /// waiting, running, paused, completed, failed or cancelled.
     #[arg(long, value_parser = parse_state)]
     status: Option<State>,
     /// At most so many.
@@ -148,6 +184,22 @@ pub(super) struct ListArguments {
     /// Those that were started before this one.
     #[arg(long, value_name = "WORKFLOW")]
     before: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NotifyArguments {
+    /// As `tandem workflow start` printed it.
+    workflow: String,
+    /// What it is called: A-Z a-z 0-9 _ . and -, and none of Tandem's own.
+    event: String,
+    /// For a person.
+    #[arg(long)]
+    message: Option<String>,
+    /// For programs: JSON.
+    #[arg(long, value_name = "JSON", value_parser = parse_json)]
+    payload: Option<serde_json::Value>,
     #[command(flatten)]
     common: Common,
 }
@@ -169,14 +221,27 @@ pub(super) struct EventsArguments {
     common: Common,
 }
 
+fn parse_json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn parse_decomposer(text: &str) -> Result<Decomposer, String> {
+    Decomposer::named(text).ok_or_else(|| "must be hybrid, rules, model or remote".to_owned())
+}
+
+fn parse_type(text: &str) -> Result<GoalType, String> {
+    GoalType::named(text).ok_or_else(|| "must be simple, microservices, data_pipeline or ml_pipeline".to_owned())
+}
+
 fn parse_state(text: &str) -> Result<State, String> {
-    State::named(text).ok_or_else(|| "must be running, paused, completed, failed or cancelled".to_owned())
+    State::named(text).ok_or_else(|| "must be waiting, running, paused, completed, failed or cancelled".to_owned())
 }
 
 pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended, Error> {
     match command {
         Command::Run(arguments) => start(arguments, variables, true).await,
         Command::Start(arguments) => start(arguments, variables, false).await,
+        Command::Decompose(arguments) => decompose(arguments, variables).await,
         Command::Status(arguments) => status(arguments, variables).await,
         Command::List(arguments) => list(arguments, variables).await,
         Command::Watch(arguments) => {
@@ -189,19 +254,23 @@ pub(super) async fn run(command: Command, variables: &Variables) -> Result<Ended
         Command::Pause(arguments) => command_one(arguments, "workflow.pause", variables).await,
         Command::Resume(arguments) => command_one(arguments, "workflow.resume", variables).await,
         Command::Retry(arguments) => command_one(arguments, "workflow.retry", variables).await,
+        Command::Notify(arguments) => notify(arguments, variables).await,
         Command::Events(arguments) => events(arguments, variables).await,
     }
 }
 
 async fn start(arguments: StartArguments, variables: &Variables, then_watch: bool) -> Result<Ended, Error> {
-    let StartArguments { what, options, id, common } = arguments;
-    let graph = what.graph.as_deref().map(read_graph).transpose()?;
+    let StartArguments { what, options, steps, in_turn, id, common } = arguments;
+    let graph = what.graph.as_deref().map(|path| read_json("--graph", path)).transpose()?;
+    let steps = steps.as_deref().map(|path| read_json("--steps", path)).transpose()?;
     let (goal, goals) = match (what.words, what.goals) {
         (Some(goal), _) => (Some(goal), None),
         (None, goals) if goals.len() == 1 => (goals.into_iter().next(), None),
         (None, goals) => (None, (!goals.is_empty()).then_some(goals)),
     };
-    let body = WorkflowStart { goal, goals, graph, options: Some(options.wire()), id };
+    let goals = goals.map(|goals| goals.into_iter().map(WorkflowGoal::Words).collect());
+    let options = WorkflowOptions { parallel: in_turn.then_some(false), ..options.wire() };
+    let body = WorkflowStart { goal, steps, goals, graph, options: Some(options), id };
     let client = connect(variables).await?;
     let said = client.ask("workflow.start", &common.tenant, &body, wait(&common)).await?;
     // `run` prints what came of it.
@@ -239,8 +308,19 @@ async fn start(arguments: StartArguments, variables: &Variables, then_watch: boo
     Ok(whole)
 }
 
-fn read_graph(path: &Path) -> Result<WorkflowGraph, Error> {
-    let wrong = |error: String| Error::Usage(format!("--graph {}: {error}", path.display()));
+async fn decompose(arguments: DecomposeArguments, variables: &Variables) -> Result<Ended, Error> {
+    let DecomposeArguments { goal, wish, common } = arguments;
+    let body = WorkflowDecompose { goal, options: Some(wish.wire()) };
+    let answered: Answered<WorkflowDecomposed> = common.ask(variables, "workflow.decompose", &body).await?;
+    if let (Answered::Ok(found), false) = (&answered, common.json) {
+        let graph = WorkflowGraph { tasks: found.tasks.clone() };
+        say!("{}", serde_json::to_string_pretty(&graph).unwrap_or_default());
+    }
+    Ok(ended(&answered))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(option: &str, path: &Path) -> Result<T, Error> {
+    let wrong = |error: String| Error::Usage(format!("{option} {}: {error}", path.display()));
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map(|_| text)
@@ -248,6 +328,13 @@ fn read_graph(path: &Path) -> Result<WorkflowGraph, Error> {
         std::fs::read_to_string(path)
     };
     serde_json::from_str(&text.map_err(|error| wrong(error.to_string()))?).map_err(|error| wrong(error.to_string()))
+}
+
+impl Wish {
+    fn wire(self) -> WorkflowOptions {
+        let Self { decomposer, kind, max_depth } = self;
+        WorkflowOptions { decomposer, kind, max_depth, ..WorkflowOptions::default() }
+    }
 }
 
 impl Options {
@@ -262,7 +349,7 @@ impl Options {
             retry_delay_ms: self.retry_delay_ms,
             task_timeout_ms: self.task_timeout_ms,
             priority: self.priority,
-            ..WorkflowOptions::default()
+            ..self.wish.wire()
         }
     }
 }
@@ -366,6 +453,16 @@ async fn command_one(arguments: OneArguments, subject: &str, variables: &Variabl
     Ok(ended(&answered))
 }
 
+async fn notify(arguments: NotifyArguments, variables: &Variables) -> Result<Ended, Error> {
+    let NotifyArguments { workflow, event, message, payload, common } = arguments;
+    let body = WorkflowNotify { workflow_id: workflow, event, message, payload };
+    let answered: Answered<WorkflowNotified> = common.ask(variables, "workflow.notify", &body).await?;
+    if let (Answered::Ok(kept), false) = (&answered, common.json) {
+        say!("{}  {}", kept.workflow_id, kept.number);
+    }
+    Ok(ended(&answered))
+}
+
 async fn events(arguments: EventsArguments, variables: &Variables) -> Result<Ended, Error> {
     let EventsArguments { workflow, after, limit, follow, common } = arguments;
     let mut query = EventQuery { workflow_id: workflow, after, limit: Some(limit) };
@@ -380,11 +477,12 @@ async fn events(arguments: EventsArguments, variables: &Variables) -> Result<End
             list.events.iter().for_each(print_event);
         }
         let ends = ["execution_completed", "execution_failed", "execution_cancelled"];
-        let last = list.events.last();
-        if !follow || last.is_some_and(|event| ends.contains(&event.kind.as_str())) {
+        // Events of one's own may follow the end.
+        let state = list.events.iter().rfind(|event| event.kind.starts_with("execution_"));
+        if !follow || state.is_some_and(|event| ends.contains(&event.kind.as_str())) {
             return Ok(Ended::Well);
         }
-        query.after = last.map(|event| event.number).or(query.after);
+        query.after = list.events.last().map(|event| event.number).or(query.after);
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -398,6 +496,7 @@ fn print_event(event: &WorkflowEvent) {
         event.task.clone(),
         event.attempt.filter(|n| *n > 1).map(|n| format!("(attempt {n})")),
         event.message.as_deref().map(plain),
+        event.payload.as_ref().map(|json| cut(&plain(json.get()), 200)),
     ]
     .into_iter()
     .flatten()
@@ -592,6 +691,7 @@ fn clock(at_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::wire::TaskError;
 
     #[test]
     fn a_task_stands_under_what_it_waits_for_and_none_is_left_out() {
@@ -607,6 +707,67 @@ mod tests {
         let tasks = [task("a", &[]), task("d", &["b", "c"]), task("b", &["a"]), task("c", &["a"])];
         let drawn: Vec<(String, usize)> = tree(&tasks).into_iter().map(|b| (b.id, b.depth)).collect();
         assert_eq!(drawn, [("a".to_owned(), 0), ("b".to_owned(), 1), ("c".to_owned(), 1), ("d".to_owned(), 2)]);
+    }
+
+    fn status_of(tasks: Vec<(&str, TaskStatus)>) -> WorkflowStatus {
+        WorkflowStatus {
+            workflow_id: "w".to_owned(),
+            status: State::Running,
+            goal: None,
+            reason: None,
+            created_ms: 0,
+            ended_ms: None,
+            tasks: tasks.into_iter().map(|(id, task)| (id.to_owned(), task)).collect(),
+            outputs_left_out: false,
+        }
+    }
+
+    fn task_in(status: TaskState) -> TaskStatus {
+        TaskStatus {
+            status,
+            attempts: 0,
+            output: None,
+            error: None,
+            started_ms: None,
+            ended_ms: None,
+            due_ms: None,
+            worker: None,
+        }
+    }
+
+    #[test]
+    fn the_live_tree_shows_how_each_task_stands() {
+        let branch = |id: &str, depth| Branch { id: id.to_owned(), depth };
+        let done =
+            TaskStatus { started_ms: Some(1_000), ended_ms: Some(1_250), attempts: 2, ..task_in(TaskState::Completed) };
+        let error = Some(TaskError { kind: "failed".to_owned(), message: format!("no\x1b[2J {}", "x".repeat(90)) });
+        let failed = TaskStatus { error, attempts: 1, ..task_in(TaskState::Failed) };
+        let running = TaskStatus { started_ms: Some(Timestamp::now().0 - 3_000), ..task_in(TaskState::Running) };
+        let states =
+            [("c", task_in(TaskState::Ready)), ("d", task_in(TaskState::Waiting)), ("e", task_in(TaskState::Skipped))];
+        let all: Vec<_> = [("a", done), ("b", running), ("f", failed)].into_iter().chain(states).collect();
+        let status = status_of(all);
+        let tree = [branch("a", 0), branch("b", 1), branch("c", 1), branch("d", 2), branch("e", 0), branch("f", 0)];
+        let drawn = lines(&tree, &status);
+        assert_eq!(drawn[0], "running: 1 completed, 1 failed, 1 ready, 1 running, 1 skipped, 1 waiting");
+        assert_eq!(drawn[1], "✓ a  250 ms  attempt 2");
+        let seconds: f64 = drawn[2].strip_prefix("  ● b  ").unwrap().strip_suffix(" s").unwrap().parse().unwrap();
+        assert!((3.0..60.0).contains(&seconds), "{drawn:?}");
+        assert_eq!(drawn[3..6], ["  ◌ c", "    ○ d", "– e"]);
+        let why = drawn[6].strip_prefix("✗ f  no [2J xxx").unwrap();
+        assert!(why.ends_with('…') && drawn[6].chars().count() < 80 && !drawn[6].contains('\x1b'), "{drawn:?}");
+    }
+
+    /// What is drawn anew covers what was there, and of a large graph only what moves is shown.
+    #[test]
+    fn a_large_tree_shows_what_moves() {
+        let tree: Vec<Branch> = (0..100).map(|i| Branch { id: format!("t{i:03}"), depth: i }).collect();
+        let state = |i: usize| if i >= 60 { TaskState::Running } else { TaskState::Waiting };
+        let ids: Vec<String> = (0..100).map(|i| format!("t{i:03}")).collect();
+        let status = status_of(ids.iter().enumerate().map(|(i, id)| (id.as_str(), task_in(state(i)))).collect());
+        let drawn = lines(&tree, &status);
+        assert_eq!((drawn[0].as_str(), drawn.len()), ("running: 40 running, 60 waiting", 1 + SHOWN));
+        assert!(drawn[1..].iter().all(|line| line.starts_with("● t0")), "{drawn:?}");
     }
 
     #[test]

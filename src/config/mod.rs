@@ -218,7 +218,14 @@ fn overrides(variables: &Variables) -> Vec<(String, config::Value)> {
         .filter(|(name, _)| !TEXTS.iter().any(|(text, _)| name == text))
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
-    let lists = ["nats.urls", "nats.reply_prefixes", "cache.context_fields", "llm.route", "workflow.step_subjects"];
+    let lists = [
+        "nats.urls",
+        "nats.reply_prefixes",
+        "cache.context_fields",
+        "llm.route",
+        "workflow.step_subjects",
+        "workflow.notifications.event_types",
+    ];
     let mut environment = Environment::with_prefix("TANDEM")
         .prefix_separator("__")
         .separator("__")

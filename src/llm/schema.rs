@@ -56,6 +56,11 @@ impl Schema {
         Ok(Self(Arc::new(Inner { schema, json, built: OnceLock::new(), is_strict })))
     }
 
+    /// [`Self::read`] of a schema as JSON.
+    pub(crate) fn parse(json: &str) -> Result<Self, Error> {
+        Self::read(serde_json::from_str(json).map_err(|error| wrong(&error.to_string()))?)
+    }
+
     /// Takes up to some milliseconds a pattern, the first time.
     pub(crate) fn build(&self) -> Result<(), Error> {
         self.validator().map(|_| ()).map_err(wrong)

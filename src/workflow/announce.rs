@@ -25,12 +25,11 @@ pub trait Announce: Send + Sync {
 const PAGE: u32 = 500;
 /// Workflows whose events are told side by side.
 const SIDE_BY_SIDE: usize = 32;
-/// How long a worker has the turn. Longer than telling a page takes, and than the time after which telling one counts as failed.
+/// How long a worker has the turn, at least. Longer than telling a page takes, and than the time after which telling one counts as
+/// failed.
 const TURN: Duration = Duration::from_secs(10);
 /// Between two looks where nobody said that there is something.
 const LOOK: Duration = Duration::from_millis(500);
-/// For telling one event.
-const LIMIT: Duration = Duration::from_secs(5);
 
 impl Workflows {
     /// Publishes events until the end.
@@ -63,13 +62,14 @@ impl Workflows {
 
 /// Publishes a page. False where there is nothing, or it is another worker's turn.
 async fn publish(workflows: &Workflows, to: &dyn Announce) -> Result<bool, String> {
+    let turn = TURN.max(workflows.options().notifications.limit() * 2);
     let shared: &Shared = &workflows.shared;
     let away = |error: store::Error| {
         debug!(%error, "events can't be read");
         "the database is away".to_owned()
     };
     let waiting = shared.store.waiting_events(PAGE).await.map_err(away)?;
-    if waiting.is_empty() || !shared.store.publishes(&shared.worker, TURN).await.map_err(away)? {
+    if waiting.is_empty() || !shared.store.publishes(&shared.worker, turn).await.map_err(away)? {
         return Ok(false);
     }
     // Read again under the turn: another may have published what was there before.
@@ -79,7 +79,7 @@ async fn publish(workflows: &Workflows, to: &dyn Announce) -> Result<bool, Strin
     let told = futures::stream::iter(of.into_values().map(|events| tell(workflows, to, events)))
         .buffer_unordered(SIDE_BY_SIDE)
         .collect::<Vec<_>>();
-    let Ok(told) = timeout(TURN / 2, told).await else { return Err("they take too long".to_owned()) };
+    let Ok(told) = timeout(turn / 2, told).await else { return Err("they take too long".to_owned()) };
     let (mut done, mut problem) = (vec![], None);
     for (of_one, why) in told {
         done.extend(of_one);
@@ -96,11 +96,17 @@ async fn publish(workflows: &Workflows, to: &dyn Announce) -> Result<bool, Strin
 
 /// A workflow's events one after the other. Where one can't be told, no later one is.
 async fn tell(workflows: &Workflows, to: &dyn Announce, events: Vec<Publication>) -> (Vec<(i64, u64)>, Option<String>) {
+    let notifications = &workflows.options().notifications;
+    let limit = notifications.limit();
     let mut done = vec![];
     for event in events {
         let key = (event.of, event.number);
+        if !notifications.wants(&event.kind) {
+            done.push(key);
+            continue;
+        }
         let event = workflows.named(event).await;
-        match timeout(LIMIT, to.announce(&event)).await {
+        match timeout(limit, to.announce(&event)).await {
             Ok(Ok(())) => done.push(key),
             Ok(Err(why)) => return (done, Some(why)),
             Err(_) => return (done, Some("the stream does not answer".to_owned())),

@@ -555,6 +555,10 @@ pub(super) async fn sweep(shared: Shared) {
                 if swept.taken_back > 0 {
                     info!(steps = swept.taken_back, "took over what workers had that gave no sign of life");
                 }
+                if swept.begun > 0 {
+                    shared.announced.notify_one();
+                    shared.news.send_modify(|count| *count += 1);
+                }
                 if swept.overdue > 0 {
                     shared.over.send_modify(|count| *count += 1);
                     shared.look.notify_one();

@@ -27,17 +27,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use announce::Announce;
+pub use compose::{Aim, Wish};
 pub use learn::is_given;
 pub use options::Options;
 pub use policy::Failure;
-pub use step::{Given, Native, Service};
+pub use step::{Given, Native, Question, Service};
 pub use subjects::allowed;
 
 use crate::coordinator::Coordinator;
 use crate::domain::record::Digest;
 use crate::domain::workflow::{Command, Event, Graph, GraphError, NotAllowed, RunOptions, State, Step, WorkflowId};
 use crate::domain::{Language, RequestId, TaskId, Tenant, Timestamp};
-use crate::store::workflows::{self, Attempts, Filter, Listed, Publication, Start, Started, Status, StepStatus};
+use crate::store::workflows::{
+    self, Attempts, Filter, Listed, Noticed, Publication, Start, Started, Status, StepStatus,
+};
 use crate::store::{self, Recorder, Store};
 use engine::{Hands, Word};
 use step::Runner;
@@ -54,6 +57,10 @@ pub enum Error {
     IdConflict { id: RequestId },
     #[error("this goal can't be made a workflow: {why}")]
     InvalidGoal { why: String },
+    #[error("the goal could not be taken apart now: {why}")]
+    NoDecomposer { why: String },
+    #[error("this workflow keeps no events: it was started with 'monitoring' false")]
+    NotMonitored,
     #[error(transparent)]
     NotOptimized(#[from] optimize::Refused),
     #[error("no step called '{name}' is built into this worker")]
@@ -83,6 +90,8 @@ pub struct Order {
     pub decomposed: Option<(Timestamp, Timestamp)>,
     /// What records of earlier runs say of it.
     pub optimized: Option<Optimized>,
+    /// It begins when this workflow of the same tenant is over, however that ends.
+    pub follows: Option<WorkflowId>,
 }
 
 /// A workflow as it stands.
@@ -277,9 +286,11 @@ impl Workflows {
                 return Err(Error::NoNative { task: node.task.id.clone(), name: name.clone() });
             }
         }
-        let Order { tenant, request, goal, graph, options, decomposed, optimized } = self.learnt(order).await?;
+        let Order { tenant, request, goal, graph, options, decomposed, optimized, follows } =
+            self.learnt(order).await?;
         let id = WorkflowId::generate();
-        let start = Start { id, tenant, request: request.clone(), goal, graph, options, decomposed, optimized };
+        let start =
+            Start { id, tenant, request: request.clone(), goal, graph, options, decomposed, optimized, follows };
         let (told, outcome) = oneshot::channel();
         let stopping = |_| Error::Stopping;
         if self.shared.stopping.is_cancelled() {
@@ -330,6 +341,18 @@ impl Workflows {
         Ok(state)
     }
 
+    /// Keeps a user's own event among the workflow's, and tells it to those who listen. Returns its number.
+    pub async fn notify(&self, tenant: &Tenant, id: WorkflowId, notice: &Notice<'_>) -> Result<u64, Error> {
+        match self.shared.store.notify_workflow(tenant, id, notice).await? {
+            Some(Noticed::Kept(number)) => {
+                self.shared.announced.notify_one();
+                Ok(number)
+            }
+            Some(Noticed::NotMonitored) => Err(Error::NotMonitored),
+            None => Err(Error::Unknown { id }),
+        }
+    }
+
     /// A workflow's events after a number, or the tenant's newest.
     pub async fn events(
         &self,
@@ -352,7 +375,7 @@ impl Workflows {
 
     /// An event with the name of its task.
     async fn named(&self, found: Publication) -> Event {
-        let Publication { of, workflow, tenant, number, at, kind, position, attempt, message } = found;
+        let Publication { of, workflow, tenant, number, at, kind, position, attempt, message, payload } = found;
         let task = match position {
             Some(position) => {
                 let definition = self.definition(of, workflow).await.ok();
@@ -360,7 +383,7 @@ impl Workflows {
             }
             None => None,
         };
-        Event { workflow, tenant, number, at, kind, task, attempt, message }
+        Event { workflow, tenant, number, at, kind, task, attempt, message, payload }
     }
 
     async fn definition(&self, number: i64, id: WorkflowId) -> Result<Arc<Definition>, Error> {
@@ -409,4 +432,6 @@ impl Workflows {
     }
 }
 
-pub use workflows::{Attempts as Attempt, Filter as ListFilter, Listed as Summary, Optimized, StepStatus as StepState};
+pub use workflows::{
+    Attempts as Attempt, Filter as ListFilter, Listed as Summary, Notice, Optimized, StepStatus as StepState,
+};

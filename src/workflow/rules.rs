@@ -11,6 +11,8 @@ use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::options::Decomposers;
+use crate::domain::workflow::GoalType;
 use crate::domain::{Dag, DagError, Limits, Task, TaskId};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/config/workflows");
@@ -25,30 +27,6 @@ const FILES: usize = 1_000;
 const TASKS: usize = 1_000;
 const DESCRIPTION_CHARS: usize = 2_000;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What kind of goal it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    #[default]
-    Simple,
-    Microservices,
-    DataPipeline,
-    MlPipeline,
-}
-
-impl Kind {
-    /// Levels of groups, and how long the goal may take to be taken apart.
-    pub fn limits(self) -> (usize, Duration) {
-        let (depth, seconds) = match self {
-            Self::Simple => (5, 30),
-            Self::Microservices => (15, 120),
-            Self::DataPipeline => (10, 60),
-            Self::MlPipeline => (20, 300),
-        };
-        (depth, Duration::from_secs(seconds))
-    }
-}
 
 /// Who does a task.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -76,12 +54,13 @@ pub struct Planned {
     pub pure: bool,
 }
 
-/// A goal taken apart. Its tasks are a graph: that was checked when the rule was read.
+/// What a rule says of a goal. Its tasks are a graph, which was checked when the rule was read; without any it says only of
+/// which type the goal is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decomposition<'a> {
     /// File and rule, as `service/build_service`.
     pub rule: &'a str,
-    pub kind: Kind,
+    pub kind: GoalType,
     pub max_depth: usize,
     pub timeout: Duration,
     pub tasks: Vec<Planned>,
@@ -114,7 +93,7 @@ pub struct Rules {
 #[derive(Debug, Clone)]
 struct Rule {
     name: String,
-    kind: Kind,
+    kind: GoalType,
     max_depth: usize,
     timeout: Duration,
     pattern: Vec<Token>,
@@ -150,9 +129,9 @@ pub fn decompose<'a>(goal: &str, rules: &'a Rules) -> Option<Decomposition<'a>> 
 impl Rules {
     /// The rules in the binary, and those in `folder`, of which a file with the same name replaces a built-in.
     /// A broken file is left out and named in [`Self::left_out`]; the rest serves.
-    pub fn load(folder: Option<&Path>) -> Self {
+    pub fn load(folder: Option<&Path>, bounds: &Decomposers) -> Self {
         let mut left_out = vec![];
-        let (own, mut built_in) = (read_folder(folder, &mut left_out), read_built_in(&mut left_out));
+        let (own, mut built_in) = (read_folder(folder, bounds, &mut left_out), read_built_in(bounds, &mut left_out));
         built_in.retain(|stem, _| !own.contains_key(stem));
         let mut rules = vec![];
         for files in [own, built_in] {
@@ -178,16 +157,16 @@ impl Rules {
 /// Rules by the name of their file.
 type Files = BTreeMap<String, Vec<Rule>>;
 
-fn read_built_in(left_out: &mut Vec<RuleError>) -> Files {
+fn read_built_in(bounds: &Decomposers, left_out: &mut Vec<RuleError>) -> Files {
     let mut files = Files::new();
     for file in BUILT_IN.files().filter(|file| is_toml(file.path())) {
         let text = file.contents_utf8().ok_or_else(|| "is not text".to_owned());
-        add(&mut files, file.path(), text, left_out);
+        add(&mut files, file.path(), text, bounds, left_out);
     }
     files
 }
 
-fn read_folder(folder: Option<&Path>, left_out: &mut Vec<RuleError>) -> Files {
+fn read_folder(folder: Option<&Path>, bounds: &Decomposers, left_out: &mut Vec<RuleError>) -> Files {
     let mut files = Files::new();
     let Some(folder) = folder else { return files };
     let entries = match std::fs::read_dir(folder) {
@@ -207,7 +186,7 @@ fn read_folder(folder: Option<&Path>, left_out: &mut Vec<RuleError>) -> Files {
     }
     for path in paths.into_iter().take(FILES) {
         let text = read(&path);
-        add(&mut files, &path, text.as_deref().map_err(Clone::clone), left_out);
+        add(&mut files, &path, text.as_deref().map_err(Clone::clone), bounds, left_out);
     }
     files
 }
@@ -221,9 +200,15 @@ fn read(path: &Path) -> Result<String, String> {
     if text.len() as u64 > FILE_BYTES { Err(format!("is larger than {FILE_BYTES} bytes")) } else { Ok(text) }
 }
 
-fn add(files: &mut Files, path: &Path, text: Result<&str, String>, left_out: &mut Vec<RuleError>) {
+fn add(
+    files: &mut Files,
+    path: &Path,
+    text: Result<&str, String>,
+    bounds: &Decomposers,
+    left_out: &mut Vec<RuleError>,
+) {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match text.map(|text| parse(&stem, &path.display().to_string(), text)) {
+    match text.map(|text| parse(&stem, &path.display().to_string(), text, bounds)) {
         Ok(Ok(rules)) => _ = files.insert(stem, rules),
         Ok(Err(errors)) => left_out.extend(errors),
         Err(message) => left_out.push(broken(path, message)),
@@ -242,7 +227,7 @@ fn broken(path: &Path, message: String) -> RuleError {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default, rename = "type")]
-    kind: Kind,
+    kind: GoalType,
     max_depth: Option<Spanned<usize>>,
     timeout_s: Option<Spanned<u64>>,
     #[serde(default)]
@@ -286,7 +271,7 @@ impl Complaints<'_> {
     }
 }
 
-fn parse(stem: &str, path: &str, text: &str) -> Result<Vec<Rule>, Vec<RuleError>> {
+fn parse(stem: &str, path: &str, text: &str, bounds: &Decomposers) -> Result<Vec<Rule>, Vec<RuleError>> {
     let mut complaints = Complaints { path, text, found: vec![] };
     let file: File = match toml::from_str(text) {
         Ok(file) => file,
@@ -295,7 +280,7 @@ fn parse(stem: &str, path: &str, text: &str) -> Result<Vec<Rule>, Vec<RuleError>
             return Err(complaints.found);
         }
     };
-    let (mut max_depth, mut timeout) = file.kind.limits();
+    let (mut max_depth, mut timeout) = bounds.of(file.kind);
     if let Some(depth) = &file.max_depth {
         max_depth = *depth.get_ref();
         if !(1..=100).contains(&max_depth) {
@@ -363,7 +348,10 @@ fn tasks(rule: &FileRule, pattern: &[Token], max_depth: usize, complaints: &mut 
         })
         .collect();
     let limits = Limits { tasks: TASKS, depth: max_depth };
-    if let Err(error) = Dag::new(planned.iter().map(|p| p.task.clone()).collect(), &limits) {
+    // Without tasks it says of which type such a goal is: somebody else takes it apart.
+    if !planned.is_empty()
+        && let Err(error) = Dag::new(planned.iter().map(|p| p.task.clone()).collect(), &limits)
+    {
         complaints.add(place_of(&error, rule), error.to_string());
     }
     planned
@@ -564,7 +552,7 @@ mod tests {
     }
 
     fn file(rule: &str) -> Result<Vec<Rule>, Vec<RuleError>> {
-        parse("own", "own.toml", rule)
+        parse("own", "own.toml", rule, &Decomposers::default())
     }
 
     fn rules(text: &str) -> Rules {
@@ -575,21 +563,21 @@ mod tests {
 
     #[test]
     fn the_built_in_rules_can_all_be_used() {
-        let rules = Rules::load(None);
+        let rules = Rules::load(None, &Decomposers::default());
         assert_eq!(rules.left_out(), []);
         assert!(rules.names().count() >= 4);
     }
 
     #[test]
     fn the_guides_three_examples_are_taken_apart() {
-        let rules = Rules::load(None);
+        let rules = Rules::load(None, &Decomposers::default());
         let goal = "Design a scalable microservices architecture for an e-commerce platform";
         let found = decompose(goal, &rules).unwrap();
         assert_eq!(
             ids(&found),
             ["analyze_requirements", "identify_domains", "design_services", "plan_deployment", "create_documentation"]
         );
-        assert_eq!((found.kind, found.max_depth, found.timeout.as_secs()), (Kind::Microservices, 15, 120));
+        assert_eq!((found.kind, found.max_depth, found.timeout.as_secs()), (GoalType::Microservices, 15, 120));
         assert_eq!(found.tasks[0].task.description, "Analyze the business requirements of e-commerce platform");
         let found = decompose("Optimize our data processing pipeline for 10x throughput", &rules).unwrap();
         assert_eq!(found.rule, "data_pipeline/optimize_pipeline");
@@ -628,7 +616,7 @@ mod tests {
 
     #[test]
     fn what_no_rule_knows_is_none() {
-        let rules = Rules::load(None);
+        let rules = Rules::load(None, &Decomposers::default());
         for goal in
             ["", "  ", "Make me a sandwich", "Build", "Build service", "Design a microservices architecture for"]
         {
@@ -672,7 +660,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_goal_and_any_file_are_survived(goal in ".{0,200}", text in ".{0,200}", name in "\\PC{1,40}") {
-            let rules = Rules::load(None);
+            let rules = Rules::load(None, &Decomposers::default());
             let _ = decompose(&goal, &rules);
             let _ = file(&text);
             let _ = file(&format!("[[rule]]\nname = \"r\"\ngoal = '''\n{text}\n'''\n{TASK}"));
@@ -700,7 +688,6 @@ mod tests {
         found("type = \"tiny\"", "own.toml:1: ~unknown variant");
         found("[[rule]\n", "own.toml:1: ~");
         found(&format!("{rule}colour = 1\n"), "own.toml:4: ~unknown field `colour`");
-        found(rule, "own.toml:2: ~has no tasks");
         found("[[rule]]\nname = \"r\"\ngoal = \"{x}\"\n", "own.toml:3: ~fit any goal");
         found("[[rule]]\nname = \"r\"\ngoal = \"a {x} {x}\"\n", "own.toml:3: ~twice");
         found(&format!("{rule}{TASK}depends_on = [\"b\"]\n"), "own.toml:7: ~'b', which is not in the graph");
@@ -718,6 +705,15 @@ mod tests {
         found(&format!("{rule}{TASK}step = {{ kind = \"shell\" }}\n"), "own.toml:7: ~unknown variant `shell`");
         found(&format!("max_depth = 0\n{rule}{TASK}"), "own.toml:1: ~max_depth is 0");
         found(&format!("timeout_s = 0\n{rule}{TASK}"), "own.toml:1: ~timeout_s is 0");
+    }
+
+    #[test]
+    fn a_rule_without_tasks_says_of_which_type_a_goal_is() {
+        let rules =
+            rules("type = \"ml_pipeline\"\ntimeout_s = 7\n[[rule]]\nname = \"r\"\ngoal = \"train ... model\"\n");
+        let found = decompose("Train our churn model", &rules).unwrap();
+        assert_eq!((found.kind, found.max_depth, found.timeout.as_secs()), (GoalType::MlPipeline, 20, 7));
+        assert!(found.tasks.is_empty());
     }
 
     #[test]
@@ -743,7 +739,7 @@ mod tests {
         std::fs::write(folder.path().join("binary.toml"), [0xff, 0xfe, 0x00]).unwrap();
         write("note.txt", "not a rule");
         write("service.toml", &format!("[[rule]]\nname = \"mine\"\ngoal = \"build {{x}} service api\"\n{TASK}"));
-        let rules = Rules::load(Some(folder.path()));
+        let rules = Rules::load(Some(folder.path()), &Decomposers::default());
         let errors: Vec<String> = rules.left_out().iter().map(RuleError::to_string).collect();
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(errors.iter().any(|e| e.contains("broken.toml:1: ")), "{errors:?}");
@@ -752,6 +748,6 @@ mod tests {
         assert_eq!(found.rule, "service/mine", "a user's file replaces the built-in of its name");
         assert!(!rules.names().any(|name| name == "service/build_service"));
         assert!(decompose("Optimize the data processing pipeline", &rules).is_some());
-        assert_eq!(Rules::load(Some(&folder.path().join("none"))).left_out(), []);
+        assert_eq!(Rules::load(Some(&folder.path().join("none")), &Decomposers::default()).left_out(), []);
     }
 }

@@ -14,9 +14,9 @@ use super::Options;
 use super::policy::Failure;
 use super::subjects;
 use crate::coordinator::{Bounds, Coordinator, language_of, task_key};
-use crate::domain::workflow::{FailureKind, ModelStep, Step};
-use crate::domain::{CacheMode, Complexity, Context, CorrelationId, Goal, Language, TaskId, Tenant, Timestamp};
-use crate::llm::{Query, Terms};
+use crate::domain::workflow::{FailureKind, GoalType, ModelStep, Node, Step};
+use crate::domain::{CacheMode, Complexity, Context, CorrelationId, Goal, Language, Limits, TaskId, Tenant, Timestamp};
+use crate::llm::{Query, Schema, Terms};
 use crate::store::{Recorder, Write};
 
 /// What a step is given.
@@ -60,6 +60,19 @@ fn raw(json: &str) -> Result<Box<RawValue>, serde_json::Error> {
 pub trait Service: Send + Sync {
     /// Its answer, as it came.
     fn ask<'a>(&'a self, subject: &'a str, given: &'a Given, body: Vec<u8>) -> BoxFuture<'a, Result<Vec<u8>, Failure>>;
+
+    /// What a decomposer of the user's made of a goal, checked as a graph.
+    fn take_apart<'a>(&'a self, subject: &'a str, asked: &'a Question) -> BoxFuture<'a, Result<Vec<Node>, Failure>>;
+}
+
+/// A goal for a decomposer of the user's.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub goal: String,
+    pub kind: Option<GoalType>,
+    /// What its graph may have.
+    pub limits: Limits,
+    pub timeout: Duration,
 }
 
 /// A closure of the program that this crate is built into. It gives JSON.
@@ -101,6 +114,12 @@ impl Runner {
         self.natives.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
+    /// By a service of the user's.
+    pub(super) async fn take_apart(&self, subject: &str, asked: &Question) -> Result<Vec<Node>, Failure> {
+        let service = self.service.get().ok_or_else(no_line)?;
+        service.take_apart(subject, asked).await
+    }
+
     /// The step's output, as JSON that was looked at.
     pub(super) async fn run(&self, step: &Step, given: Given, options: &Options) -> Result<Arc<str>, Failure> {
         let output = match step {
@@ -110,8 +129,7 @@ impl Runner {
                 // The configuration may be another than when the workflow was started.
                 subjects::allowed(subject, &options.step_subjects)
                     .map_err(|why| Failure::new(FailureKind::Refused, format!("the subject '{subject}' {why}")))?;
-                let missing = || Failure::new(FailureKind::Unavailable, "this worker has no line to services");
-                let service = self.service.get().ok_or_else(missing)?;
+                let service = self.service.get().ok_or_else(no_line)?;
                 let body = given.body().map_err(|error| bad(format!("the inputs can't be written: {error}")))?;
                 let bytes = service.ask(subject, &given, body).await?;
                 String::from_utf8(bytes).map_err(|_| bad("the answer is not UTF-8".to_owned()))?
@@ -181,12 +199,15 @@ impl Runner {
         if !earlier.is_empty() {
             let _ = write!(prompt, "\n\nWhat was done before:\n\n{earlier}");
         }
+        let bad_schema = |error: crate::llm::Error| Failure::new(FailureKind::Refused, error.to_string());
+        let schema = asked.schema.as_deref().map(Schema::parse).transpose().map_err(bad_schema)?;
         let query = Query {
             prompt,
             system: asked.system.clone().unwrap_or_default(),
             model: asked.model.clone(),
             max_output_tokens: asked.max_tokens,
             temperature: asked.temperature,
+            schema,
             ..Query::default()
         };
         let answered = self.coordinator.agent().llm().query(query, terms, Timestamp::now()).await;
@@ -200,7 +221,11 @@ impl Runner {
         if !complete {
             return Err(Failure::new(FailureKind::Undone, "the model's answer was cut short or empty"));
         }
+        // It was checked against the schema, so it is JSON.
+        let json = asked.schema.as_ref().map(|_| raw(&completion.text)).transpose();
+        let json = json.map_err(|error| bad(format!("the model's answer is no JSON: {error}")))?;
         write(&ModelOutput {
+            json,
             text: &completion.text,
             model: &completion.model,
             cost_usd: completion.cost().as_usd(),
@@ -227,6 +252,9 @@ struct AgentOutput<'a> {
 #[derive(Serialize)]
 struct ModelOutput<'a> {
     text: &'a str,
+    /// With a schema: what fits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json: Option<Box<RawValue>>,
     model: &'a str,
     cost_usd: f64,
     correlation_id: &'a str,
@@ -234,6 +262,10 @@ struct ModelOutput<'a> {
 
 fn write(output: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(output).map_err(|error| bad(format!("the output can't be written: {error}")))
+}
+
+fn no_line() -> Failure {
+    Failure::new(FailureKind::Unavailable, "this worker has no line to services")
 }
 
 fn bad(message: String) -> Failure {

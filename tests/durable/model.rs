@@ -22,6 +22,11 @@ pub(crate) struct Model {
 impl Model {
     /// Answers after `delay`.
     pub(crate) async fn slow(delay: Duration) -> Self {
+        Self::saying(CODE, delay).await
+    }
+
+    /// Says this to everything, after `delay`.
+    pub(crate) async fn saying(text: &'static str, delay: Duration) -> Self {
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let kept = asked.clone();
         let answer = move |State(asked): State<Arc<Mutex<Vec<String>>>>, body: String| async move {
@@ -29,7 +34,7 @@ impl Model {
             tokio::time::sleep(delay).await;
             axum::Json(json!({
                 "id": "c", "object": "chat.completion", "created": 1, "model": "gpt-5-mini",
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": CODE}, "finish_reason": "stop"}],
+                "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200}
             }))
         };

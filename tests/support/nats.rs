@@ -35,6 +35,33 @@ impl Nats {
         Self { server, folder: self.folder }
     }
 
+    /// kill -9, and started again on the same port and folder.
+    pub async fn crash(self) -> Self {
+        let pid = self.server.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        self.restart().await
+    }
+
+    /// kill -9, and started again without anything that JetStream had written.
+    pub async fn restart_empty(self) -> Self {
+        let (port, pid) = (self.server.port(), self.server.pid().to_string());
+        // Under the running server.
+        let kept = self.folder.path().join("jetstream");
+        assert!(kept.is_dir(), "there is no {}", kept.display());
+        std::fs::remove_dir_all(&kept).unwrap();
+        assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        self.server.stop().await.unwrap();
+        // What it wrote after that.
+        let _gone = std::fs::remove_dir_all(&kept);
+        let server = NatsServer::start(&binary(), self.folder.path(), Some(port)).await.unwrap();
+        Self { server, folder: self.folder }
+    }
+
+    /// What the server said last.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats-server.log")).unwrap_or_default()
+    }
+
     pub fn options(&self) -> Options {
         Options { urls: vec![self.server.url().to_owned()], ..Options::default() }
     }

@@ -11,14 +11,30 @@ use serde_json::{Value, json};
 
 use crate::fault::{report, size};
 use crate::process::{Served, tandem};
-use crate::{Kind, Nats};
+use crate::{Kind, Nats, Place};
 
-on_both!(Kind: faults_killed_workers_lose_no_workflow_and_repeat_no_finished_step);
+on_both!(
+    Kind:
+    faults_killed_workers_lose_no_workflow_and_repeat_no_finished_step,
+    faults_killed_servers_and_workers_lose_no_workflow_and_repeat_no_finished_step,
+);
 
 /// How long a step takes.
 const STEP: Duration = Duration::from_millis(30);
 
 async fn serve(nats: &Nats, folder: &Path, database: &str) -> Served {
+    serve_with(nats, folder, database, &[]).await
+}
+
+/// A worker that may ask `orders.*`, ready.
+pub async fn serve_with(nats: &Nats, folder: &Path, database: &str, more: &[(&str, &str)]) -> Served {
+    let mut served = begin(nats, folder, database, more);
+    served.ready().await;
+    served
+}
+
+/// The same, not waited for.
+fn begin(nats: &Nats, folder: &Path, database: &str, more: &[(&str, &str)]) -> Served {
     let none = folder.join("none").display().to_string();
     let variables = [
         ("NATS_URL", nats.server.url()),
@@ -28,9 +44,7 @@ async fn serve(nats: &Nats, folder: &Path, database: &str) -> Served {
         ("TANDEM__HTTP__LISTEN", ""),
         ("TANDEM__WORKFLOW__STEP_SUBJECTS", "orders.*"),
     ];
-    let mut served = Served::start(tandem(folder, &variables, &["serve"]));
-    served.ready().await;
-    served
+    Served::start(tandem(folder, &[&variables[..], more].concat(), &["serve"]))
 }
 
 /// A service that has one effect for each key, and knows how often it was asked.
@@ -54,7 +68,7 @@ async fn service(client: Client) -> Arc<Mutex<HashMap<String, usize>>> {
 }
 
 /// Asks until there is an answer: whoever had the question may have been killed.
-async fn ask(client: &Client, subject: &'static str, body: &Value) -> Value {
+pub async fn ask(client: &Client, subject: &'static str, body: &Value) -> Value {
     let begun = Instant::now();
     loop {
         let asked = client.request(subject, body.to_string().into());
@@ -83,13 +97,7 @@ async fn faults_killed_workers_lose_no_workflow_and_repeat_no_finished_step(kind
     for _ in 0..3 {
         workers.push(serve(nats, folder.path(), &database).await);
     }
-    // a, then four beside each other, then the last.
-    let step = |id: &str, needs: &[&str]| json!({"id": id, "description": id, "depends_on": needs, "step": {"kind": "nats", "subject": "orders.do"}});
-    let middle = ["b1", "b2", "b3", "b4"];
-    let mut tasks = vec![step("a", &[])];
-    tasks.extend(middle.iter().map(|id| step(id, &["a"])));
-    tasks.push(step("last", &middle));
-    let graph = json!({"tasks": tasks});
+    let graph = diamond();
     let (mut ids, mut kills) = (vec![], vec![]);
     for round in 0..size(6, 200) {
         for i in 0..4 {
@@ -152,6 +160,102 @@ async fn faults_killed_workers_lose_no_workflow_and_repeat_no_finished_step(kind
     );
     // What began a moment before the kill waits for the lease and the sweep.
     assert!(slowest <= 2_000 + 100, "{slowest} ms");
+    drop(workers);
+}
+
+/// a, then four beside each other, then the last.
+fn diamond() -> Value {
+    let step = |id: &str, needs: &[&str]| json!({"id": id, "description": id, "depends_on": needs, "step": {"kind": "nats", "subject": "orders.do"}});
+    let middle = ["b1", "b2", "b3", "b4"];
+    let mut tasks = vec![step("a", &[])];
+    tasks.extend(middle.iter().map(|id| step(id, &["a"])));
+    tasks.push(step("last", &middle));
+    json!({"tasks": tasks})
+}
+
+/// Workers, nats-server, or a worker and the server, whatever they are at: starting, too.
+async fn faults_killed_servers_and_workers_lose_no_workflow_and_repeat_no_finished_step(kind: Kind) {
+    let Place { mut nats, server, .. } = kind.place().await;
+    let folder = tempfile::tempdir().unwrap();
+    let database = match &server {
+        Some(server) => server.url(),
+        None => format!("sqlite:{}", folder.path().join("tandem.db").display()),
+    };
+    let client = nats.client().await;
+    let asked = service(nats.client().await).await;
+    let mut workers = vec![];
+    for _ in 0..3 {
+        workers.push(serve(&nats, folder.path(), &database).await);
+    }
+    let graph = diamond();
+    // Without the server a step's attempt is in vain: that is a failure that may pass.
+    let terms = json!({"retry_attempts": 20, "retry_delay_ms": 20, "task_timeout_ms": 2_000, "timeout_ms": 120_000});
+    let (mut ids, mut killed) = (vec![], [0, 0]);
+    for round in 0..size(6, 230) {
+        for i in 0..2 {
+            let body = json!({"graph": graph, "id": format!("w-{round}-{i}"), "options": terms});
+            let said = ask(&client, "workflow.start", &body).await;
+            ids.push(said["workflow_id"].as_str().unwrap().to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..120))).await;
+        // Each of the three is among the first three rounds.
+        let what = if round < 3 { round } else { rand::random_range(0..3) };
+        if what != 1 {
+            let mut worker = workers.swap_remove(rand::random_range(0..workers.len()));
+            worker.signal("KILL");
+            worker.ended().await;
+            killed[0] += 1;
+        }
+        if what != 0 {
+            nats = nats.crash().await;
+            killed[1] += 1;
+        }
+        if what != 1 {
+            workers.push(begin(&nats, folder.path(), &database, &[]));
+        }
+    }
+    let mut again = 0;
+    for id in &ids {
+        let begun = Instant::now();
+        let status = loop {
+            let status = ask(&client, "workflow.status", &json!({"workflow_id": id})).await;
+            if status["status"] != "running" {
+                break status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{id} does not end: {status:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(status["status"], "completed", "{status:#}");
+        let shown = ask(&client, "workflow.show", &json!({"workflow_id": id})).await;
+        let mut by_task: HashMap<&str, Vec<&str>> = HashMap::new();
+        for attempt in shown["attempts"].as_array().unwrap() {
+            let outcome = attempt["outcome"].as_str().unwrap();
+            by_task.entry(attempt["task"].as_str().unwrap()).or_default().push(outcome);
+        }
+        assert_eq!(by_task.len(), 6);
+        let asked = asked.lock().unwrap();
+        for (task, outcomes) in by_task {
+            let (last, before) = outcomes.split_last().unwrap();
+            assert!(
+                *last == "completed" && before.iter().all(|o| ["lost", "retried"].contains(o)),
+                "{id} {task}: {outcomes:?}"
+            );
+            again += before.len();
+            // One key, however often it was begun.
+            let times = asked.iter().filter(|(key, _)| key.starts_with(&format!("{id}/{task}/")));
+            let times: Vec<usize> = times.map(|(_, times)| *times).collect();
+            assert!(times.len() == 1 && times[0] <= outcomes.len(), "{id} {task}: asked {times:?}, {outcomes:?}");
+        }
+    }
+    let what = if server.is_some() { "PostgreSQL" } else { "SQLite" };
+    let [workers_killed, servers_killed] = killed;
+    report(
+        &format!(
+            "kill -9 of a worker ({workers_killed} times), of nats-server ({servers_killed} times), of both, in the middle of workflows, {what}"
+        ),
+        format!("{0} of {0} workflows completed; {again} attempts begun again", ids.len()),
+        "all, no finished step again",
+    );
     drop(workers);
 }
 

@@ -42,6 +42,7 @@ fn start(tasks: usize) -> Start {
         options,
         decomposed: None,
         optimized: None,
+        follows: None,
     }
 }
 

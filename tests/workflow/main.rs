@@ -26,6 +26,7 @@ mod process;
 #[path = "../support/worker.rs"]
 mod worker;
 
+mod decompose;
 mod engine;
 mod events;
 mod examples;
@@ -34,6 +35,8 @@ mod learn;
 mod lease;
 mod models;
 mod plans;
+mod stalls;
+mod turns;
 mod wire;
 
 use std::sync::Arc;
@@ -69,6 +72,11 @@ impl Kind {
 
     async fn place(self) -> Place {
         Place { nats: Nats::start().await, inner: worker::Place::new(), server: self.0 }
+    }
+
+    /// With the embedding model: for what the cache is asked.
+    async fn place_with_model(self) -> Place {
+        Place { inner: worker::Place::with_model(), ..self.place().await }
     }
 }
 
@@ -111,7 +119,8 @@ pub fn options() -> RunOptions {
 
 pub fn order(nodes: Vec<Node>, options: RunOptions) -> Order {
     let graph = Arc::new(Graph::new(nodes, &Limits::default()).unwrap());
-    Order { tenant: Tenant::default(), request: None, goal: None, graph, options, decomposed: None, optimized: None }
+    let (tenant, goal, request) = (Tenant::default(), None, None);
+    Order { tenant, request, goal, graph, options, decomposed: None, optimized: None, follows: None }
 }
 
 pub async fn status(workflows: &Workflows, id: WorkflowId) -> Seen {

@@ -39,6 +39,45 @@ async fn a_model_sees_what_was_done_before_and_the_agent_asks_one_where_rules_de
     worker.stop().await;
 }
 
+/// A step that asks for JSON gets what fits its schema, or fails; what fits goes on as JSON.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_step_with_a_schema_gives_what_fits_it() {
+    let (place, model) = (Kind::sqlite().place().await, Model::saying("{\"score\": 7}", Duration::ZERO).await);
+    let mut config = model.routed(place.config());
+    config.workflow.step_subjects = vec!["orders.*".to_owned()];
+    let worker = place.with_credentials(config, model.credentials()).await;
+    let client = place.nats.client().await;
+    let mut asked = client.subscribe("orders.rank").await.unwrap();
+    client.flush().await.unwrap();
+    let schema = |kind: &str| json!({"type": "object", "properties": {"score": {"type": kind}}, "required": ["score"], "additionalProperties": false});
+    let graph = |kind: &str| {
+        json!({"graph": {"tasks": [
+            {"id": "judge", "description": "Judge it.", "step": {"kind": "model", "schema": schema(kind)}},
+            {"id": "rank", "description": "Rank it.", "depends_on": ["judge"], "step": {"kind": "nats", "subject": "orders.rank"}}
+        ]}})
+    };
+    let id = started(&client, &graph("integer")).await;
+    let message =
+        tokio::time::timeout(Duration::from_secs(10), futures::StreamExt::next(&mut asked)).await.unwrap().unwrap();
+    assert_eq!(crate::nats::json(&message)["inputs"]["judge"]["json"], json!({"score": 7}));
+    client.publish(message.reply.unwrap(), "1".into()).await.unwrap();
+    assert_eq!(over(&client, &id).await["status"], "completed");
+    assert!(model.bodies()[0].contains("json_schema"), "{:?}", model.bodies());
+    let id = started(&client, &graph("string")).await;
+    let status = over(&client, &id).await;
+    let judge = &status["tasks"]["judge"];
+    assert_eq!(
+        (&judge["status"], &judge["error"]["kind"], &status["tasks"]["rank"]["status"]),
+        (&json!("failed"), &json!("undone"), &json!("skipped")),
+        "{status:#}"
+    );
+    // One that is no schema is refused before anything runs.
+    let wrong = json!({"graph": {"tasks": [{"id": "a", "description": "A", "step": {"kind": "model", "schema": {"type": 5}}}]}});
+    let refused = ask(&client, "workflow.start", &wrong).await.unwrap_err();
+    assert_eq!(refused["field"], "graph.tasks[0].step.schema", "{refused}");
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_goal_is_taken_apart_once() {
     let (place, model) = (Kind::sqlite().place().await, Model::slow(Duration::ZERO).await);

@@ -119,7 +119,10 @@ async fn the_command_line_runs_shows_and_lists() {
     let (_, events, _) = run(&["workflow", "events", &id, "--after", "1", "--follow"]).await;
     assert!(events.contains("task_completed  charge") && !events.contains("execution_started"), "{events}");
     let (code, _, told) = run(&["workflow", "cancel", &id]).await;
-    assert!(code == Some(1) && told.contains("completed; cancel is for one that is running or paused"), "{told}");
+    assert!(
+        code == Some(1) && told.contains("completed; cancel is for one that is waiting, running or paused"),
+        "{told}"
+    );
 
     let broken = folder.path().join("broken.json");
     let fails =

@@ -55,6 +55,11 @@ impl Fields {
         }
     }
 
+    /// The same object as part of something: its complaints say where it stands.
+    pub(super) fn within(self, name: &str) -> Self {
+        Self { path: format!("{name}."), ..self }
+    }
+
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
     }

@@ -160,7 +160,7 @@ pub(crate) fn build(schemas: &[(String, Schema)]) -> Result<(), Refusal> {
     schemas.iter().try_for_each(|(path, schema)| schema.build().map_err(|error| bad_schema(path, &error)))
 }
 
-fn bad_schema(path: &str, error: &crate::llm::Error) -> Refusal {
+pub(super) fn bad_schema(path: &str, error: &crate::llm::Error) -> Refusal {
     Refusal::at(Code::InvalidField, path, format!("'{path}': {error}"))
 }
 

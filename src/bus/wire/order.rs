@@ -1,32 +1,78 @@
 //! Reads what is to be started, and which workflows are meant. Every complaint names its field.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::fields::{Fields, item_object, not_blank, quoted, text, wrong_type};
-use super::model::{id, number, whole};
-use super::workflow::{LONGEST_MS, MOST_GOALS, MOST_LISTED, MOST_PARALLEL, MOST_RETRIES};
+use super::model::{bad_schema, build, id, number, whole};
+use super::workflow::{
+    LONGEST_MS, MOST_DEPTH, MOST_GOALS, MOST_LISTED, MOST_MESSAGE, MOST_PARALLEL, MOST_PAYLOAD, MOST_RETRIES,
+};
 use super::{Code, Refusal};
 use crate::domain::workflow::{
-    Graph, GraphError, ModelStep, Node, OptimizationLevel, Policy, RunOptions, State, Step, WorkflowId,
+    Decomposer, EventKind, GoalType, Graph, GraphError, ModelStep, Node, OptimizationLevel, Policy, RunOptions, State,
+    Step, WorkflowId,
 };
 use crate::domain::{Complexity, DagError, Language, Limits, RequestId, Task, TaskId};
-use crate::workflow::{self, ListFilter};
+use crate::llm::Schema;
+use crate::workflow::{self, Aim, ListFilter, Wish};
 
-/// What is to be started, checked.
+/// What is to be started, checked but for its [schemas](Self::schemas).
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub what: What,
-    pub options: RunOptions,
     pub id: Option<RequestId>,
 }
 
 #[derive(Debug)]
 pub(crate) enum What {
-    Goal(String),
-    Goals(Vec<String>),
-    Graph(Box<Graph>),
+    Goal(Aim),
+    Goals { aims: Vec<Aim>, parallel: bool },
+    Graph(Box<Graph>, RunOptions),
+}
+
+/// Schemas of model steps in one order that differ, at most: each is built, which takes its time.
+const MOST_SCHEMAS: usize = 100;
+
+impl Asked {
+    /// The schemas of its steps, and where they stand: still to be [built](super::build).
+    pub(crate) fn schemas(&self) -> Result<Vec<(String, Schema)>, Refusal> {
+        match &self.what {
+            What::Graph(graph, _) => {
+                schemas(graph.nodes().iter().enumerate().map(|(i, node)| (in_graph(i), &node.step)))
+            }
+            What::Goal(aim) => schemas(aim.steps.iter().map(|(id, step)| (format!("steps.{id}"), step))),
+            What::Goals { aims, .. } => {
+                schemas(aims.iter().enumerate().flat_map(|(i, aim)| {
+                    aim.steps.iter().map(move |(id, step)| (format!("goals[{i}].steps.{id}"), step))
+                }))
+            }
+        }
+    }
+}
+
+fn in_graph(position: usize) -> String {
+    format!("graph.tasks[{position}].step")
+}
+
+fn schemas<'a>(steps: impl Iterator<Item = (String, &'a Step)>) -> Result<Vec<(String, Schema)>, Refusal> {
+    let mut found: BTreeMap<&str, String> = BTreeMap::new();
+    for (path, step) in steps {
+        if let Step::Model(ModelStep { schema: Some(json), .. }) = step {
+            found.entry(json).or_insert_with(|| format!("{path}.schema"));
+        }
+    }
+    if found.len() > MOST_SCHEMAS {
+        let message = format!("its steps have {} different schemas; at most {MOST_SCHEMAS} are allowed", found.len());
+        return Err(Refusal::at(Code::TooLarge, found.into_values().next().unwrap_or_default(), message));
+    }
+    let read = |(json, path): (&str, String)| match Schema::parse(json) {
+        Ok(schema) => Ok((path, schema)),
+        Err(error) => Err(bad_schema(&path, &error)),
+    };
+    found.into_iter().map(read).collect()
 }
 
 /// Within which bounds.
@@ -35,6 +81,8 @@ pub(crate) struct Allowed {
     pub limits: Limits,
     pub step_subjects: Vec<String>,
     pub max_text: usize,
+    /// Of what is not said.
+    pub defaults: RunOptions,
 }
 
 pub(crate) fn workflow_start(body: &[u8], allowed: &Allowed) -> Result<Asked, Refusal> {
@@ -46,17 +94,29 @@ pub(crate) fn workflow_start(body: &[u8], allowed: &Allowed) -> Result<Asked, Re
     };
     let goals = fields.list("goals")?;
     let graph = fields.object("graph")?;
-    let options = options(&mut fields)?;
-    let id = id(&mut fields, "id")?;
-    fields.nothing_else()?;
     let given = [goal.is_some(), !goals.is_empty(), graph.is_some()].into_iter().filter(|given| *given).count();
     if given > 1 {
         let message = "only one of 'goal', 'goals' and 'graph' can be given";
         return Err(Refusal::at(Code::InvalidField, if graph.is_some() { "graph" } else { "goals" }, message));
     }
+    let terms = terms(&mut fields, &Terms { options: allowed.defaults.clone(), ..Terms::default() })?;
+    let steps = steps(&mut fields, allowed)?;
+    let id = id(&mut fields, "id")?;
+    fields.nothing_else()?;
+    let Terms { options, wish, parallel } = terms;
+    let only = |field: &str, of: &str| Err(Refusal::at(Code::InvalidField, field, format!("'{field}' is for {of}")));
+    if parallel.is_some() && goals.is_empty() {
+        return only("options.parallel", "several 'goals'");
+    }
+    if !steps.is_empty() && goal.is_none() {
+        return only("steps", "a 'goal'; each of several 'goals' has its own, and so has each task of a 'graph'");
+    }
+    if let (Some(name), Some(_)) = (wish_says(&wish), &graph) {
+        return only(name, "goals; a graph is apart already");
+    }
     let what = match (goal, graph) {
-        (Some(goal), _) => What::Goal(goal),
-        (None, Some(graph)) => What::Graph(Box::new(read_graph(graph, allowed)?)),
+        (Some(goal), _) => What::Goal(Aim { goal, wish, steps, options }),
+        (None, Some(graph)) => What::Graph(Box::new(read_graph(graph, allowed)?), options),
         (None, None) if goals.is_empty() => {
             let message = "the field 'goal' is missing; send a 'goal', several 'goals', or a 'graph'";
             return Err(Refusal::at(Code::MissingField, "goal", message));
@@ -69,11 +129,81 @@ pub(crate) fn workflow_start(body: &[u8], allowed: &Allowed) -> Result<Asked, Re
             return Err(Refusal::at(Code::InvalidField, "id", "'id' names one workflow; 'goals' are several"));
         }
         (None, None) => {
-            let read = |(path, item): (String, Value)| bounded(text(item, &path)?, &path, allowed);
-            What::Goals(goals.into_iter().map(read).collect::<Result<_, _>>()?)
+            let base = Terms { options, wish, parallel: None };
+            let aims = goals.into_iter().map(|(path, item)| one_of_several(path, item, &base, allowed));
+            What::Goals { aims: aims.collect::<Result<_, _>>()?, parallel: parallel.unwrap_or(true) }
         }
     };
-    Ok(Asked { what, options, id })
+    Ok(Asked { what, id })
+}
+
+/// A goal's words, or these with steps and options of its own.
+fn one_of_several(path: String, item: Value, base: &Terms, allowed: &Allowed) -> Result<Aim, Refusal> {
+    if !item.is_object() {
+        let goal = bounded(text(item, &path)?, &path, allowed)?;
+        return Ok(Aim { goal, wish: base.wish, steps: BTreeMap::new(), options: base.options.clone() });
+    }
+    let mut fields = item_object(path, item)?;
+    let path = fields.path("goal");
+    let goal = bounded(fields.needed_text("goal")?, &path, allowed)?;
+    let (path, terms) = (fields.path("options.parallel"), terms(&mut fields, base)?);
+    if terms.parallel.is_some() {
+        return Err(Refusal::at(Code::InvalidField, &path, format!("'{path}' is for all of the goals")));
+    }
+    let steps = steps(&mut fields, allowed)?;
+    fields.nothing_else()?;
+    Ok(Aim { goal, wish: terms.wish, steps, options: terms.options })
+}
+
+/// Steps by the ids of tasks.
+fn steps(fields: &mut Fields, allowed: &Allowed) -> Result<BTreeMap<TaskId, Step>, Refusal> {
+    let path = fields.path("steps");
+    let Some(named) = fields.object("steps")? else { return Ok(BTreeMap::new()) };
+    let rest = named.rest();
+    if rest.len() > allowed.limits.tasks {
+        let message = format!("'{path}' has {} steps; a graph has at most {} tasks", rest.len(), allowed.limits.tasks);
+        return Err(Refusal::at(Code::TooLarge, path, message));
+    }
+    let read = |(id, step): (String, Value)| {
+        let id = read_id(id, &path)?;
+        let step = read_step(item_object(format!("{path}.{id}"), step)?, allowed)?;
+        Ok((id, step))
+    };
+    rest.into_iter().map(read).collect()
+}
+
+/// A goal that is only to be taken apart.
+pub(crate) fn workflow_decompose(body: &[u8], allowed: &Allowed) -> Result<Aim, Refusal> {
+    let mut fields = Fields::parse(body, r#"{"goal": "..."}"#)?;
+    let goal = bounded(fields.needed_text("goal")?, "goal", allowed)?;
+    let Terms { options, wish, parallel } =
+        terms(&mut fields, &Terms { options: allowed.defaults.clone(), ..Terms::default() })?;
+    if parallel.is_some() {
+        let message = "'options.parallel' is for several 'goals'";
+        return Err(Refusal::at(Code::InvalidField, "options.parallel", message));
+    }
+    fields.nothing_else()?;
+    Ok(Aim { goal, wish, steps: BTreeMap::new(), options })
+}
+
+/// The first field that is about taking goals apart.
+fn wish_says(wish: &Wish) -> Option<&'static str> {
+    let Wish { decomposer, kind, max_depth } = wish;
+    [
+        (decomposer.is_some(), "options.decomposer"),
+        (kind.is_some(), "options.type"),
+        (max_depth.is_some(), "options.max_depth"),
+    ]
+    .into_iter()
+    .find_map(|(says, name)| says.then_some(name))
+}
+
+/// The graph that a decomposer answers: the same as in [`workflow_start`], its schemas built. Not for an asynchronous thread.
+pub(crate) fn answered_graph(body: &[u8], allowed: &Allowed) -> Result<Graph, Refusal> {
+    let fields = Fields::parse(body, r#"{"tasks": [{"id": "a", "description": "..."}]}"#)?;
+    let graph = read_graph(fields.within("graph"), allowed)?;
+    build(&schemas(graph.nodes().iter().enumerate().map(|(i, node)| (in_graph(i), &node.step)))?)?;
+    Ok(graph)
 }
 
 fn bounded(text: String, path: &str, allowed: &Allowed) -> Result<String, Refusal> {
@@ -98,9 +228,32 @@ pub(super) fn flag(fields: &mut Fields, name: &str) -> Result<Option<bool>, Refu
     fields.take(name).map(read).transpose()
 }
 
-fn options(fields: &mut Fields) -> Result<RunOptions, Refusal> {
-    let mut found = RunOptions::default();
-    let Some(mut fields) = fields.object("options")? else { return Ok(found) };
+/// One of the names that there are.
+fn one_of<T>(fields: &mut Fields, name: &str, named: fn(&str) -> Option<T>, all: &str) -> Result<Option<T>, Refusal> {
+    let path = fields.path(name);
+    let refusal = || Refusal::at(Code::InvalidField, &path, format!("'{path}' must be {all}"));
+    fields.text(name)?.map(|text| named(&text).ok_or_else(refusal)).transpose()
+}
+
+/// What `options` say.
+#[derive(Debug, Clone, Default)]
+struct Terms {
+    options: RunOptions,
+    wish: Wish,
+    /// Of several goals.
+    parallel: Option<bool>,
+}
+
+/// `base` stands where they say nothing.
+fn terms(fields: &mut Fields, base: &Terms) -> Result<Terms, Refusal> {
+    let Terms { options: mut found, mut wish, .. } = base.clone();
+    let Some(mut fields) = fields.object("options")? else { return Ok(Terms { options: found, wish, parallel: None }) };
+    let parallel = flag(&mut fields, "parallel")?;
+    let own = one_of(&mut fields, "decomposer", Decomposer::named, "hybrid, rules, model or remote")?;
+    wish.decomposer = own.or(wish.decomposer);
+    let types = "simple, microservices, data_pipeline or ml_pipeline";
+    wish.kind = one_of(&mut fields, "type", GoalType::named, types)?.or(wish.kind);
+    wish.max_depth = whole(&mut fields, "max_depth", 1, MOST_DEPTH)?.map(|n| n as usize).or(wish.max_depth);
     if let Some(level) = optimization_level(&mut fields)? {
         found.optimization_level = level;
     }
@@ -141,7 +294,7 @@ fn options(fields: &mut Fields) -> Result<RunOptions, Refusal> {
         found.priority = read.ok_or_else(refusal)? as i32;
     }
     fields.nothing_else()?;
-    Ok(found)
+    Ok(Terms { options: found, wish, parallel })
 }
 
 fn read_graph(mut graph: Fields, allowed: &Allowed) -> Result<Graph, Refusal> {
@@ -254,7 +407,16 @@ fn read_step(mut step: Fields, allowed: &Allowed) -> Result<Step, Refusal> {
             let model = step.text("model")?;
             let max_tokens = whole(&mut step, "max_tokens", 1, u32::MAX.into())?.map(|n| n as u32);
             let temperature = number(&mut step, "temperature", 0.0..=2.0, "a number from 0 to 2")?.map(|t| t as f32);
-            Step::Model(ModelStep { prompt, system, model, max_tokens, temperature })
+            let path = step.path("schema");
+            let schema = match step.take("schema") {
+                None => None,
+                Some(schema) => {
+                    let json = schema.to_string();
+                    Schema::read(schema).map_err(|error| bad_schema(&path, &error))?;
+                    Some(json)
+                }
+            };
+            Step::Model(ModelStep { prompt, system, model, max_tokens, temperature, schema })
         }
         "nats" => {
             let path = step.path("subject");
@@ -323,6 +485,35 @@ pub(super) fn the_workflow(fields: &mut Fields) -> Result<WorkflowId, Refusal> {
     workflow_id(fields, "workflow_id")?.ok_or_else(|| missing("workflow_id", "a string"))
 }
 
+/// An event of a user's own.
+pub(crate) struct Noted {
+    pub id: WorkflowId,
+    pub kind: EventKind,
+    pub message: Option<String>,
+    /// JSON.
+    pub payload: Option<String>,
+}
+
+pub(crate) fn workflow_notify(body: &[u8]) -> Result<Noted, Refusal> {
+    let mut fields = Fields::parse(body, r#"{"workflow_id": "...", "event": "deployed", "payload"?: {...}}"#)?;
+    let id = the_workflow(&mut fields)?;
+    let name = fields.needed_text("event")?;
+    let kind = EventKind::custom(&name)
+        .map_err(|why| Refusal::at(Code::InvalidField, "event", format!("'event' {why}; it is {}", quoted(&name))))?;
+    let message = fields.text("message")?;
+    if message.as_ref().is_some_and(|text| text.chars().count() > MOST_MESSAGE) {
+        let message = format!("'message' is longer than {MOST_MESSAGE} characters; programs' data is for 'payload'");
+        return Err(Refusal::at(Code::TooLarge, "message", message));
+    }
+    let payload = fields.take("payload").map(|value| value.to_string());
+    if let Some(found) = payload.as_ref().map(String::len).filter(|found| *found > MOST_PAYLOAD) {
+        let message = format!("'payload' has {found} bytes; at most {MOST_PAYLOAD} are allowed");
+        return Err(Refusal::at(Code::TooLarge, "payload", message));
+    }
+    fields.nothing_else()?;
+    Ok(Noted { id, kind, message, payload })
+}
+
 pub(crate) fn workflow_ref(body: &[u8]) -> Result<WorkflowId, Refusal> {
     let mut fields = Fields::parse(body, r#"{"workflow_id": "..."}"#)?;
     let id = the_workflow(&mut fields)?;
@@ -348,7 +539,7 @@ pub(crate) fn workflow_filter(body: &[u8]) -> Result<ListFilter, Refusal> {
     let mut fields = Fields::parse(body, r#"{"status"?: "running"}"#)?;
     let state = fields.text("status")?.map(|text| {
         State::named(&text).ok_or_else(|| {
-            let message = "'status' must be running, paused, completed, failed or cancelled";
+            let message = "'status' must be waiting, running, paused, completed, failed or cancelled";
             Refusal::at(Code::InvalidField, "status", message)
         })
     });
@@ -373,7 +564,7 @@ mod tests {
 
     fn allowed() -> Allowed {
         let limits = Limits { tasks: 5, depth: 2 };
-        Allowed { limits, step_subjects: vec!["orders.*".to_owned()], max_text: 100 }
+        Allowed { limits, step_subjects: vec!["orders.*".to_owned()], max_text: 100, defaults: RunOptions::default() }
     }
 
     fn refused(body: &str) -> (String, String) {
@@ -386,7 +577,7 @@ mod tests {
         let read = |task: &str| {
             let body = format!(r#"{{"graph": {{"tasks": [{{"id": "a", "description": "A"}}, {task}]}}}}"#);
             workflow_start(body.as_bytes(), &allowed()).map(|asked| match asked.what {
-                What::Graph(graph) => graph.nodes()[1].policy.clone(),
+                What::Graph(graph, _) => graph.nodes()[1].policy.clone(),
                 _ => panic!("{body}"),
             })
         };
@@ -415,7 +606,7 @@ mod tests {
             {"id": "c", "description": "C", "step": {"kind": "model", "prompt": "why?", "temperature": 0.5}},
             {"id": "d", "description": "D", "step": {"kind": "agent", "language": "pyton"}}]},
             "options": {"max_parallel": 2, "timeout_ms": 1000, "retry_delay_ms": 0, "priority": -3}, "id": "x-1"}"#;
-        let Asked { what: What::Graph(graph), options, id } = workflow_start(body, &allowed()).unwrap() else {
+        let Asked { what: What::Graph(graph, options), id } = workflow_start(body, &allowed()).unwrap() else {
             panic!()
         };
         assert_eq!(graph.needs(1), [0]);
@@ -454,6 +645,11 @@ mod tests {
                 "graph.tasks[1].step.subject",
                 "workflow.step_subjects",
             ),
+            (
+                r#"{"id": "b", "description": "B", "step": {"kind": "model", "schema": {"$ref": "https://x"}}}"#,
+                "graph.tasks[1].step.schema",
+                "schema",
+            ),
             (r#"{"id": "b", "description": "B", "timeout_ms": 0}"#, "graph.tasks[1].timeout_ms", "from 1"),
             (r#"7"#, "graph.tasks[1]", "an object"),
         ] {
@@ -466,6 +662,74 @@ mod tests {
         let many: Vec<String> = (0..5).map(|i| format!(r#"{{"id": "t{i}", "description": "T"}}"#)).collect();
         assert!(refused(&task(&many.join(","))).1.contains("workflow.max_tasks"));
         assert_eq!(refused(r#"{"graph": {"tasks": []}}"#).0, "graph.tasks");
+    }
+
+    #[test]
+    fn each_of_several_goals_may_have_steps_and_options_of_its_own() {
+        let body = br#"{"goals": ["A", {"goal": "B", "options": {"max_parallel": 2, "type": "simple"},
+            "steps": {"tests": {"kind": "nats", "subject": "orders.test"}}}],
+            "options": {"parallel": false, "max_parallel": 7, "priority": 3, "max_depth": 4}}"#;
+        let Asked { what: What::Goals { aims, parallel }, .. } = workflow_start(body, &allowed()).unwrap() else {
+            panic!()
+        };
+        assert!(!parallel);
+        let [a, b] = &aims[..] else { panic!("{aims:?}") };
+        assert_eq!((a.options.max_parallel, a.options.priority, a.wish.max_depth, a.wish.kind), (7, 3, Some(4), None));
+        assert_eq!((b.options.max_parallel, b.options.priority, b.wish.max_depth), (2, 3, Some(4)));
+        assert_eq!(b.wish.kind, Some(GoalType::Simple));
+        let step = Step::Nats { subject: "orders.test".to_owned() };
+        assert_eq!((a.steps.len(), b.steps.get(&TaskId::new("tests"))), (0, Some(&step)));
+        for (body, field) in [
+            (r#"{"goals": [{"goal": "B", "options": {"parallel": true}}]}"#, "goals[0].options.parallel"),
+            (r#"{"goals": [{"goal": "B", "options": {"max_parallel": 0}}]}"#, "goals[0].options.max_parallel"),
+            (r#"{"goals": ["A", {"goal": " "}]}"#, "goals[1].goal"),
+            (r#"{"goals": [{"goal": "B", "steps": {"t": {"kind": "magic"}}}]}"#, "goals[0].steps.t.kind"),
+            (r#"{"goals": [{"goal": "B", "id": "x"}]}"#, "goals[0].id"),
+            (r#"{"goals": ["A"], "steps": {"t": {"kind": "agent"}}}"#, "steps"),
+            (r#"{"goal": "A", "steps": {"a b": {"kind": "agent"}}}"#, "steps"),
+            (r#"{"goal": "A", "options": {"parallel": true}}"#, "options.parallel"),
+            (r#"{"goal": "A", "options": {"type": "tiny"}}"#, "options.type"),
+            (r#"{"goal": "A", "options": {"decomposer": "magic"}}"#, "options.decomposer"),
+        ] {
+            assert_eq!(refused(body).0, field, "{body}");
+        }
+    }
+
+    /// A decomposer's answer is a stranger's.
+    #[test]
+    fn a_graph_of_a_hundred_thousand_tasks_and_one_is_refused() {
+        let tasks: Vec<String> = (0..100_001).map(|i| format!(r#"{{"id":"{i}","description":"t"}}"#)).collect();
+        let allowed = Allowed { limits: Limits { tasks: 100_000, depth: 20 }, ..allowed() };
+        let graph =
+            |tasks: &[String]| answered_graph(format!(r#"{{"tasks":[{}]}}"#, tasks.join(",")).as_bytes(), &allowed);
+        assert_eq!(graph(&tasks[..2_000]).unwrap().len(), 2_000);
+        let refusal = graph(&tasks).unwrap_err();
+        assert_eq!((refusal.code, refusal.field.as_deref()), (Code::TooLarge, Some("graph.tasks")));
+        let cycle = br#"{"tasks": [{"id": "a", "description": "A", "depends_on": ["b"]}, {"id": "b", "description": "B", "depends_on": ["a"]}]}"#;
+        let refusal = answered_graph(cycle, &allowed).unwrap_err();
+        assert_eq!(refusal.field.as_deref(), Some("graph.tasks[0].depends_on"));
+    }
+
+    #[test]
+    fn an_event_of_one_s_own_is_bounded() {
+        let id = WorkflowId::generate();
+        let note = |more: &str| workflow_notify(format!(r#"{{"workflow_id": "{id}"{more}}}"#).as_bytes());
+        let noted = note(r#", "event": "deployed", "message": "to all", "payload": {"n": [1, null]}"#).unwrap();
+        assert_eq!((noted.id, noted.kind), (id, EventKind::Custom("deployed".into())));
+        assert_eq!((noted.message.as_deref(), noted.payload.as_deref()), (Some("to all"), Some(r#"{"n":[1,null]}"#)));
+        let long = format!(r#", "event": "x", "message": "{}""#, "m".repeat(2_001));
+        let large = format!(r#", "event": "x", "payload": "{}""#, "p".repeat(65_536));
+        for (more, field) in [
+            ("", "event"),
+            (r#", "event": "task_completed""#, "event"),
+            (r#", "event": "a b""#, "event"),
+            (r#", "event": "x", "message": 7"#, "message"),
+            (long.as_str(), "message"),
+            (large.as_str(), "payload"),
+            (r#", "event": "x", "task": "a""#, "task"),
+        ] {
+            assert_eq!(note(more).err().unwrap().field.unwrap(), field, "{more:.60}");
+        }
     }
 
     #[test]

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use super::fields::{ID, SAYS};
+use super::fields::{ID, PLAIN, SAYS};
 use super::{Code, Refusal};
-use crate::domain::workflow::{Event, Manner, OptimizationLevel, State, TaskState};
-use crate::domain::{Complexity, TaskId};
+use crate::domain::workflow::{
+    Decomposer, Event, GoalType, Graph, Manner, Node, OptimizationLevel, RunOptions, State, Step, TaskState,
+};
+use crate::domain::{Complexity, TaskId, Timestamp};
 use crate::workflow::{self, Attempt, Seen, Summary};
 
 /// What is to be done: a goal, several, or a graph.
@@ -21,10 +23,14 @@ pub struct WorkflowStart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SAYS))]
     pub goal: Option<String>,
-    /// A workflow for each, side by side; one that can't be started keeps no other from it.
+    /// Who does which of the goal's tasks, by their ids, in the place of whom its graph names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<BTreeMap<String, WorkflowStep>>,
+    /// A workflow for each, side by side, or in turn with `options.parallel` false; one that can't be started, or fails, keeps no
+    /// other from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = MOST_GOALS))]
-    pub goals: Option<Vec<String>>,
+    pub goals: Option<Vec<WorkflowGoal>>,
     /// The tasks themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<WorkflowGraph>,
@@ -34,6 +40,28 @@ pub struct WorkflowStart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = ID))]
     pub id: Option<String>,
+}
+
+/// One of several goals: its words, or these with steps and options of its own.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum WorkflowGoal {
+    Words(#[schemars(regex(pattern = SAYS))] String),
+    Own(OwnGoal),
+}
+
+/// A goal with steps and options of its own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct OwnGoal {
+    #[schemars(regex(pattern = SAYS))]
+    pub goal: String,
+    /// Who does which of its tasks, by their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<BTreeMap<String, WorkflowStep>>,
+    /// Where they differ from those of all. `parallel` is for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<WorkflowOptions>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -101,6 +129,10 @@ pub enum WorkflowStep {
         max_tokens: Option<u32>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         temperature: Option<f64>,
+        /// A JSON Schema that the answer must fit, as for `llm.query`: at most 16 KiB, without recursion. What fits it is `json` of
+        /// the output.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<Map<String, Value>>,
     },
     /// A NATS request to a service of yours. `workflow.step_subjects` of the configuration must allow the subject.
     Nats { subject: String },
@@ -108,7 +140,29 @@ pub enum WorkflowStep {
     Native { name: String },
 }
 
-/// The terms of a workflow; what is left out is as here.
+/// A goal that is only to be taken apart.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WorkflowDecompose {
+    #[schemars(regex(pattern = SAYS))]
+    pub goal: String,
+    /// `decomposer`, `type` and `max_depth` count here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<WorkflowOptions>,
+}
+
+/// What a goal was taken apart into: a graph, as `workflow.start` takes one. Nothing was started.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WorkflowDecomposed {
+    /// The same for the same tasks, and for workflows of them: `shape` in `workflow.show`.
+    pub id: String,
+    pub goal: String,
+    pub tasks: Vec<WorkflowTask>,
+    pub decomposed_at_ms: i64,
+}
+
+/// The terms of a workflow; what is left out is as the worker is configured (`workflow.execution`, `workflow.optimization`,
+/// `workflow.notifications`), or else as here.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct WorkflowOptions {
@@ -149,14 +203,32 @@ pub struct WorkflowOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
+    /// Of several goals: whether they run side by side (the default), or each begins when the one before it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<bool>,
+    /// Who takes a goal apart. Default: `workflow.decomposer.kind`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decomposer: Option<Decomposer>,
+    /// What kind of goal it is: how deep its groups may go, and how long taking it apart may take. Default: as a rule says that
+    /// fits it.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<GoalType>,
+    /// Levels of groups that a goal's graph may have. Default: those of its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MOST_DEPTH))]
+    pub max_depth: Option<u32>,
 }
 
+const EVENT: &str = r"^[A-Za-z0-9_.-]{1,64}$";
+/// In characters.
+pub(super) const MOST_MESSAGE: usize = 2_000;
+pub(super) const MOST_PAYLOAD: usize = 64 << 10;
 const TASK_ID: &str = r"^[A-Za-z0-9_.-]{1,128}$";
 pub(super) const MOST_GOALS: usize = 100;
-pub(super) const MOST_RETRIES: u64 = 20;
-pub(super) const MOST_PARALLEL: u64 = 10_000;
-/// Thirty days.
-pub(super) const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+pub(super) const MOST_RETRIES: u64 = RunOptions::MOST_RETRIES;
+pub(super) const MOST_PARALLEL: u64 = RunOptions::MOST_PARALLEL;
+pub(super) const MOST_DEPTH: u64 = 100;
+pub(super) const LONGEST_MS: u64 = RunOptions::LONGEST_MS;
 pub(super) const MOST_LISTED: u32 = 1_000;
 
 /// What was started: `workflow_id`, or for `goals` the list.
@@ -331,6 +403,30 @@ pub struct AttemptDetail {
     pub manner: Manner,
 }
 
+/// An event of one's own.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WorkflowNotify {
+    pub workflow_id: String,
+    /// What it is called: no name that begins with `decomposition_`, `optimization_`, `execution_` or `task_`.
+    #[schemars(regex(pattern = EVENT))]
+    pub event: String,
+    /// For a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PLAIN), length(max = MOST_MESSAGE))]
+    pub message: Option<String>,
+    /// For programs: anything, at most 64 KiB as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+}
+
+/// Where it stands among the workflow's events.
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct WorkflowNotified {
+    pub workflow_id: String,
+    pub number: u64,
+}
+
 /// Which events.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -359,7 +455,7 @@ pub struct WorkflowEvent {
     /// Counted from 1 in each workflow, without a gap.
     pub number: u64,
     pub at_ms: i64,
-    /// `execution_started`, `task_completed`, …
+    /// `execution_started`, `task_completed`, …; or a name of one's own.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -369,6 +465,10 @@ pub struct WorkflowEvent {
     pub attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What an event of one's own brings along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Value>")]
+    pub payload: Option<Box<RawValue>>,
 }
 
 impl From<Event> for WorkflowEvent {
@@ -381,6 +481,7 @@ impl From<Event> for WorkflowEvent {
             task: event.task.map(|id| id.to_string()),
             attempt: event.attempt,
             message: event.message,
+            payload: event.payload.and_then(|json| RawValue::from_string(json).ok()),
         }
     }
 }
@@ -473,10 +574,55 @@ impl WorkflowDetail {
             workflow_id: seen.listed.id.to_string(),
             status: seen.listed.state,
             goal: seen.listed.goal.clone(),
-            shape: seen.listed.shape.iter().map(|byte| format!("{byte:02x}")).collect(),
+            shape: hex(&seen.listed.shape),
             tasks: tasks.collect(),
             attempts: attempts.collect(),
         }
+    }
+}
+
+impl WorkflowDecomposed {
+    pub(crate) fn new(goal: &str, graph: &Graph, at: Timestamp) -> Self {
+        Self {
+            id: hex(&graph.shape()),
+            goal: goal.to_owned(),
+            tasks: graph.nodes().iter().enumerate().map(|(i, node)| task(node, graph.is_group(i as u32))).collect(),
+            decomposed_at_ms: at.0,
+        }
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// As it may be sent to be started.
+fn task(node: &Node, is_group: bool) -> WorkflowTask {
+    let step = match &node.step {
+        Step::Agent { language, complexity } => {
+            WorkflowStep::Agent { language: language.as_ref().map(ToString::to_string), complexity: Some(*complexity) }
+        }
+        Step::Model(of) => WorkflowStep::Model {
+            prompt: of.prompt.clone(),
+            system: of.system.clone(),
+            model: of.model.clone(),
+            max_tokens: of.max_tokens,
+            temperature: of.temperature.map(f64::from),
+            schema: of.schema.as_deref().and_then(|json| serde_json::from_str(json).ok()),
+        },
+        Step::Nats { subject } => WorkflowStep::Nats { subject: subject.clone() },
+        Step::Native { name } => WorkflowStep::Native { name: name.clone() },
+    };
+    WorkflowTask {
+        id: node.task.id.to_string(),
+        description: node.task.description.clone(),
+        depends_on: node.task.depends_on.iter().map(TaskId::to_string).collect(),
+        parent: node.task.parent.as_ref().map(TaskId::to_string),
+        step: (!is_group).then_some(step),
+        timeout_ms: node.policy.timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        retry_attempts: node.policy.retry_attempts,
+        pure: node.policy.pure,
+        inputs: node.policy.inputs.as_ref().map(|ids| ids.iter().map(TaskId::to_string).collect()),
     }
 }
 
@@ -486,7 +632,7 @@ impl From<workflow::Error> for Refusal {
         let message = error.to_string();
         match &error {
             E::Unknown { .. } => Self::at(Code::NotFound, "workflow_id", message),
-            E::NotAllowed(_) => Self::at(Code::NotAllowed, "workflow_id", message),
+            E::NotAllowed(_) | E::NotMonitored => Self::at(Code::NotAllowed, "workflow_id", message),
             E::IdConflict { .. } => Self::at(Code::IdConflict, "id", message),
             E::InvalidGoal { .. } => Self::at(Code::InvalidGoal, "goal", message),
             E::NotOptimized(_) => Self::at(Code::NotAllowed, "optimization_level", message),
@@ -497,6 +643,7 @@ impl From<workflow::Error> for Refusal {
                 tracing::warn!(error = %super::Causes(&error), "a workflow could not be served");
                 Self::new(Code::Unavailable, message)
             }
+            E::NoDecomposer { .. } => Self::at(Code::Unavailable, "goal", message),
             _ => Self::new(Code::Unavailable, message),
         }
     }

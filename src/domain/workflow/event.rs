@@ -46,7 +46,29 @@ const NAMES: [(EventKind, &str); 17] = [
     (EventKind::ExecutionRetried, "execution_retried"),
 ];
 
+/// What names of events begin with that are not a user's own, now or some day.
+const OWN: [&str; 4] = ["decomposition_", "optimization_", "execution_", "task_"];
+/// Of a user's own event.
+const LONGEST_NAME: usize = 64;
+
 impl EventKind {
+    /// A user's own event; the error says what its name must be.
+    pub fn custom(name: &str) -> Result<Self, String> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if !(1..=LONGEST_NAME).contains(&name.len()) || !name.bytes().all(plain) {
+            return Err(format!("must be 1 to {LONGEST_NAME} of the characters A-Z a-z 0-9 _ . and -"));
+        }
+        match OWN.iter().find(|own| name.starts_with(*own)) {
+            Some(own) => Err(format!("can't begin with {own}: these are Tandem's own events")),
+            None => Ok(Self::Custom(name.into())),
+        }
+    }
+
+    /// Those that are not a user's own.
+    pub fn is_known(text: &str) -> bool {
+        NAMES.iter().any(|(_, name)| *name == text)
+    }
+
     pub fn named(text: &str) -> Self {
         let known = NAMES.into_iter().find(|(_, name)| *name == text).map(|(kind, _)| kind);
         known.unwrap_or_else(|| Self::Custom(text.into()))
@@ -80,4 +102,23 @@ pub struct Event {
     pub attempt: Option<u32>,
     /// For a person: why something failed.
     pub message: Option<String>,
+    /// JSON that a user's own event brings along.
+    pub payload: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_s_own_event_has_a_name_of_its_own() {
+        for good in ["deployed", "order.shipped", "A-1_b", &"x".repeat(64)] {
+            let kind = EventKind::custom(good).unwrap();
+            assert_eq!((kind.as_str(), EventKind::named(good)), (good, kind.clone()));
+        }
+        for bad in ["", "a b", "ä", "a\n", "task_completed", "execution_done", &"x".repeat(65)] {
+            assert!(EventKind::custom(bad).is_err(), "{bad:?}");
+        }
+        assert!(NAMES.iter().all(|(_, name)| EventKind::custom(name).is_err() && EventKind::is_known(name)));
+    }
 }

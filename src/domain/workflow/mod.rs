@@ -118,6 +118,9 @@ pub struct ModelStep {
     pub max_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
+    /// A JSON Schema, as JSON, that the answer must fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
 }
 
 /// What of a workflow's terms a task has otherwise.
@@ -199,6 +202,66 @@ pub enum OptimizationLevel {
     Aggressive,
 }
 
+/// Who takes goals apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decomposer {
+    /// Rules; then your own service, where there is one; then a model, where there is one.
+    #[default]
+    Hybrid,
+    /// Rules alone.
+    Rules,
+    /// A model.
+    Model,
+    /// Your own service, at `workflow.decomposer.subject`.
+    Remote,
+}
+
+impl Decomposer {
+    pub const ALL: [Self; 4] = [Self::Hybrid, Self::Rules, Self::Model, Self::Remote];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hybrid => "hybrid",
+            Self::Rules => "rules",
+            Self::Model => "model",
+            Self::Remote => "remote",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|way| way.as_str() == text)
+    }
+}
+
+/// What kind of goal it is: each has bounds of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GoalType {
+    #[default]
+    Simple,
+    Microservices,
+    DataPipeline,
+    MlPipeline,
+}
+
+impl GoalType {
+    pub const ALL: [Self; 4] = [Self::Simple, Self::Microservices, Self::DataPipeline, Self::MlPipeline];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::Microservices => "microservices",
+            Self::DataPipeline => "data_pipeline",
+            Self::MlPipeline => "ml_pipeline",
+        }
+    }
+
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 /// The terms of one workflow, with the source's names and defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunOptions {
@@ -221,6 +284,13 @@ pub struct RunOptions {
     pub task_timeout: Duration,
     /// Each point counts as a minute that the workflow has waited longer than it has.
     pub priority: i32,
+}
+
+impl RunOptions {
+    /// Thirty days: no time is longer, in milliseconds.
+    pub const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+    pub const MOST_PARALLEL: u64 = 10_000;
+    pub const MOST_RETRIES: u64 = 20;
 }
 
 impl Default for RunOptions {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 #[schemars(rename = "WorkflowState")]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// For the workflow before it to be over.
+    Waiting,
     Running,
     /// Nothing of it is begun; what runs comes to its end.
     Paused,
@@ -34,10 +36,12 @@ pub struct NotAllowed {
 }
 
 impl State {
-    pub const ALL: [Self; 5] = [Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Running, Self::Paused, Self::Completed, Self::Failed, Self::Cancelled];
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Completed => "completed",
@@ -58,8 +62,8 @@ impl State {
     pub fn after(self, command: Command) -> Result<Self, NotAllowed> {
         let refused = |wanted| Err(NotAllowed { state: self, command, wanted });
         match (self, command) {
-            (Self::Running | Self::Paused, Command::Cancel) => Ok(Self::Cancelled),
-            (_, Command::Cancel) => refused("running or paused"),
+            (Self::Waiting | Self::Running | Self::Paused, Command::Cancel) => Ok(Self::Cancelled),
+            (_, Command::Cancel) => refused("waiting, running or paused"),
             (Self::Running, Command::Pause) => Ok(Self::Paused),
             (_, Command::Pause) => refused("running"),
             (Self::Paused, Command::Resume) => Ok(Self::Running),

@@ -28,6 +28,8 @@ pub struct Start {
     pub decomposed: Option<(Timestamp, Timestamp)>,
     /// What records of earlier runs say of it.
     pub optimized: Option<Optimized>,
+    /// It begins when this one is over.
+    pub follows: Option<WorkflowId>,
 }
 
 /// What records of earlier runs say of a new one.
@@ -262,7 +264,8 @@ async fn start(
             claimable: 0,
             now,
         };
-        heads.by_number.insert(number, Head { row, state: State::Running });
+        let state = start.begins_as();
+        heads.by_number.insert(number, Head { row, state });
         if let Some((from, to)) = start.decomposed {
             heads.event_at(number, from.0, &EventKind::DecompositionStarted, None, None, None);
             heads.event_at(number, to.0, &EventKind::DecompositionCompleted, None, None, None);
@@ -275,7 +278,9 @@ async fn start(
         if let Some(advice) = &advice {
             heads.event(number, &EventKind::OptimizationRecommended, None, None, Some(advice));
         }
-        heads.event(number, &EventKind::ExecutionStarted, None, None, None);
+        if state == State::Running {
+            heads.event(number, &EventKind::ExecutionStarted, None, None, None);
+        }
     }
     let mut new = Together::default();
     new.add_any(&STEPS, &steps)?;
@@ -288,8 +293,16 @@ fn rank(start: &Start, now: i64) -> i64 {
     now.saturating_sub(i64::from(start.options.priority).saturating_mul(60_000))
 }
 
+/// Of one that waits, how long it may take.
 fn deadline(start: &Start, now: i64) -> i64 {
-    Timestamp(now).plus(start.options.timeout).0
+    let from = if start.follows.is_some() { 0 } else { now };
+    Timestamp(from).plus(start.options.timeout).0
+}
+
+impl Start {
+    fn begins_as(&self) -> State {
+        if self.follows.is_some() { State::Waiting } else { State::Running }
+    }
 }
 
 /// The numbers of those that are new, by their ids: the others' clients' ids are taken.
@@ -299,19 +312,23 @@ async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<
     let found: Vec<(Vec<u8>, i64)> = on!(tx, tx => {
         let mut sql = QueryBuilder::new(
             "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks, failed_tasks,
-                 completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms, planned) ",
+                 completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms, planned,
+                 follows) ",
         );
         sql.push_values(starts.iter().zip(&options), |mut row, (start, options)| {
             let tasks = start.graph.len() as i64;
             let (request, hash) = start.request.as_ref().map(|(id, hash)| (id.as_str(), &hash[..])).unzip();
             row.push_bind(&start.id.as_bytes()[..]).push_bind(start.tenant.as_str()).push_bind(request).push_bind(hash);
             row.push_bind(start.goal.as_ref().map(|goal| goal.as_bytes())).push_bind(&options[..]);
-            row.push_bind(&start.graph.shape()[..]).push("'running'").push_bind(tasks).push_bind(tasks).push("0, 0");
+            row.push_bind(&start.graph.shape()[..]).push_bind(start.begins_as().as_str()).push_bind(tasks).push_bind(tasks).push("0, 0");
             row.push_bind(i64::from(start.options.max_parallel)).push("0");
             row.push_bind(i64::from(start.options.monitoring));
             row.push_bind(i64::from(start.options.real_time_notifications)).push("0");
             row.push_bind(rank(start, now)).push_bind(now).push_bind(now).push_bind(deadline(start, now));
             row.push_bind(i64::from(start.optimized.as_ref().is_some_and(|of| of.planned)));
+            row.push("(SELECT number FROM workflows WHERE id = ");
+            row.push_bind_unseparated(start.follows.as_ref().map(|id| id.as_bytes()));
+            row.push_unseparated(" AND tenant = ").push_bind_unseparated(start.tenant.as_str()).push_unseparated(")");
         });
         sql.push(" ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING id, number");
         sql.build_query_as().fetch_all(&mut **tx).await

@@ -22,7 +22,7 @@ use crate::domain::Timestamp;
 use crate::domain::workflow::{EventKind, State, TaskState};
 
 pub use advance::{Advanced, Batch, Claimed, Did, End, Ended, Optimized, Start, Started};
-pub use events::Publication;
+pub use events::{Notice, Noticed, Publication};
 pub use read::{Attempts, Filter, Listed, Status, StepStatus};
 pub use sweep::{Held, Swept};
 

@@ -26,12 +26,22 @@ pub struct Swept {
     pub due: usize,
     /// Workflows that took too long.
     pub overdue: usize,
+    /// Workflows that waited for another.
+    pub begun: usize,
 }
 
 /// Rows in one transaction.
 const MOST: i64 = 2_000;
 /// How long a worker that is gone is remembered.
 const FORGOTTEN_MS: i64 = 60_000;
+
+/// Workflows whose turn it is: what they follow is over, or gone.
+macro_rules! turns {
+    () => {
+        "FROM workflows AS w WHERE w.state = 'waiting' AND NOT EXISTS
+             (SELECT 1 FROM workflows AS b WHERE b.number = w.follows AND b.state IN ('waiting', 'running', 'paused'))"
+    };
+}
 
 macro_rules! wants {
     ($now:literal) => {
@@ -43,7 +53,9 @@ macro_rules! wants {
             ") OR EXISTS (SELECT 1 FROM workflow_steps AS s LEFT JOIN workflow_workers AS w ON w.worker = s.worker
                           WHERE s.state = 'running' AND (w.until_ms IS NULL OR w.until_ms < ",
             $now,
-            "))"
+            ")) OR EXISTS (SELECT 1 ",
+            turns!(),
+            ")"
         )
     };
 }
@@ -105,12 +117,17 @@ impl Store {
                           WHERE s.state = 'running' AND (w.until_ms IS NULL OR w.until_ms < $1) LIMIT $2";
             let due = "SELECT workflow, position, epoch FROM workflow_steps WHERE due_ms <= $1 LIMIT $2";
             let late = "SELECT number, CAST(0 AS BIGINT), CAST(0 AS BIGINT) FROM workflows WHERE state = 'running' AND deadline_ms <= $1 LIMIT $2";
-            let mut found: [Vec<(i64, i64, i64)>; 3] = [vec![], vec![], vec![]];
-            for (rows, sql) in found.iter_mut().zip([lapsed, due, late]) {
+            let turns = concat!(
+                "SELECT w.number, CAST(0 AS BIGINT), CAST(0 AS BIGINT) ",
+                turns!(),
+                " AND w.created_ms <= $1 ORDER BY w.number LIMIT $2"
+            );
+            let mut found: [Vec<(i64, i64, i64)>; 4] = Default::default();
+            for (rows, sql) in found.iter_mut().zip([lapsed, due, late, turns]) {
                 *rows = on!(&mut tx, tx => sqlx::query_as(sql).bind(now).bind(MOST).fetch_all(&mut **tx).await)?;
             }
-            let [lapsed, due, late] = found;
-            let all: BTreeSet<i64> = lapsed.iter().chain(&due).chain(&late).map(|(workflow, ..)| *workflow).collect();
+            let all: BTreeSet<i64> = found.iter().flatten().map(|(workflow, ..)| *workflow).collect();
+            let [lapsed, due, late, turns] = found;
             heads.hold(&mut tx, &all).await?;
             let mut swept = Swept::default();
             if !lapsed.is_empty() {
@@ -130,6 +147,9 @@ impl Store {
                     close(&mut tx, &mut heads, workflow, State::Failed, &EventKind::ExecutionFailed, why).await?;
                     swept.overdue += 1;
                 }
+            }
+            for (workflow, ..) in turns {
+                swept.begun += usize::from(begin_turn(&mut tx, &mut heads, workflow).await?);
             }
             heads.save(&mut tx, Together::default()).await?;
             let gone = "DELETE FROM workflow_workers WHERE until_ms < $1";
@@ -171,6 +191,20 @@ async fn take_back(tx: &mut super::Tx, heads: &mut Heads, lapsed: Vec<(i64, i64,
         each_of(tx, &LOST, &lost).await?;
     }
     Ok(taken.len())
+}
+
+/// What it follows is over: its time begins. What is over may be retried meanwhile; that does not take the turn back.
+async fn begin_turn(tx: &mut super::Tx, heads: &mut Heads, workflow: i64) -> Result<bool, sqlx::Error> {
+    let now = heads.now;
+    let Some(head) = heads.by_number.get_mut(&workflow).filter(|head| head.state == State::Waiting) else {
+        return Ok(false);
+    };
+    head.state = State::Running;
+    head.row.deadline_ms = head.row.deadline_ms.saturating_add(now);
+    let sql = "UPDATE workflow_steps SET queued_ms = $2 WHERE workflow = $1 AND state = 'ready'";
+    on!(&mut *tx, tx => sqlx::query(sql).bind(workflow).bind(now).execute(&mut **tx).await.map(drop))?;
+    heads.event(workflow, &EventKind::ExecutionStarted, None, None, None);
+    Ok(true)
 }
 
 async fn ready(tx: &mut super::Tx, now: i64, due: Vec<(i64, i64, i64)>) -> Result<usize, sqlx::Error> {
