@@ -215,7 +215,7 @@ impl Entries {
         }
         self.make_room(packed.len() + BESIDE, 1);
         self.add(entry, packed, own);
-        // Its vector and its scope took some, too.
+        // Its scope took some, too.
         self.make_room(0, 0);
         true
     }
@@ -272,6 +272,7 @@ impl Entries {
         let taken = scope.bare.contains(&id) && in_index(&mut self.bytes, scope, |index| index.insert(id, vector));
         if taken {
             scope.bare.remove(&id);
+            self.make_room(0, 0);
         }
         taken
     }
@@ -407,6 +408,21 @@ mod tests {
     fn what_is_counted_is_what_many_small_scopes_take() {
         let share = counted(10_000, |n| digest(1, n));
         assert!((0.85..1.15).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn vectors_that_come_later_keep_to_the_room_that_there_is() {
+        let mut entries = Entries::new(usize::MAX, 100 * 1024);
+        let all: Vec<CacheEntry> = (0..60).map(|n| entry(n, digest(1, 0))).collect();
+        for entry in &all {
+            assert!(entries.insert(&CacheEntry { vector: None, ..entry.clone() }, false));
+        }
+        assert_eq!(entries.len(), 60, "without vectors there is room for all");
+        for entry in &all {
+            entries.set_vector(entry.id, entry.vector.as_ref().unwrap());
+            assert!(entries.bytes() <= 100 * 1024);
+        }
+        assert!((30..60).contains(&entries.len()), "{}", entries.len());
     }
 
     #[test]
