@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::optimize::{
     self, Arrangement, Attempt, Backoff, Change, Edit, Failure, History, Level, Outcome, Plan, Recommendations, Run,
     Verdict, recommend,
 };
 use super::{Error, Optimized, Order, Workflows, policy};
 use crate::domain::record::Digest;
-use crate::domain::workflow::{FailureKind, Graph, Node, OptimizationLevel, RunOptions, State};
+use crate::domain::workflow::{FailureKind, Graph, Node, OptimizationLevel, Policy, RunOptions, State};
 use crate::domain::{Dag, Limits, TaskId, Tenant};
 use crate::store::workflows::{Attempts, Listed};
 
@@ -22,8 +24,8 @@ const RECENT: Duration = Duration::from_secs(60);
 /// Plans that are kept.
 const PLANS: u64 = 1_000;
 
-/// For whom, which graph, under which options, from how many records.
-pub(super) type PlanKey = (Tenant, Digest, OptimizationLevel, bool, u32, u32);
+/// For whom, which graph, under which terms, from how many records.
+pub(super) type PlanKey = (Tenant, Digest, Digest, u32);
 
 pub(super) fn plans() -> moka::sync::Cache<PlanKey, Arc<Decided>> {
     moka::sync::Cache::builder().max_capacity(PLANS).time_to_live(RECENT).build()
@@ -88,7 +90,6 @@ impl Workflows {
     /// What an order is given; not thought out anew for each of many that start in the same minute.
     async fn recent_plan(&self, order: &Order) -> Result<Arc<Decided>, Error> {
         let Order { tenant, graph, options, .. } = order;
-        let level = options.optimization_level;
         let shape = (tenant.clone(), graph.shape());
         let runs = match self.shared.often_run.contains_key(&shape) {
             true => RUNS,
@@ -102,7 +103,7 @@ impl Workflows {
         };
         // As many records as ten ago say nothing else, but where a level begins.
         let tens = runs / 10;
-        let key = (tenant.clone(), graph.shape(), level, options.preserve_structure, options.max_parallel, tens);
+        let key = (tenant.clone(), graph.shape(), terms(graph, options), tens);
         if let Some(known) = self.shared.plans.get(&key) {
             return Ok(known);
         }
@@ -163,6 +164,12 @@ impl Workflows {
         }
         Ok(History { runs })
     }
+}
+
+/// The same for the same options and the same policies of the tasks: a plan for a task that is pure is none for one that is not.
+fn terms(graph: &Graph, options: &RunOptions) -> Digest {
+    let policies: Vec<&Policy> = graph.nodes().iter().map(|node| &node.policy).collect();
+    Sha256::digest(serde_json::to_vec(&(options, policies)).unwrap_or_default()).into()
 }
 
 /// What is done about a graph as its records are now.

@@ -379,15 +379,15 @@ type HistoryRow = (
 /// Workflow, position, queued, started, attempts, worker, epoch.
 type EndedRow = (i64, i64, Option<i64>, Option<i64>, i64, Option<String>, i64);
 
-/// What an end makes of a step: its state, when it is due, since when it waits anew, why.
-fn outcome(end: &End, now: i64) -> (&'static str, Option<i64>, Option<i64>, Option<(FailureKind, &str)>) {
+/// What an end makes of a step: its state, when it is due, why.
+fn outcome(end: &End, now: i64) -> (&'static str, Option<i64>, Option<(FailureKind, &str)>) {
     match end {
-        End::Completed(_) => ("completed", None, None, None),
+        End::Completed(_) => ("completed", None, None),
         End::Postponed { kind, message, pause } => {
-            ("waiting", Some(Timestamp(now).plus(*pause).0), None, Some((*kind, message)))
+            ("waiting", Some(Timestamp(now).plus(*pause).0), Some((*kind, message)))
         }
-        End::Failed { kind, message } => ("failed", None, None, Some((*kind, message))),
-        End::GivenBack => ("ready", None, Some(now), None),
+        End::Failed { kind, message } => ("failed", None, Some((*kind, message))),
+        End::GivenBack => ("ready", None, None),
     }
 }
 
@@ -416,11 +416,11 @@ async fn end_steps(
     let mut rows = Vec::with_capacity(batch.ended.len());
     for ended in batch.ended {
         let did = &ended.did;
-        let (state, due, queued, why) = outcome(&did.end, now);
-        let (made, over) = match &did.end {
-            End::Completed(_) | End::Failed { .. } => (1, Some(now - since(&ended.then))),
-            End::Postponed { .. } => (1, None),
-            End::GivenBack => (0, None),
+        let (state, due, why) = outcome(&did.end, now);
+        let (made, over, queued) = match &did.end {
+            End::Completed(_) | End::Failed { .. } => (1, Some(now - since(&ended.then)), None),
+            End::Postponed { .. } => (1, None, None),
+            End::GivenBack => (0, None, Some(now)),
         };
         let (kind, message) = why.map(|(kind, message)| (kind.as_str(), words(message))).unzip();
         rows.push((ended.workflow, did.position, ended.epoch, state, made, over, due, queued, kind, message));
@@ -546,7 +546,7 @@ async fn follow(
     let mut rows = vec![];
     for (ended, _) in batch.ended.iter().zip(accepted).filter(|(_, accepted)| **accepted) {
         for (i, did) in ended.then.iter().enumerate() {
-            let (state, due, _, why) = outcome(&did.end, now);
+            let (state, due, why) = outcome(&did.end, now);
             let over =
                 matches!(did.end, End::Completed(_) | End::Failed { .. }).then(|| now - since(&ended.then[i + 1..]));
             let (kind, message) = why.map(|(kind, message)| (kind.as_str(), words(message))).unzip();
