@@ -120,14 +120,17 @@ fn there_are_enough_templates_and_every_language_has_four_kinds() {
 fn what_the_rules_answer_of_labelled_tasks_is_right_and_the_rest_is_declined() {
     let (library, _) = Library::load(None);
     let shipped = Options::default().max_unknown_share;
-    for (labels, least_answered, least_declines) in [
-        (include_str!("data/tasks-calibration.tsv"), 0.94, 298),
-        (include_str!("data/tasks-development.tsv"), 0.94, 86),
-        (include_str!("data/tasks-development-2.tsv"), 0.88, 55),
-        (include_str!("data/tasks-development-3.tsv"), 0.87, 60),
-        (include_str!("data/tasks-development-4.tsv"), 0.91, 44),
-        (include_str!("data/tasks-development-5.tsv"), 0.69, 40),
-        (include_str!("data/tasks-development-6.tsv"), 0.72, 40),
+    for (labels, least_answered, least_declines, least_right) in [
+        (include_str!("data/tasks-calibration.tsv"), 0.94, 298, 0.96),
+        (include_str!("data/tasks-development.tsv"), 0.94, 87, 0.96),
+        (include_str!("data/tasks-development-2.tsv"), 0.88, 55, 0.96),
+        (include_str!("data/tasks-development-3.tsv"), 0.87, 60, 0.96),
+        (include_str!("data/tasks-development-4.tsv"), 0.90, 45, 0.96),
+        (include_str!("data/tasks-development-5.tsv"), 0.72, 40, 0.96),
+        (include_str!("data/tasks-development-6.tsv"), 0.75, 40, 0.96),
+        (include_str!("data/tasks-development-7.tsv"), 0.75, 40, 0.96),
+        (include_str!("data/tasks-development-8.tsv"), 0.33, 40, 0.93),
+        (include_str!("data/tasks-development-9.tsv"), 0.23, 40, 0.93),
     ] {
         let labelled = read_labels(labels).unwrap();
         let measured = measure(&library, &labelled, &Language::Elixir, shipped);
@@ -135,9 +138,12 @@ fn what_the_rules_answer_of_labelled_tasks_is_right_and_the_rest_is_declined() {
         let wrong = |verdict| measured.iter().filter(move |m| m.verdict == verdict).map(|m| m.task.as_str());
         let said: Vec<&str> = wrong(Verdict::Overreached).chain(wrong(Verdict::Confused)).collect();
         assert!(at.overreached.of >= least_declines && at.overreached.count * 60 <= at.overreached.of, "{said:?}");
-        assert!(at.precision.share.unwrap() >= 0.96, "{said:?}");
+        assert!(at.precision.share.unwrap() >= least_right, "{said:?}");
         assert!(at.recall_of_existing.share.unwrap() >= least_answered, "{:?}", at.recall_of_existing);
-        assert!(at.recall.count - at.complete.count <= at.recall.count / 20, "names and options are honoured: {at:?}");
+        assert!(
+            at.recall.count - at.complete.count <= at.recall.count / 20 + 1,
+            "names and options are honoured: {at:?}"
+        );
     }
 }
 

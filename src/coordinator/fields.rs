@@ -205,7 +205,9 @@ pub(super) fn find(words: &[Word], details: &[Detail], taken: &[bool]) -> Option
                 found => found,
             }
         } else if words[at].before.contains(',') {
-            list(at, Untyped::IsNoField).filter(|found| several(found) || is_plainly(found, words))
+            // Behind another type it is not the first of its list.
+            let first = at == 0 || !is_type(&words[at - 1].lower);
+            list(at, Untyped::IsNoField).filter(|found| several(found) || (first && is_plainly(found, words)))
         } else {
             None
         }
