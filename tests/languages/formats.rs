@@ -17,7 +17,9 @@ pub fn check<'a>(rendered: impl IntoIterator<Item = &'a Rendered>, table: &mut T
                 ("Dockerfile", dockerfile(&one.text))
             }
             "Makefile" => ("Makefile", makefile(&one.text)),
-            ".gitignore" | ".editorconfig" | ".dockerignore" | "CODEOWNERS" => ("lines of settings", settings(&one.text)),
+            ".gitignore" | ".editorconfig" | ".dockerignore" | "CODEOWNERS" => {
+                ("lines of settings", settings(&one.text))
+            }
             ".env.example" => ("lines of variables", variables(&one.text)),
             name if name.ends_with(".conf") => ("nginx's blocks", blocks(&one.text)),
             name if name.ends_with(".vue") || name.ends_with(".prisma") => ("closed brackets", brackets(&one.text)),

@@ -34,9 +34,8 @@ pub fn path(one: &Rendered) -> String {
 fn tested<'a>(test: &Rendered, code: &'a [Rendered]) -> Option<&'a Rendered> {
     let kind = test.template.strip_prefix(test.language.as_str())?;
     let tested = match kind {
-        "-testing" | "-testing-jest" | "-testing-mocha" | "-testing-node" | "-testing-vitest" | "-performance-bench" => {
-            "-general"
-        }
+        "-testing" | "-testing-jest" | "-testing-mocha" | "-testing-node" | "-testing-vitest"
+        | "-performance-bench" => "-general",
         "-testing-api" | "-testing-supertest" => "-api-endpoint",
         _ => return None,
     };
