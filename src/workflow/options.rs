@@ -60,51 +60,58 @@ pub struct DecomposerOptions {
 }
 
 /// Bounds for goals of each type. The smaller one of these and of `max_depth` holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Decomposers {
     /// One thing.
-    pub simple: GoalBounds,
+    pub simple: Simple,
     /// Services and what is between them.
-    pub microservices: GoalBounds,
+    pub microservices: Microservices,
     /// Data on its way.
-    pub data_pipeline: GoalBounds,
+    pub data_pipeline: DataPipeline,
     /// Data, training, models.
-    pub ml_pipeline: GoalBounds,
+    pub ml_pipeline: MlPipeline,
 }
 
-/// Bounds for taking a goal apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GoalBounds {
-    /// How many levels of groups its graph may have. As in the source.
-    pub max_depth: usize,
-    /// How long taking it apart may take, in milliseconds. As in the source.
-    pub timeout_ms: u64,
-}
-
-impl Default for Decomposers {
-    fn default() -> Self {
-        let bounds = |max_depth, timeout_ms| GoalBounds { max_depth, timeout_ms };
-        Self {
-            simple: bounds(5, 30_000),
-            microservices: bounds(15, 120_000),
-            data_pipeline: bounds(10, 60_000),
-            ml_pipeline: bounds(20, 300_000),
+/// Bounds for taking a goal of one type apart, with the defaults of that type: either may be set without the other.
+macro_rules! bounds {
+    ($name:ident, $max_depth:literal, $timeout_ms:literal) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            /// How many levels of groups its graph may have. As in the source.
+            pub max_depth: usize,
+            /// How long taking it apart may take, in milliseconds. As in the source.
+            pub timeout_ms: u64,
         }
-    }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { max_depth: $max_depth, timeout_ms: $timeout_ms }
+            }
+        }
+
+        impl $name {
+            fn get(self) -> (usize, Duration) {
+                (self.max_depth, Duration::from_millis(self.timeout_ms))
+            }
+        }
+    };
 }
+bounds!(Simple, 5, 30_000);
+bounds!(Microservices, 15, 120_000);
+bounds!(DataPipeline, 10, 60_000);
+bounds!(MlPipeline, 20, 300_000);
 
 impl Decomposers {
     /// Levels of groups, and how long taking a goal of that type apart may take.
     pub fn of(&self, kind: GoalType) -> (usize, Duration) {
-        let GoalBounds { max_depth, timeout_ms } = match kind {
-            GoalType::Simple => self.simple,
-            GoalType::Microservices => self.microservices,
-            GoalType::DataPipeline => self.data_pipeline,
-            GoalType::MlPipeline => self.ml_pipeline,
-        };
-        (max_depth, Duration::from_millis(timeout_ms))
+        match kind {
+            GoalType::Simple => self.simple.get(),
+            GoalType::Microservices => self.microservices.get(),
+            GoalType::DataPipeline => self.data_pipeline.get(),
+            GoalType::MlPipeline => self.ml_pipeline.get(),
+        }
     }
 }
 
