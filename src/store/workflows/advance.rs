@@ -318,7 +318,7 @@ async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<
         sql.push_values(starts.iter().zip(&options), |mut row, (start, options)| {
             let tasks = start.graph.len() as i64;
             let (request, hash) = start.request.as_ref().map(|(id, hash)| (id.as_str(), &hash[..])).unzip();
-            row.push_bind(&start.id.as_bytes()[..]).push_bind(start.tenant.as_str()).push_bind(request).push_bind(hash);
+            row.push_bind(start.id.as_bytes()).push_bind(start.tenant.as_str()).push_bind(request).push_bind(hash);
             row.push_bind(start.goal.as_ref().map(|goal| goal.as_bytes())).push_bind(&options[..]);
             row.push_bind(&start.graph.shape()[..]).push_bind(start.begins_as().as_str()).push_bind(tasks).push_bind(tasks).push("0, 0");
             row.push_bind(i64::from(start.options.max_parallel)).push("0");
