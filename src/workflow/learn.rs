@@ -27,8 +27,8 @@ const PLANS: u64 = 1_000;
 /// For whom, which graph, under which terms, from how many records.
 pub(super) type PlanKey = (Tenant, Digest, Digest, u32);
 
-pub(super) fn plans() -> moka::sync::Cache<PlanKey, Arc<Decided>> {
-    moka::sync::Cache::builder().max_capacity(PLANS).time_to_live(RECENT).build()
+pub(super) fn plans() -> moka::future::Cache<PlanKey, Arc<Decided>> {
+    moka::future::Cache::builder().max_capacity(PLANS).time_to_live(RECENT).build()
 }
 
 /// Graphs of which there are as many records as are looked at: they need not be counted again.
@@ -104,14 +104,13 @@ impl Workflows {
         // As many records as ten ago say nothing else, but where a level begins.
         let tens = runs / 10;
         let key = (tenant.clone(), graph.shape(), terms(graph, options), tens);
-        if let Some(known) = self.shared.plans.get(&key) {
-            return Ok(known);
-        }
-        let (view, wishes) = (self.view(graph, options)?, self.wishes(options));
-        let history = self.history(tenant, graph).await?;
-        let decided = Arc::new(aside(move || decide(&view, &history, &wishes)).await??);
-        self.shared.plans.insert(key, decided.clone());
-        Ok(decided)
+        let made = async {
+            let (view, wishes) = (self.view(graph, options)?, self.wishes(options));
+            let history = self.history(tenant, graph).await?;
+            Ok(Arc::new(aside(move || decide(&view, &history, &wishes)).await??))
+        };
+        // Who starts at the same time waits for the same.
+        self.shared.plans.try_get_with(key, made).await.map_err(|error: Arc<Error>| (*error).clone())
     }
 
     fn wishes(&self, options: &RunOptions) -> optimize::Options {

@@ -155,7 +155,7 @@ struct Inner {
     /// Of steps that ended here and have dependants: what the database has, too.
     outputs: moka::sync::Cache<(i64, u32), Arc<str>>,
     often_run: learn::OftenRun,
-    plans: moka::sync::Cache<learn::PlanKey, Arc<learn::Decided>>,
+    plans: moka::future::Cache<learn::PlanKey, Arc<learn::Decided>>,
     hands: Hands,
     words: mpsc::UnboundedSender<Word>,
     /// There may be something to claim.
