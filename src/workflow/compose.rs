@@ -176,13 +176,7 @@ impl Workflows {
                 "the rules can neither take it apart nor do it, and there is no model to ask; name its parts, or send a graph",
             );
         }
-        let bounds = Bounds {
-            tenant: ask.tenant.clone(),
-            correlation_id: CorrelationId::generate(),
-            cache: CacheMode::Use,
-            max_cost: None,
-            deadline: ask.deadline,
-        };
+        let bounds = ask.bounds();
         match coordinator.take_apart(ask.goal, &bounds, Timestamp::now()).await {
             Ok(dag) => Ok((Some(nodes(&dag, step)), true)),
             Err(why) if ask.way == Decomposer::Model => Err(Error::InvalidGoal { why }),
@@ -219,13 +213,7 @@ impl Workflows {
 
     /// What a goal in other words was taken apart into, where the semantic cache is sure that they want the same.
     async fn near(&self, ask: &Ask<'_>) -> Option<Vec<Node>> {
-        let bounds = Bounds {
-            tenant: ask.tenant.clone(),
-            correlation_id: CorrelationId::generate(),
-            cache: CacheMode::Use,
-            max_cost: None,
-            deadline: ask.deadline,
-        };
+        let bounds = ask.bounds();
         let agent = self.shared.runner.coordinator().agent();
         let found = agent.recall_task(&ask.as_cached(), &bounds, Timestamp::now()).await?;
         let key = read_hex(&found.text)?;
@@ -261,6 +249,16 @@ impl Decomposer {
 }
 
 impl Ask<'_> {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            tenant: self.tenant.clone(),
+            correlation_id: CorrelationId::generate(),
+            cache: CacheMode::Use,
+            max_cost: None,
+            deadline: self.deadline,
+        }
+    }
+
     /// The same for the same words, however they are spaced, under the same wishes.
     fn key(&self) -> Digest {
         let words: Vec<&str> = self.goal.description.split_whitespace().collect();

@@ -97,8 +97,7 @@ impl Store {
                 sqlx::query_as(sql).bind(id.as_bytes()).bind(tenant.as_str()).fetch_optional(&mut **tx).await
             })?;
             let Some((workflow,)) = found else { return Ok(None) };
-            let mut heads = Heads::begin(&mut tx).await?;
-            heads.hold(&mut tx, &BTreeSet::from([workflow])).await?;
+            let mut heads = Heads::holding(&mut tx, &BTreeSet::from([workflow])).await?;
             let now = heads.now;
             let Some(head) = heads.by_number.get_mut(&workflow) else { return Ok(None) };
             if head.row.monitored == 0 {
