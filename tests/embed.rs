@@ -154,6 +154,7 @@ fn answer() -> Answer {
         evaluation: None,
         success: true,
         reason: None,
+        left_out: vec![],
         parts: vec![],
         project: vec![],
         notes: vec![],

@@ -64,6 +64,7 @@ fn answer(text: &str) -> Arc<Answer> {
         unknown: NanoUsd::ZERO,
         evaluation: None,
         success: true,
+        left_out: vec![],
         reason: None,
         parts: vec![],
         project: vec![],

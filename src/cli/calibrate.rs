@@ -45,18 +45,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<Ended, Error> {
     let default = Language::from(arguments.language.clone());
 
     let shipped = Options::default().max_unknown_share;
-    let at = |share| measure(&library, &labelled, &default, share);
+    let at = |share| measure(&library, &labelled, &default, share, false);
     let details = at(shipped);
     let rows: Vec<_> = SHARES
         .iter()
         .map(|&share| if share == shipped { summarize(&details, share) } else { summarize(&at(share), share) })
         .collect();
+    let leaving_out = summarize(&measure(&library, &labelled, &default, shipped, true), shipped);
     let pairs = confusion(&details);
     let good = |m: &&Measured| !matches!(m.verdict, Verdict::Right | Verdict::RightlyDeclined);
     let differing: Vec<&Measured> = details.iter().filter(good).collect();
     if arguments.json {
         let mut printed = json!({
-            "tasks": labelled.len(), "templates": library.len(), "shipped": shipped, "thresholds": rows, "confusion": pairs,
+            "tasks": labelled.len(), "templates": library.len(), "shipped": shipped, "thresholds": rows,
+            "leaving_out": leaving_out, "confusion": pairs,
         });
         if arguments.verbose {
             printed["differing"] = json!(differing);
@@ -66,7 +68,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Ended, Error> {
     }
 
     say!(
-        "{} tasks, {} templates; * marks the shipped threshold; in brackets 95 % bounds",
+        "{} tasks, {} templates; * marks the shipped threshold; in brackets 95 % bounds. The last row counts what leaves \
+         phrases of the task out and says so",
         labelled.len(),
         library.len()
     );
@@ -78,12 +81,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Ended, Error> {
         "with all options",
         "of declines answered",
     ];
-    let row = |r: &crate::coordinator::calibrate::AtThreshold| {
-        let mark = if r.max_unknown_share == shipped { "*" } else { "" };
+    let row = |name: String, r: &crate::coordinator::calibrate::AtThreshold| {
         let shares = [r.precision, r.recall, r.recall_of_existing, r.complete, r.overreached].map(percent);
-        [format!("{:.2}{mark}", r.max_unknown_share)].into_iter().chain(shares).collect()
+        [name].into_iter().chain(shares).collect()
     };
-    table(&head, &rows.iter().map(row).collect::<Vec<Vec<String>>>());
+    let name = |share: f64| format!("{share:.2}{}", if share == shipped { "*" } else { "" });
+    let mut shown: Vec<Vec<String>> = rows.iter().map(|r| row(name(r.max_unknown_share), r)).collect();
+    shown.push(row("without a model".to_owned(), &leaving_out));
+    table(&head, &shown);
     if !pairs.is_empty() {
         say!("");
         let row = |(wanted, got, n): &(_, _, usize)| vec![format!("{wanted}"), format!("{got}"), n.to_string()];

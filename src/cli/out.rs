@@ -115,10 +115,11 @@ fn files(response: &Response) -> Result<Vec<Planned<'_>>, Error> {
         }
         Ok(())
     };
-    if response.parts.is_empty() && response.metrics.success {
+    // What a template left something out of is code all the same; `reason` says what is missing.
+    if response.parts.is_empty() && (response.metrics.success || !response.left_out.is_empty()) {
         add(response.file.as_deref(), "answer", response.result.get(), false)?;
     }
-    for part in response.parts.iter().filter(|part| part.metrics.success) {
+    for part in response.parts.iter().filter(|part| part.metrics.success || !part.left_out.is_empty()) {
         add(part.file.as_deref(), &part.id, part.result.get(), false)?;
     }
     for file in &response.project {

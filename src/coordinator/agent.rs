@@ -66,6 +66,21 @@ struct Unasked {
     spent: Spent,
 }
 
+/// What the rules did not do.
+#[derive(Debug)]
+pub struct Undone {
+    pub why: Declined,
+    /// What a template makes of it all the same, without whole phrases of the task: no success, yet better than nothing
+    /// where nobody else can do it.
+    pub incomplete: Option<Box<Answer>>,
+}
+
+impl From<Declined> for Undone {
+    fn from(why: Declined) -> Self {
+        Self { why, incomplete: None }
+    }
+}
+
 /// Does one task. Cheap to clone.
 #[derive(Clone)]
 pub struct Agent {
@@ -96,7 +111,7 @@ impl Agent {
     pub async fn process(&self, goal: &Goal, bounds: &Bounds, now: Timestamp) -> Answer {
         match self.by_rules(goal, &Neighbours::default(), &bounds.tenant, now) {
             Ok(answer) => answer,
-            Err(declined) => self.beyond_rules(goal, bounds, &declined, "", now).await,
+            Err(undone) => self.beyond_rules(goal, bounds, undone, "", now).await,
         }
     }
 
@@ -107,26 +122,28 @@ impl Agent {
         neighbours: &Neighbours<'_>,
         tenant: &Tenant,
         now: Timestamp,
-    ) -> Result<Answer, Declined> {
+    ) -> Result<Answer, Undone> {
         let started = Instant::now();
         if !goal.context.messages.is_empty() && self.shows("messages") {
-            return Err(Declined::Conversation);
+            return Err(Declined::Conversation.into());
         }
         let library = self.library();
         let selected = self.select_in(&library, goal, tenant, now);
         answer_with(&library, selected, goal, neighbours, started, now)
     }
 
-    /// What is left when the rules declined: the cache at task scope, then a model, then a fallback.
+    /// What is left when the rules declined: the cache at task scope, then a model, then what the rules can do of it, then
+    /// a fallback.
     /// `earlier` is what the parts that this one depends on came to.
     pub async fn beyond_rules(
         &self,
         goal: &Goal,
         bounds: &Bounds,
-        declined: &Declined,
+        undone: Undone,
         earlier: &str,
         now: Timestamp,
     ) -> Answer {
+        let Undone { why: declined, incomplete } = undone;
         tracing::info!(why = %declined, "the rules declined");
         let key = self.cache.key(&bounds.tenant, EntryKind::Task, goal);
         // With other parts' output at hand the answer depends on more than its own words.
@@ -142,7 +159,13 @@ impl Agent {
                 answer
             }
             Err(Unasked { why, spent }) => {
-                let answer = fallback(goal, format!("{why}; {declined}"), now);
+                let answer = match incomplete {
+                    Some(answer) => {
+                        let left_out = answer.left_out.join("; ");
+                        answer.failed(format!("{why}; the rules left out: {left_out}"))
+                    }
+                    None => fallback(goal, format!("{why}; {declined}"), now),
+                };
                 Answer { cost: spent.cost, unknown: spent.unknown, usage: spent.usage(), ..answer }
             }
         }
@@ -323,7 +346,7 @@ pub fn by_templates(
     neighbours: &Neighbours<'_>,
     max_unknown_share: f64,
     now: Timestamp,
-) -> Result<Answer, Declined> {
+) -> Result<Answer, Undone> {
     let (started, figures, options) = (Instant::now(), HashMap::new(), graph::Options { explore: 0.0, near: 0.0 });
     let knowledge = Knowledge { library, figures: &figures, options: &options, max_unknown_share, now };
     let selected = select(&goal.description, &[], &goal.language, |_| false, &knowledge, &mut rand::rng());
@@ -338,25 +361,34 @@ fn answer_with(
     neighbours: &Neighbours<'_>,
     started: Instant,
     now: Timestamp,
-) -> Result<Answer, Declined> {
-    let Some(chosen) = selected.chosen else {
-        return Err(selected.declined.unwrap_or(Declined::NoTemplate));
-    };
-    let template = chosen.template;
-    match render(library, &chosen, goal, neighbours) {
-        Ok((text, file)) => {
-            let answer = by_template(template, selected.task_type, goal, text, file, started, now);
-            if answer.success {
-                return Ok(answer);
+) -> Result<Answer, Undone> {
+    let made = |candidate: &Candidate<'_>, task_type| {
+        let template = candidate.template;
+        match render(library, candidate, goal, neighbours) {
+            Ok((text, file)) => {
+                let answer = by_template(template, task_type, goal, text, file, started, now);
+                if answer.success {
+                    return Ok(answer);
+                }
+                tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
+                Err(Declined::DoesNotParse { template: template.id.clone() })
             }
-            tracing::warn!(template.id = %template.id, "what a template made of a task does not parse");
-            Err(Declined::DoesNotParse { template: template.id.clone() })
+            Err(error) => {
+                tracing::error!(template.id = %template.id, %error, "a template failed");
+                Err(Declined::NoTemplate)
+            }
         }
-        Err(error) => {
-            tracing::error!(template.id = %template.id, %error, "a template failed");
-            Err(Declined::NoTemplate)
-        }
+    };
+    if let Some(chosen) = selected.chosen {
+        return Ok(made(&chosen, selected.task_type)?);
     }
+    let incomplete = selected.incomplete.and_then(|nearest| {
+        let answer = made(&nearest, nearest.task_type).ok()?;
+        let phrases = nearest.reading.left_out.iter().flatten();
+        let left_out = phrases.filter_map(|at| goal.description.get(at.clone())).map(one_line).collect();
+        Some(Box::new(Answer { left_out, ..answer }))
+    });
+    Err(Undone { why: selected.declined.unwrap_or(Declined::NoTemplate), incomplete })
 }
 
 /// What a template makes of its own example, or why it can't be used for it.

@@ -144,12 +144,25 @@ pub struct AtThreshold {
     pub overreached: Share,
 }
 
-/// Measures every task at one threshold, with these templates alone.
-pub fn measure(library: &Library, labelled: &[Labelled], default: &Language, max_unknown_share: f64) -> Vec<Measured> {
-    labelled.iter().map(|label| measure_one(library, label, default, max_unknown_share)).collect()
+/// Measures every task at one threshold, with these templates alone. `leaving_out`: counts what leaves phrases out, too, as
+/// a worker without a model answers.
+pub fn measure(
+    library: &Library,
+    labelled: &[Labelled],
+    default: &Language,
+    max_unknown_share: f64,
+    leaving_out: bool,
+) -> Vec<Measured> {
+    labelled.iter().map(|label| measure_one(library, label, default, max_unknown_share, leaving_out)).collect()
 }
 
-fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unknown_share: f64) -> Measured {
+fn measure_one(
+    library: &Library,
+    label: &Labelled,
+    default: &Language,
+    max_unknown_share: f64,
+    leaving_out: bool,
+) -> Measured {
     let said = label.given.as_ref().map(|given| language_said(&label.task, given).unwrap_or_else(|| given.clone()));
     let language = said.or_else(|| language_of(&label.task)).unwrap_or_else(|| default.clone());
     let goal = |task: &str| Goal {
@@ -173,7 +186,11 @@ fn measure_one(library: &Library, label: &Labelled, default: &Language, max_unkn
                 max_unknown_share,
                 Timestamp(0),
             )
-            .map_err(|why: super::Declined| match several {
+            .or_else(|undone| match undone.incomplete {
+                Some(answer) if leaving_out => Ok(*answer),
+                _ => Err(undone.why),
+            })
+            .map_err(|why| match several {
                 true => format!("{why} (in the part {:?})", part.description),
                 false => why.to_string(),
             })?;

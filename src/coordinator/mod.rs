@@ -28,7 +28,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
-pub use agent::{Agent, Bounds, language_of, language_said, task_key};
+pub use agent::{Agent, Bounds, Undone, language_of, language_said, task_key};
 pub use company::{Company, Neighbours};
 pub use select::Declined;
 
@@ -45,7 +45,7 @@ use library::Library;
 #[derive(Debug)]
 pub struct Plan {
     dag: Dag,
-    by_rules: HashMap<TaskId, Result<Answer, Declined>>,
+    by_rules: HashMap<TaskId, Result<Answer, Undone>>,
     /// What was done before the goal, and it must fit.
     earlier: String,
     started: Instant,
@@ -114,9 +114,9 @@ impl Coordinator {
         let mut answer = match plan.dag.tasks() {
             [only] => match plan.by_rules.remove(&only.id) {
                 Some(Ok(answer)) => answer,
-                Some(Err(declined)) => {
+                Some(Err(undone)) => {
                     let bounds = leaves(bounds, &planning);
-                    self.agent.beyond_rules(goal, &bounds, &declined, &plan.earlier, now).await
+                    self.agent.beyond_rules(goal, &bounds, undone, &plan.earlier, now).await
                 }
                 None => self.agent.process(goal, bounds, now).await,
             },
@@ -177,7 +177,7 @@ impl Coordinator {
         goal: &Goal,
         tenant: &Tenant,
         now: Timestamp,
-    ) -> HashMap<TaskId, Result<Answer, Declined>> {
+    ) -> HashMap<TaskId, Result<Answer, Undone>> {
         let mut company = Company::of(dag);
         let mut found = HashMap::new();
         let (last, first): (Vec<&Task>, Vec<&Task>) = dag.leaves().partition(|task| company.comes_last(&task.id));
@@ -252,7 +252,7 @@ impl Coordinator {
                     let part = part_goal(goal, task);
                     let answer = match by_rules {
                         Some(Ok(answer)) => answer,
-                        Some(Err(declined)) => self.agent.beyond_rules(&part, bounds, &declined, &earlier, now).await,
+                        Some(Err(undone)) => self.agent.beyond_rules(&part, bounds, undone, &earlier, now).await,
                         None => self.agent.process(&part, bounds, now).await,
                     };
                     (task.id.clone(), answer)
@@ -332,6 +332,7 @@ fn assemble(goal: &Goal, dag: &Dag, mut done: HashMap<TaskId, Answer>, library: 
         cost: parts.iter().map(|p| p.answer.cost).sum(),
         unknown: parts.iter().map(|p| p.answer.unknown).sum(),
         evaluation: mean(&parts),
+        left_out: parts.iter().flat_map(|p| p.answer.left_out.iter().cloned()).collect(),
         project: project_of(&goal.language, &parts, library),
         parts,
         ..Answer::new(method.unwrap_or(Method::Fallback), task_type, &goal.language, text, now)

@@ -1,5 +1,7 @@
 //! How far a template understands a task: every word is accounted for, or counted as not understood.
 
+use std::ops::Range;
+
 use super::audience;
 use super::classify::types_of;
 use super::fields;
@@ -22,6 +24,9 @@ pub struct Reading {
     pub limited: bool,
     /// Words that are the template's triggers: the more of them, the more it is made for the task.
     pub triggered: usize,
+    /// Where in the task, in bytes, the phrases stand that the template would leave out, if it does all that the rest
+    /// asks for; `None` where no answer without them is worth having.
+    pub left_out: Option<Vec<Range<usize>>>,
 }
 
 impl Reading {
@@ -114,12 +119,17 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     let destroys = destroys(words, &triggers);
     destroys.iter().for_each(|&at| taken[at] = false);
 
+    let nameless = template.slots.contains(&Slot::Name) && filled.is_default(Slot::Name, &template.defaults);
     let mut met = vec![false; demands.len()];
     for row in template.triggers.iter().flatten().chain(&template.words) {
         mark(demands, row, &mut met);
     }
     let said = |word: &Word| names_language(word) || words.iter().any(|w| w.stem == word.stem);
-    let met = demands.iter().zip(met).map(|(word, met)| (word, met || said(word)));
+    let met: Vec<bool> = demands.iter().zip(met).map(|(word, met)| met || said(word)).collect();
+    let unmet = demands.iter().zip(&met).any(|(word, met)| !met && !word.is_filler());
+    let may_leave_out = !unmet && !nameless && destroys.is_empty();
+    let left_out = may_leave_out.then(|| phrases_left_out(words, &taken, &triggers)).flatten();
+    let met = demands.iter().zip(met);
     let all = words.iter().zip(taken).chain(met).filter(|(word, _)| !word.is_filler());
     let content = all.clone().count();
     let left: Vec<&Word> = all.filter(|(_, taken)| !taken).map(|(word, _)| word).collect();
@@ -136,8 +146,7 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
             lexicon::does(last) && words.iter().any(|w| w.lower == *last || w.text.to_lowercase().ends_with(last))
         });
     // What it is about is among the words that are left over.
-    let nameless =
-        template.slots.contains(&Slot::Name) && !left.is_empty() && filled.is_default(Slot::Name, &template.defaults);
+    let nameless = nameless && !left.is_empty();
     // Another kind of thing that it would leave out.
     let other_kind = |w: &&&Word| !types_of(w).is_empty();
     let limited = left.iter().find(other_kind).is_some()
@@ -146,9 +155,40 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
         || !destroys.is_empty()
         || left.iter().any(|w| turns(w) || particular(w) || of_field(w));
     let triggered = words.iter().zip(&triggers).filter(|(word, is_trigger)| **is_trigger && !word.is_filler()).count();
+    let left_out = left_out.filter(|_| doer.is_none());
     let unknown = left.iter().map(|w| w.text.clone()).chain(doer).collect();
-    Ok(Reading { filled, content, unknown, limited, triggered })
+    Ok(Reading { filled, content, unknown, limited, triggered, left_out })
 }
+
+/// The phrases with words that nothing accounts for, where all of them only add to what the template is about: it stands
+/// in a phrase of its own, before them, that is understood to the last word. `None` where a phrase could turn the meaning
+/// of the whole.
+fn phrases_left_out(words: &[Word], taken: &[bool], triggers: &[bool]) -> Option<Vec<Range<usize>>> {
+    let starts = |at: usize| at == 0 || words[at].after_break || ADDS.contains(&words[at].lower.as_str());
+    let bounds: Vec<usize> = (0..words.len()).filter(|&at| starts(at)).chain([words.len()]).collect();
+    let is_trigger = |at: usize| triggers[at] && !words[at].is_filler();
+    let told = audience::background(words);
+    let head = (told..words.len()).find(|&at| is_trigger(at))?;
+    let turns = |at: usize| words[at].limits() || lexicon::is_foreign(&words[at].lower);
+    let mut left = vec![];
+    for phrase in bounds.windows(2).map(|pair| pair[0]..pair[1]) {
+        if phrase.clone().all(|at| taken[at] || words[at].is_filler()) {
+            continue;
+        }
+        let adds = phrase.start > head || phrase.end <= told;
+        if !adds || phrase.clone().any(|at| is_trigger(at) || turns(at)) {
+            return None;
+        }
+        let last = &words[phrase.end - 1];
+        let quotes = if last.form == Form::Quoted { 2 } else { 0 };
+        left.push(words[phrase.start].at..last.at + last.text.len() + quotes);
+    }
+    Some(left)
+}
+
+/// Words that begin a phrase which adds to what was said before.
+const ADDS: [&str; 14] =
+    ["and", "with", "that", "which", "where", "plus", "including", "if", "when", "using", "via", "by", "so", "then"];
 
 /// "MeterReadingsConsumer" for a consumer of meter readings: a name in code, of the name and what the template is.
 fn is_made_of(word: &Word, name: &[String], template: &Template) -> bool {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rand::Rng;
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub struct Selected<'a> {
     /// The others that read the task, the nearest first.
     pub others: Vec<Candidate<'a>>,
     pub declined: Option<Declined>,
+    /// Of a declined task: what does most of it, and leaves whole phrases out.
+    pub incomplete: Option<Candidate<'a>>,
 }
 
 /// Why the rules leave a task to the cache and the model.
@@ -105,6 +108,7 @@ pub fn select<'a>(
             chosen: None,
             others: vec![],
             declined: Some(Declined::TooLong),
+            incomplete: None,
         };
     }
     let mut candidates = read_all(words, &demands, &types, language, knowledge);
@@ -114,6 +118,7 @@ pub fn select<'a>(
         chosen: None,
         others,
         declined: Some(declined),
+        incomplete: None,
     };
     if is_question(words, task) {
         return declined(Declined::Question, candidates);
@@ -128,7 +133,14 @@ pub fn select<'a>(
             nearest
                 .map(|c| Declined::NotUnderstood { template: c.template.id.clone(), words: c.reading.unknown.clone() })
         });
-        return declined(why.unwrap_or(Declined::NoTemplate), candidates);
+        let leaves = |c: &Candidate<'_>| {
+            let left = c.reading.left_out.as_ref()?;
+            (!is_blocked(&c.template.id))
+                .then(|| (left.iter().map(Range::len).sum::<usize>(), Reverse(c.reading.triggered)))
+        };
+        let least = (0..candidates.len()).filter_map(|i| Some((leaves(&candidates[i])?, i))).min();
+        let incomplete = least.map(|(_, i)| candidates.remove(i));
+        return Selected { incomplete, ..declined(why.unwrap_or(Declined::NoTemplate), candidates) };
     };
     // The equals of the first: same node, as many words understood, as much made for them.
     let (node, unknown) = ((first.task_type, first.level), first.reading.unknown.len());
@@ -144,7 +156,7 @@ pub fn select<'a>(
         .collect();
     let scores: Vec<Option<f64>> = equals.iter().map(|&i| candidates[i].score).collect();
     let chosen = graph::choose(&scores, knowledge.options, rng).map(|i| candidates.remove(equals[i]));
-    Selected { task_type: node.0, types, chosen, others: candidates, declined: None }
+    Selected { task_type: node.0, types, chosen, others: candidates, declined: None, incomplete: None }
 }
 
 /// Every template on the walk that reads the task, nearest node first, best understood first within a node, then

@@ -121,6 +121,10 @@ pub struct Answer {
     pub success: bool,
     /// Why there is no success.
     pub reason: Option<String>,
+    /// The phrases of the task that a template left out because nobody was there who could do them; then there is no
+    /// success.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     pub parts: Vec<Part>,
     /// Of a compound goal: the manifest and module root that its files need to build together.
     #[serde(default)]
@@ -153,6 +157,7 @@ impl Answer {
             evaluation: None,
             success: true,
             reason: None,
+            left_out: vec![],
             parts: vec![],
             project: vec![],
             notes: vec![],

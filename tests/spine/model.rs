@@ -193,6 +193,43 @@ async fn without_a_key_it_is_a_fallback_that_says_which_and_is_never_cached() {
 }
 
 #[tokio::test]
+async fn what_rules_do_alone_says_which_phrases_it_leaves_out_and_is_no_success() {
+    let nats = Nats::start().await;
+    let _worker = Place::new().worker(&nats).await;
+    let asker = Asker::of(&nats).await;
+    let body = json!({"task": "NATS consumer for orders with exactly once semantics", "language": "go"});
+    for _ in 0..2 {
+        let answer = asker.request(&body).await;
+        assert_eq!(
+            (&answer["method"], &answer["metrics"]["success"]),
+            (&json!("autonomous"), &json!(false)),
+            "{answer}"
+        );
+        assert_eq!(answer["left_out"], json!(["with exactly once semantics"]), "{answer}");
+        assert!(text(&answer, "reason").contains("with exactly once semantics"), "{answer}");
+        assert!(text(&answer, "result").contains("type Order struct"), "{answer}");
+    }
+    assert_eq!(asker.ask("cache.stats", &json!({})).await["entries"], 0);
+    let parts =
+        json!({"task": "NATS consumer for orders with exactly once semantics and tests for orders", "language": "go"});
+    let compound = asker.request(&parts).await;
+    assert_eq!(compound["left_out"], json!(["with exactly once semantics"]), "{compound}");
+    // Not where a phrase turns the meaning, nor for what its sender calls a criterion.
+    for refused in [
+        json!({"task": "NATS consumer for orders, without acknowledging", "language": "go"}),
+        json!({"task": "NATS consumer for orders", "language": "go", "acceptance_criteria": ["exactly once semantics"]}),
+    ] {
+        assert_eq!(asker.request(&refused).await["method"], "fallback", "{refused}");
+    }
+
+    let provider = Server::start(OpenAi.says("package main", true)).await;
+    let (nats, place) = (Nats::start().await, Place::new());
+    let _worker = asking(&nats, &place, OpenAi, &provider).await;
+    let answer = Asker::of(&nats).await.request(&body).await;
+    assert_eq!((&answer["method"], &answer["left_out"]), (&json!("llm_assisted"), &json!(null)), "{answer}");
+}
+
+#[tokio::test]
 async fn a_provider_that_fails_is_a_fallback_with_the_reason() {
     for (reply, says) in [
         (Reply::json(401, r#"{"error": {"message": "bad key", "type": "auth", "code": "invalid_api_key"}}"#), "401"),

@@ -28,6 +28,9 @@ pub struct Response {
     /// Why there is no success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Where a template wrote it and there was no model to do the rest: the phrases of the task that it leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What was understood otherwise than written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -86,6 +89,9 @@ pub struct Part {
     /// Why there is no success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Where a template wrote it and there was no model to do the rest: the phrases of the task that it leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     pub metrics: PartMetrics,
 }
 
@@ -127,6 +133,7 @@ impl Response {
             task_type: answer.task_type,
             file: answer.file,
             reason: answer.reason,
+            left_out: answer.left_out,
             notes: answer.notes,
             parts: answer.parts.into_iter().map(Part::from).collect(),
             project: answer.project,
@@ -154,6 +161,7 @@ impl From<domain::Part> for Part {
             file: answer.file,
             result: Text::Plain(answer.text),
             reason: answer.reason,
+            left_out: answer.left_out,
         }
     }
 }
@@ -195,6 +203,7 @@ mod tests {
             evaluation: Some(Evaluation { quality: 0.75, parses: true, lines: 1, cyclomatic: Some(1) }),
             success: true,
             reason: None,
+            left_out: vec![],
             parts: vec![],
             project: vec![],
             notes: vec![],
