@@ -17,7 +17,7 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
 }
 
 /// What the renderings use besides Elixir itself.
-const LIBRARIES: [&str; 12] = [
+const LIBRARIES: [&str; 15] = [
     "Bandit",
     "Benchee",
     "Broadway",
@@ -25,9 +25,12 @@ const LIBRARIES: [&str; 12] = [
     "ExUnitProperties",
     "Gnat",
     "Jason",
+    "Mox",
+    "Oban",
     "Phoenix",
     "Plug",
     "Repo",
+    "Req",
     "StreamData",
     "OffBroadway",
 ];
