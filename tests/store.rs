@@ -154,6 +154,7 @@ fn answer(text: &str) -> Answer {
         unknown: NanoUsd::ZERO,
         evaluation: None,
         success: true,
+        left_out: vec![],
         reason: None,
         parts: Vec::new(),
         project: vec![],
