@@ -280,9 +280,10 @@ fn missing(label: &Labelled, answers: &[(String, Answer)]) -> String {
     (!named).then(|| label.names.join(" or ")).into_iter().chain(options).collect::<Vec<_>>().join(", ")
 }
 
-/// How the seven languages and their libraries write a type.
+/// How the seven languages and their libraries write a type, however the task writes it: "String", "varchar(50)".
 fn words_for(r#type: &str) -> &'static [&'static str] {
-    match r#type {
+    let plain = r#type.split('(').next().unwrap_or_default().to_lowercase();
+    match plain.as_str() {
         "text" | "string" | "str" | "varchar" | "char" => &["text", "str", "char"],
         "integer" | "bigint" | "int" | "i64" | "i32" | "smallint" => &["int", "number", "i64", "i32", "long"],
         "decimal" | "numeric" | "money" | "number" => &["decimal", "numeric", "number", "money"],

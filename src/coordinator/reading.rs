@@ -228,7 +228,9 @@ fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
     let all =
         |at: usize| words.get(at + 1).is_some_and(|w| matches!(w.lower.as_str(), "all" | "every" | "each" | "any"));
     let sweeps = |at: usize| {
-        matches!(words[at].lower.as_str(), "delete" | "remove" | "drop" | "purge" | "truncate" | "wipe" | "clear")
+        ["delete", "remove", "drop", "purge", "truncate", "wipe", "clear", "ignore", "discard", "skip"]
+            .iter()
+            .any(|verb| words[at].stem == stem(verb))
             && all(at)
     };
     // "make it faster"
