@@ -48,7 +48,8 @@ impl Word {
             let one_word = shouted || !text.chars().skip(1).any(char::is_uppercase);
             // "Termine" is a name of its own.
             let sure = !shouted && text.starts_with(char::is_uppercase) && at > 0;
-            (form == Form::Plain && one_word).then(|| spelling::mended(&written, sure)).flatten()
+            let mended = (form == Form::Plain && one_word).then(|| spelling::mended(&written, sure)).flatten();
+            mended.map(|word| lexicon::meaning(word).unwrap_or(word))
         });
         let as_written = meant.map(|_| stem(&written));
         let lower = meant.map_or(written, str::to_owned);
