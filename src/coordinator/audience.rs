@@ -189,7 +189,11 @@ fn asks(words: &[Word], at: usize) -> bool {
     let somebody = |at: usize| matches!(lower(at), "i" | "we" | "you" | "someone" | "somebody" | "anyone");
     let wish = |at: usize| matches!(lower(at), "need" | "needs" | "want" | "wants" | "like");
     let orders = |at: usize| words.get(at).is_some_and(|w| w.orders() && w.lower != "start");
-    let at = at + usize::from(matches!(lower(at), "hey" | "so" | "please" | "just" | "now" | "then" | "as"));
+    // "For now I only need", "As a start I'd need"
+    let opens = |at: &usize| {
+        matches!(lower(*at), "hey" | "so" | "please" | "just" | "now" | "then" | "as" | "for" | "a" | "start" | "ok")
+    };
+    let at = at + (at..at + 3).take_while(opens).count();
     (matches!(lower(at), "could" | "can" | "would" | "will") && somebody(at + 1))
         || (somebody(at) && (at..at + 4).any(wish))
         || (matches!(lower(at), "i'd" | "we'd" | "i'm" | "we're")

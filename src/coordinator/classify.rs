@@ -40,7 +40,7 @@ const VOCABULARY: [(TaskType, &str); 14] = [
     ),
     (
         TaskType::Database,
-        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table|ddl|trigger|select over|paginated select|prepared statement|seed|seeds|seeding|seed script|audit log|audit trail|soft delete|view over|viewset|gorm|pool for|mongoose|dto|foreign key|references|upsert statement",
+        "database|db|schema|migration|table|repository|ecto|sqlalchemy|sqlx|orm|query|queries|column|persistence|sql|diesel|prisma|typeorm|knex|alembic|model|sqlite|storage|in postgres|in postgresql|pgx|asyncpg|data access|data layer|dao|context module|phoenix context|ecto context|many to many|join table|junction table|ddl|trigger|select over|paginated select|prepared statement|seed|seeds|seeding|seed script|audit log|audit trail|soft delete|view over|viewset|gorm|pool for|mongoose|dto|foreignkey|foreignkeys|references|upsert statement",
     ),
     (
         TaskType::Security,

@@ -1,11 +1,12 @@
 //! What people write for the words that the rules know: `config/words.toml`.
 
+pub(super) mod spelling;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::words::stem;
 use crate::domain::TaskType;
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,11 +58,12 @@ struct Foreign {
 pub(super) struct Lexicon {
     fillers: HashSet<String>,
     means: HashMap<String, String>,
-    joined: HashMap<(String, String), String>,
-    /// By first letter.
-    spelled: HashMap<char, Vec<String>>,
-    /// Stems of words that are no misspellings.
-    known: HashSet<String>,
+    /// By the first word and the second.
+    joined: HashMap<String, HashMap<String, String>>,
+    /// Words that a misspelling may stand for.
+    spelled: Vec<String>,
+    /// Words that are no misspellings.
+    unmended: Vec<String>,
     foreign: HashSet<String>,
     changing: HashSet<String>,
     taking: HashSet<String>,
@@ -87,23 +89,24 @@ impl From<File> for Lexicon {
         let means: HashMap<String, String> = pairs(file.means)
             .flat_map(|(word, all)| all.split(' ').map(|w| (w.to_owned(), word.clone())).collect::<Vec<_>>())
             .collect();
-        let joined = pairs(file.joined)
-            .flat_map(|(word, pairs)| {
-                let two = |pair: &str| pair.split_once(' ').map(|(a, b)| ((a.to_owned(), b.to_owned()), word.clone()));
-                pairs.split('|').filter_map(two).collect::<Vec<_>>()
-            })
-            .collect();
-        let mut spelled: HashMap<char, Vec<String>> = HashMap::new();
-        for word in file.spelling.corrected_to.split_whitespace() {
-            for form in [word.to_owned(), format!("{word}s")] {
-                spelled.entry(word.chars().next().unwrap_or_default()).or_default().push(form);
+        let mut joined: HashMap<String, HashMap<String, String>> = HashMap::new();
+        for (word, two) in &file.joined {
+            for (first, second) in two.split('|').filter_map(|two| two.split_once(' ')) {
+                joined.entry(first.to_owned()).or_default().insert(second.to_owned(), word.clone());
             }
         }
         let (fillers, foreign) = (set(&file.fillers), set(&file.foreign.words));
-        let all = spelled.values().flatten().chain(means.keys()).chain(means.values()).chain(&fillers).chain(&foreign);
-        let mut known: HashSet<String> = all.map(|w| stem(w)).collect();
-        known.extend(file.spelling.kept.split_whitespace().map(stem));
-        known.extend(super::classify::vocabulary().flat_map(str::split_whitespace).map(stem));
+        let listed = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let mut spelled = listed(&file.spelling.corrected_to);
+        spelled.extend(fillers.iter().chain(means.values()).chain(file.joined.keys()).cloned());
+        for text in [&file.verbs.changing, &file.verbs.taking, &file.verbs.relating] {
+            spelled.extend(listed(text));
+        }
+        spelled.extend(file.common.values().flatten().cloned());
+        let mut unmended = listed(&file.spelling.kept);
+        unmended.extend(means.keys().chain(&foreign).cloned());
+        let audience = [&file.audience.openings, &file.audience.groups, &file.audience.wholes, &file.audience.purposes];
+        unmended.extend(audience.into_iter().chain([&file.doers.words]).flat_map(|text| listed(text)));
         let (changing, taking, relating) =
             (set(&file.verbs.changing), set(&file.verbs.taking), set(&file.verbs.relating));
         let (groups, wholes, purposes) =
@@ -116,7 +119,7 @@ impl From<File> for Lexicon {
             means,
             joined,
             spelled,
-            known,
+            unmended,
             foreign,
             changing,
             taking,
@@ -139,40 +142,17 @@ pub(super) fn meaning(lower: &str) -> Option<&'static str> {
 
 /// The one word that two in a row are.
 pub(super) fn joined(first: &str, second: &str) -> Option<&'static str> {
-    LEXICON.joined.get(&(first.to_owned(), second.to_owned())).map(String::as_str)
+    LEXICON.joined.get(first)?.get(second).map(String::as_str)
 }
 
-/// The known word that a lower-case word most likely is a misspelling of.
-pub(super) fn corrected(lower: &str) -> Option<&'static str> {
-    if lower.len() < 5 || lower.len() > 20 || !lower.bytes().all(|b| b.is_ascii_lowercase()) {
-        return None;
-    }
-    let candidates = LEXICON.spelled.get(&lower.chars().next()?)?;
-    if LEXICON.known.contains(&stem(lower)) {
-        return None;
-    }
-    if crate::cache::is_english(lower) {
-        return None;
-    }
-    let near = |most: usize| candidates.iter().find(|word| is_near(lower.as_bytes(), word.as_bytes(), most));
-    // In a long word two letters may be wrong.
-    near(1).or_else(|| near(2).filter(|_| lower.len() >= 8)).map(String::as_str)
+/// Words, some of them two in a row or several to choose from, that a misspelling may stand for.
+pub(super) fn vocabulary() -> impl Iterator<Item = &'static str> {
+    LEXICON.spelled.iter().map(String::as_str)
 }
 
-/// Whether so many edits at most lead from one to the other.
-fn is_near(a: &[u8], b: &[u8], most: usize) -> bool {
-    match most {
-        1 => is_one_edit_away(a, b),
-        _ => {
-            // One edit, where they begin to differ, and the rest is one edit away.
-            let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-            let (a, b) = (&a[same..], &b[same..]);
-            let near =
-                |i: usize, j: usize| a.get(i..).zip(b.get(j..)).is_some_and(|(a, b)| a == b || is_one_edit_away(a, b));
-            let swapped = a.len() > 1 && b.len() > 1 && a[0] == b[1] && a[1] == b[0];
-            near(1, 1) || near(1, 0) || near(0, 1) || (swapped && near(2, 2))
-        }
-    }
+/// Words that look like misspellings of others, and are none.
+pub(super) fn unmended() -> impl Iterator<Item = &'static str> {
+    LEXICON.unmended.iter().map(String::as_str)
 }
 
 pub(super) fn is_filler(lower: &str) -> bool {
@@ -238,21 +218,6 @@ pub(super) fn is_same_version(one: &str, other: &str) -> bool {
     one.split('.').zip(other.split('.')).all(|(a, b)| a == b)
 }
 
-/// One letter changed, left out, put in, or two neighbours swapped.
-fn is_one_edit_away(a: &[u8], b: &[u8]) -> bool {
-    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    let same = short.iter().zip(long).take_while(|(x, y)| x == y).count();
-    match long.len() - short.len() {
-        0 => {
-            let rest = |skip: usize| short.get(same + skip..) == long.get(same + skip..);
-            let swapped = same + 1 < short.len() && short[same] == long[same + 1] && short[same + 1] == long[same];
-            same < short.len() && (rest(1) || (swapped && rest(2)))
-        }
-        1 => short[same..] == long[same + 1..],
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,25 +231,5 @@ mod tests {
             assert!(!file.means.contains_key(word), "{word} means something and is meant");
         }
         assert!(file.joined.values().flat_map(|all| all.split('|')).all(|two| two.split(' ').count() == 2));
-    }
-
-    #[test]
-    fn misspellings_are_mended_and_words_of_their_own_are_left_alone() {
-        for (written, meant) in [
-            ("consmer", "consumer"),
-            ("endpont", "endpoint"),
-            ("dokcerfile", "dockerfile"),
-            ("subsriber", "subscriber"),
-            ("procesing", "processing"),
-            ("tset", ""),
-            ("texts", ""),
-            ("provider", ""),
-            ("cached", ""),
-            ("logic", ""),
-            ("orders", ""),
-            ("customer", ""),
-        ] {
-            assert_eq!(corrected(written).unwrap_or_default(), meant, "{written}");
-        }
     }
 }

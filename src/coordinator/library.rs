@@ -337,6 +337,15 @@ fn built_in() -> Vec<(String, &'static str)> {
     found
 }
 
+/// What the templates in the binary are called and honour: "a|b c" each.
+pub(super) fn vocabulary() -> impl Iterator<Item = &'static str> {
+    // Read without their templates, whose reading needs the words.
+    built_in().into_iter().filter_map(|(_, source)| split(source).ok()).flat_map(|(front, _)| {
+        let list = |key| Some(front.split_once(key)?.1.split("]\n").next()?.split('"').skip(1).step_by(2));
+        ["\ntriggers = [", "\nwords = [", "\noptions = ["].into_iter().filter_map(list).flatten().collect::<Vec<_>>()
+    })
+}
+
 /// Every `.jinja` file below a folder, in a fixed order. A folder that is not there holds none.
 pub fn files_under(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];

@@ -64,30 +64,46 @@ pub(super) fn name(
     triggers: &[bool],
 ) -> Option<(Range<usize>, Range<usize>)> {
     let task = Task { words, taken, honoured, triggers };
-    let alone = |phrase: Range<usize>| Named { with: phrase.clone(), phrase };
-    let found = task
-        .given()
-        .or_else(|| task.that_needs())
-        .or_else(|| task.that_someone_does())
-        .or_else(|| task.after_preposition())
-        .or_else(|| task.after_participle())
-        .or_else(|| {
-            let phrase = task
-                .beside_a_trigger()
-                .or_else(|| task.identifier())
-                .or_else(|| task.object())
-                .or_else(|| task.inside())
-                .or_else(|| task.known());
-            phrase.map(alone)
-        });
-    let found = found.or_else(|| task.told().map(alone));
-    found.map(|named| match task.in_code(named.phrase.end) {
-        Some(at) => (at..at + 1, named.with.start..at + 1),
-        None => (named.phrase, named.with),
-    })
+    let told = audience::background(words);
+    if told == 0 {
+        return task.named();
+    }
+    // What the order itself names comes before what is told around it.
+    let (mut closed, mut open) = (taken.to_vec(), honoured.to_vec());
+    closed[..told].fill(true);
+    open[..told].fill(false);
+    Task { words, taken: &closed, honoured: &open, triggers }.named().or_else(|| task.named())
 }
 
 impl Task<'_> {
+    fn named(&self) -> Option<(Range<usize>, Range<usize>)> {
+        let alone = |phrase: Range<usize>| Named { with: phrase.clone(), phrase };
+        let found = self
+            .given()
+            .or_else(|| self.quoted().map(alone))
+            .or_else(|| self.after_preposition(&["called", "named"]))
+            .or_else(|| self.that_needs())
+            .or_else(|| self.that_someone_does())
+            .or_else(|| {
+                self.after_preposition(&["for", "of", "about", "to", "that", "which", "on", "over", "around", "into"])
+            })
+            .or_else(|| self.after_participle())
+            .or_else(|| {
+                let phrase = self
+                    .beside_a_trigger()
+                    .or_else(|| self.identifier())
+                    .or_else(|| self.object())
+                    .or_else(|| self.inside())
+                    .or_else(|| self.known());
+                phrase.map(alone)
+            })
+            .or_else(|| self.told().map(alone))?;
+        Some(match self.in_code(found.phrase.end) {
+            Some(at) => (at..at + 1, found.with.start..at + 1),
+            None => (found.phrase, found.with),
+        })
+    }
+
     fn is(&self, at: usize, those: &[&str]) -> bool {
         self.words.get(at).is_some_and(|w| those.contains(&w.lower.as_str()))
     }
@@ -133,18 +149,38 @@ impl Task<'_> {
         phrase.clone().any(own)
     }
 
-    /// "; name *alerts*", "name=alerts".
+    /// "service skeleton `courier-assignments`", "the `orders` endpoint": quotes are there to set a name apart. Several
+    /// quoted words are values.
+    fn quoted(&self) -> Option<Range<usize>> {
+        let mut quoted = (0..self.words.len()).filter(|&at| self.words[at].form == Form::Quoted);
+        let at = quoted.next().filter(|&at| quoted.next().is_none() && !self.taken[at])?;
+        let text = &self.words[at].text;
+        let named = text.starts_with(char::is_alphabetic)
+            && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' '))
+            && text.split([' ', '-', '_']).count() <= LONGEST + 1;
+        // "with `axum`" names no thing that is made.
+        let made_with = |i: usize| self.is(i, &["with", "using", "via", "from", "in", "as", "and", "or", "like"]);
+        let kind = |i: usize| self.triggers[i] || self.is(i, &KINDS) || lexicon::is_whole(&self.words[i].lower);
+        let before = (0..at).rev().find(|&i| !self.words[i].is_filler() || made_with(i));
+        let beside = before.is_some_and(|i| kind(i) && !made_with(i)) || (at + 1 < self.words.len() && kind(at + 1));
+        (named && beside).then_some(at..at + 1)
+    }
+
+    /// "; name *alerts*", "name=alerts", "name is *geo-fence*".
     fn given(&self) -> Option<Named> {
         self.follow(&["name", "table", "entity", "resource", "model", "service"]).find_map(|at| {
             let next = self.words.get(at + 1)?;
             let named = self.is(at, &["name"]);
-            let said = named && self.words[at].after_break && !next.after_break
+            let is = usize::from(named && self.is(at + 1, &["is"]));
+            let from = at + 1 + is;
+            let next = self.words.get(from).filter(|w| is == 0 || !w.after_break).unwrap_or(next);
+            let said = named && (is > 0 || self.words[at].after_break) && !next.after_break
                 || next.before.contains(['=', ':']) && (named || next.before == "=");
-            let phrase = at + 1..at + 2;
             // "name string" is a field.
             let typed = fields::is_type(&next.lower);
-            (said && !typed && self.is_free(at + 1) && next.form == Form::Plain && self.ends(at + 2))
-                .then_some(Named { with: at..at + 2, phrase })
+            let end = (from + 1..self.words.len()).find(|&i| self.words[i].before != "-").unwrap_or(self.words.len());
+            (said && !typed && self.is_free(from) && next.form == Form::Plain && self.ends(end))
+                .then_some(Named { with: at..end, phrase: from..end })
         })
     }
 
@@ -230,34 +266,33 @@ impl Task<'_> {
     }
 
     /// "for processing *user events*", "that keeps *sessions*", "called *billing*".
-    fn after_preposition(&self) -> Option<Named> {
-        self.follow(&["for", "of", "about", "to", "that", "which", "called", "named", "on", "over", "around", "into"])
-            .find_map(|at| {
-                // "based on distroless", "runs on arm" name no thing that is made.
-                let said = at > 0
-                    && !self.is(at - 1, &["run", "runs", "running"])
-                    && (self.taken[at - 1] || self.words[at - 1].is_filler());
-                if self.is(at, &["to", "on", "over", "around", "into"]) && !said {
-                    return None;
-                }
-                // "for a *Go* billing package"
-                let only_relates = |i: usize| {
-                    let word = &self.words[i];
-                    let language = self.taken[i] && Language::named(&word.lower).is_some();
-                    (word.is_filler() || language || lexicon::relates(&word.lower)) && !word.after_break
-                };
-                let related = (at + 1..self.words.len()).find(|&i| !only_relates(i))?;
-                let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
-                let mut phrase = self.phrase(from, |i| self.is_usable(i));
-                // "the orders endpoint" is called orders, where an endpoint is what it is.
-                while phrase.len() > 1 && self.triggers[phrase.end - 1] {
-                    phrase.end -= 1;
-                }
-                let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
-                // What only relates the name to the rest is understood with it.
-                let begin = if from == related { at + 1 } else { from };
-                (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
-            })
+    fn after_preposition(&self, those: &'static [&'static str]) -> Option<Named> {
+        self.follow(those).find_map(|at| {
+            // "based on distroless", "runs on arm" name no thing that is made.
+            let said = at > 0
+                && !self.is(at - 1, &["run", "runs", "running"])
+                && (self.taken[at - 1] || self.words[at - 1].is_filler());
+            if self.is(at, &["to", "on", "over", "around", "into"]) && !said {
+                return None;
+            }
+            // "for a *Go* billing package"
+            let only_relates = |i: usize| {
+                let word = &self.words[i];
+                let language = self.taken[i] && Language::named(&word.lower).is_some();
+                (word.is_filler() || language || lexicon::relates(&word.lower)) && !word.after_break
+            };
+            let related = (at + 1..self.words.len()).find(|&i| !only_relates(i))?;
+            let from = if self.is(at, &["that", "which", "to"]) { self.after_verbs(at, related)? } else { related };
+            let mut phrase = self.phrase(from, |i| self.is_usable(i));
+            // "the orders endpoint" is called orders, where an endpoint is what it is.
+            while phrase.len() > 1 && self.triggers[phrase.end - 1] {
+                phrase.end -= 1;
+            }
+            let acts = self.is(at, &["to"]) && self.words.get(from).is_some_and(|w| lexicon::changes(&w.lower));
+            // What only relates the name to the rest is understood with it.
+            let begin = if from == related { at + 1 } else { from };
+            (self.is_named(&phrase) && !acts).then_some(Named { with: begin..phrase.end, phrase })
+        })
     }
 
     /// "to list and create *vehicles*", "that returns *users*": verbs come first, which the template honours or which say
@@ -283,7 +318,8 @@ impl Task<'_> {
         let acted = related < from || (at + 1..from).any(acts);
         let heard = at > 0 && ["subscri", "listen", "react"].iter().any(|verb| word(at - 1).lower.starts_with(verb));
         // "an index to the orders table" names a thing, "a tool to resize images" does not.
-        let thing = self.is(at, &["to"]) && self.is(at + 1, &["the", "our", "my"]);
+        let the = matches!(word(at).text.as_str(), "zum" | "zur") || self.is(at + 1, &["the", "our", "my"]);
+        let thing = self.is(at, &["to"]) && the;
         // "adds a column to orders": one word in the plural.
         let added = self.is(at, &["to"])
             && at > 0

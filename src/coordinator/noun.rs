@@ -197,7 +197,7 @@ const RESERVED: [&str; 91] = [
 fn split(phrase: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![];
     let mut previous = ' ';
-    let letters: Vec<char> = phrase.chars().take(120).collect();
+    let letters: Vec<char> = phrase.chars().take(120).flat_map(plain).collect();
     for (at, &c) in letters.iter().enumerate() {
         // "HTTPServer" is two words; "APIs" and "OAuth" are one.
         let acronym_ends = c.is_ascii_uppercase()
@@ -221,6 +221,27 @@ fn split(phrase: &str) -> Vec<String> {
         words.insert(0, "n".to_owned());
     }
     words
+}
+
+/// A letter without its marks, as people write it where only ASCII will do: "ä" is "ae".
+fn plain(letter: char) -> impl Iterator<Item = char> {
+    let lower = letter.to_lowercase().next().unwrap_or(letter);
+    let (first, second) = match lower {
+        'ä' | 'æ' => ('a', Some('e')),
+        'ö' | 'œ' => ('o', Some('e')),
+        'ü' => ('u', Some('e')),
+        'ß' => ('s', Some('s')),
+        'á' | 'à' | 'â' | 'ã' | 'å' => ('a', None),
+        'é' | 'è' | 'ê' | 'ë' => ('e', None),
+        'í' | 'ì' | 'î' | 'ï' => ('i', None),
+        'ó' | 'ò' | 'ô' | 'õ' | 'ø' => ('o', None),
+        'ú' | 'ù' | 'û' => ('u', None),
+        'ç' => ('c', None),
+        'ñ' => ('n', None),
+        _ => (letter, None),
+    };
+    let first = if letter.is_uppercase() { first.to_ascii_uppercase() } else { first };
+    [Some(first), second].into_iter().flatten()
 }
 
 /// Words that have no other number in code, whatever grammars say.
@@ -293,6 +314,8 @@ mod tests {
             let noun = Noun::new(written).unwrap();
             assert_eq!((noun.one.snake.as_str(), noun.many.snake.as_str()), (one, many), "{written}");
         }
+        assert_eq!(Noun::new("Mietverträge").unwrap().forms.pascal, "Mietvertraege");
+        assert_eq!(Noun::new("Ölwechsel año").unwrap().forms.snake, "oelwechsel_ano");
         assert_eq!(Noun::new("OrderItems").unwrap().forms.snake, "order_items");
         assert_eq!(Noun::new("types").unwrap().one.snake, "types_item", "`type` is no name in Rust");
         assert_eq!(Noun::new("3d models").unwrap().forms.snake, "n_3d_models");

@@ -509,7 +509,7 @@ fn referred(words: &[Word], taken: &[bool]) -> Option<(Noun, Range<usize>)> {
                 "belongs",
                 "belonging",
                 "key",
-                "fk",
+                "foreignkey",
                 "pointing",
                 "points",
                 "linked",
@@ -579,6 +579,12 @@ fn pair(words: &[Word], taken: &[bool]) -> Option<Pair> {
 /// "queue group billing", "queue=billing", "in the billing queue group". A name may have dashes.
 fn queue(words: &[Word]) -> Found {
     let safe = |w: &Word| w.text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    // "fleet-trackers" is one name.
+    let hyphened = |at: usize| {
+        let rest = words[at + 1..].iter().take_while(|w| w.before == "-" && safe(w)).map(|w| w.text.as_str());
+        let parts: Vec<&str> = std::iter::once(words[at].text.as_str()).chain(rest).collect();
+        (parts.join("-"), at + parts.len())
+    };
     (0..words.len()).filter(|&at| words[at].lower == "queue").find_map(|at| {
         let group = words.get(at + 1).is_some_and(|w| w.lower == "group");
         let named = at + 1 + usize::from(group);
@@ -586,19 +592,18 @@ fn queue(words: &[Word]) -> Found {
         let named = named + usize::from(!assigned && words.get(named).is_some_and(|w| w.is_filler()));
         let word = words.get(named).filter(|w| assigned || !w.after_break || w.form == Form::Quoted);
         match word.filter(|w| (group || assigned) && safe(w) && !w.is_filler()) {
-            Some(word) => {
-                let mut text = word.text.clone();
-                let rest = words[named + 1..].iter().take_while(|w| w.before == "-" && safe(w));
-                let end = named + 1 + rest.map(|w| text.push_str(&format!("-{}", w.text))).count();
+            Some(_) => {
+                let (text, end) = hyphened(named);
                 Some((Value::Text(text), at..end))
             }
             // "queue mailers" at the end of a phrase.
             None if !group && at > 0 && (words[at - 1].is_filler() || words[at].after_break) => {
                 // "a queue subscriber" is a kind of thing.
                 let named = |w: &&Word| safe(w) && !w.after_break && !w.is_boundary() && types_of(w).is_empty();
-                let word = words.get(at + 1).filter(named)?;
-                let ends = words.get(at + 2).is_none_or(|w| w.after_break || w.is_filler());
-                ends.then(|| (Value::Text(word.text.clone()), at..at + 2))
+                words.get(at + 1).filter(named)?;
+                let (text, end) = hyphened(at + 1);
+                let ends = words.get(end).is_none_or(|w| w.after_break || w.is_filler());
+                ends.then_some((Value::Text(text), at..end))
             }
             None => {
                 let before = at.checked_sub(1).map(|i| &words[i]).filter(|w| group && safe(w) && !w.is_boundary())?;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
-use super::lexicon;
+use super::lexicon::{self, spelling};
 use crate::domain::Language;
 
 /// What a word is written like.
@@ -46,7 +46,10 @@ impl Word {
         let meant = lexicon::meaning(&written).filter(|meant| !(shouted && lexicon::is_filler(meant)));
         let meant = meant.filter(|_| form != Form::Quoted).or_else(|| {
             let one_word = shouted || !text.chars().skip(1).any(char::is_uppercase);
-            lexicon::corrected(&written).filter(|_| form == Form::Plain && one_word)
+            // "Termine" is a name of its own.
+            let sure = !shouted && text.starts_with(char::is_uppercase) && at > 0;
+            let mended = (form == Form::Plain && one_word).then(|| spelling::mended(&written, sure)).flatten();
+            mended.map(|word| lexicon::meaning(word).unwrap_or(word))
         });
         let as_written = meant.map(|_| stem(&written));
         let lower = meant.map_or(written, str::to_owned);
@@ -66,9 +69,11 @@ impl Word {
         ORDERS.contains(&self.lower.as_str())
     }
 
-    /// Begins with a capital: in the middle of a sentence, most likely a proper name.
+    /// Begins with a capital in the middle of a sentence: most likely a proper name. At its start only where all of it is
+    /// in capitals.
     pub fn is_capitalised(&self) -> bool {
-        self.text.starts_with(char::is_uppercase)
+        let begins = self.before.contains(['.', '!', '?']) && self.text.chars().skip(1).any(char::is_lowercase);
+        self.text.starts_with(char::is_uppercase) && !begins
     }
 
     /// Whether this is a form of the word that a stem stands for, as it is meant or as it was written.
@@ -205,7 +210,9 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
             words[at].after_break && (words[at].lower == "kindly" || asks_kindly(words[at], &words[at + 1..]))
         });
     // In capitals it is SQL.
-    let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN";
+    let does =
+        first.lower == "do" && rest.first().is_some_and(|w| matches!(w.lower.as_str(), "a" | "an" | "the" | "me"));
+    let asks = QUESTIONS.contains(&first.lower.as_str()) && first.text != "EXPLAIN" && !does;
     // "How they belong together is clear, write the table."
     let ends_as_order = words.iter().skip(1).any(|w| w.after_break && w.orders()) && !task.contains('?');
     !kindly && ((asks && !ends_as_order) || task.trim_end().ends_with('?'))
@@ -215,11 +222,15 @@ pub fn is_question(words: &[Word], task: &str) -> bool {
 fn asks_kindly(first: &Word, rest: &[&Word]) -> bool {
     let possible = first.lower == "is" && rest.iter().take(3).any(|w| w.lower == "possible");
     let whom =
-        |w: &&&Word| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody");
+        |w: &&Word| matches!(w.lower.as_str(), "you" | "we" | "i" | "someone" | "somebody" | "anyone" | "anybody");
+    // In Spanish the verb says whom.
+    let spanish = first.before.ends_with('¿');
     let asked = matches!(first.lower.as_str(), "can" | "could" | "would" | "will")
-        && rest.first().is_some_and(|w| whom(&w))
-        && rest.iter().skip(1).take(8).any(|w| w.orders());
-    possible || asked
+        && (spanish || rest.first().is_some_and(whom))
+        && rest.iter().skip(usize::from(!spanish)).take(8).any(|w| w.orders());
+    // "¿Me das el esqueleto?"
+    let given = spanish && matches!(first.text.to_lowercase().as_str(), "me" | "nos");
+    possible || asked || given
 }
 
 /// Verbs that order code.
@@ -506,6 +517,14 @@ const TOOLS: [(Language, &[&str]); 7] = [
     (Language::Sql, &["plpgsql", "pgtap"]),
 ];
 
+/// Every word that is known here by itself.
+pub(super) fn vocabulary() -> impl Iterator<Item = &'static str> {
+    let languages =
+        ["elixir", "rust", "python", "typescript", "javascript", "golang", "postgres", "postgresql", "sqlite"];
+    let small = LIMITERS.into_iter().chain(PREPOSITIONS).chain(QUESTIONS).chain(ORDERS).chain(COUNTED);
+    TOOLS.iter().flat_map(|(_, tools)| *tools).copied().chain(languages).chain(small)
+}
+
 /// The language that the task names, and the word that names it. SQL gives way to any other language named.
 pub fn language_of(words: &[Word]) -> Option<Language> {
     let named = |word: &Word| -> Option<Language> {
@@ -617,6 +636,11 @@ mod tests {
             ("Is it possible to have a consumer?", false),
             ("We walk dogs, could you write an endpoint?", false),
             ("How they belong together is clear, write the table", false),
+            ("¿Me das el esqueleto de un servicio?", false),
+            ("Hola. ¿Puedes escribir un módulo?", false),
+            ("¿Qué es un consumidor?", true),
+            ("Do a component with a name", false),
+            ("Kannst du mir ein Testmodul schreiben?", false),
         ] {
             assert_eq!(is_question(&words(task), task), asks, "{task}");
         }
