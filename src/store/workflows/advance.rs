@@ -213,7 +213,7 @@ async fn start(
     );
     const GRAPHS: Sql = Sql {
         sqlite: "INSERT INTO workflow_graphs (workflow, body)
-                 SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BLOB) FROM json_each($1)",
+                 SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BLOB) FROM jsonb_each($1)",
         postgres: "INSERT INTO workflow_graphs (workflow, body)
                    SELECT CAST(value->>0 AS BIGINT), convert_to(value->>1, 'UTF8') FROM json_array_elements($1::json)",
     };
@@ -324,7 +324,7 @@ async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<
         };
     }
     const INSERT: Sql = Sql {
-        sqlite: insert!("unhex(", ")", "json_each($1)"),
+        sqlite: insert!("unhex(", ")", "jsonb_each($1)"),
         postgres: insert!("decode(", ", 'hex')", "json_array_elements($1::json)"),
     };
     let rows = starts.iter().map(|start| {
@@ -357,7 +357,7 @@ async fn known(tx: &mut Tx, start: &Start) -> Result<Started, sqlx::Error> {
 
 const OUTPUTS: Sql = Sql {
     sqlite: "INSERT INTO workflow_outputs (workflow, position, body)
-             SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BLOB) FROM json_each($1)",
+             SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BLOB) FROM jsonb_each($1)",
     postgres: "INSERT INTO workflow_outputs (workflow, position, body)
                SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), convert_to(value->>2, 'UTF8')
                FROM json_array_elements($1::json)",
@@ -366,7 +366,7 @@ const OUTPUTS: Sql = Sql {
 const MEMOS: Sql = Sql {
     sqlite: "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
              SELECT tenant, unhex(value->>1), unhex(value->>2), CAST(value->>3 AS BLOB), CAST(value->>4 AS BIGINT)
-             FROM json_each($1) JOIN workflows ON number = CAST(value->>0 AS BIGINT)
+             FROM jsonb_each($1) JOIN workflows ON number = CAST(value->>0 AS BIGINT)
              WHERE true ON CONFLICT (tenant, definition, inputs) DO NOTHING",
     postgres: "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
                SELECT tenant, decode(value->>1, 'hex'), decode(value->>2, 'hex'), convert_to(value->>3, 'UTF8'),
@@ -379,22 +379,28 @@ const HISTORY: Sql = given!(
     "INSERT INTO workflow_history (workflow, position, epoch, worker, queued_ms, started_ms, ended_ms, took_ns, outcome,
          failure, input_bytes, output_bytes, manner, inputs)
      SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
-            CAST(value->4->>0 AS BIGINT), CAST(value->4->>1 AS BIGINT), CAST(value->4->>2 AS BIGINT),
-            CAST(value->4->>3 AS BIGINT), value->>5, value->>6, CAST(value->7->>0 AS BIGINT), CAST(value->7->>1 AS BIGINT),
-            value->7->>2, CAST(value->7->>3 AS BIGINT) FROM ",
+            CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT), CAST(value->>6 AS BIGINT), CAST(value->>7 AS BIGINT),
+            value->>8, value->>9, CAST(value->>10 AS BIGINT), CAST(value->>11 AS BIGINT), value->>12,
+            CAST(value->>13 AS BIGINT) FROM ",
     ""
 );
 
-/// Workflow, position, epoch, worker, (queued, started, ended, took), outcome, failure, (input bytes, output bytes, manner, inputs).
+/// Workflow, position, epoch, worker, queued, started, ended, took, outcome, failure, input bytes, output bytes, manner, inputs.
 type HistoryRow = (
     i64,
     u32,
     i64,
     String,
-    (i64, i64, i64, i64),
+    i64,
+    i64,
+    i64,
+    i64,
     &'static str,
     Option<&'static str>,
-    (u64, Option<usize>, Option<&'static str>, Option<i64>),
+    u64,
+    Option<usize>,
+    Option<&'static str>,
+    Option<i64>,
 );
 
 /// Workflow, position, queued, started, attempts, worker, epoch.
@@ -523,11 +529,14 @@ async fn end_steps(
                 heads.event_at(workflow, over, &kind, Some(position), attempt, message.map(String::as_str));
             }
             if !is_group {
-                let times = (queued.unwrap_or(now), started.unwrap_or(now), over, nanos(did.took));
+                let (queued, started, took) = (queued.unwrap_or(now), started.unwrap_or(now), nanos(did.took));
                 let worker = worker.clone().unwrap_or_else(|| batch.worker.to_owned());
                 let manner = (did.manner != Manner::Alone).then(|| did.manner.as_str());
-                let rest = (did.input_bytes, size, manner, did.inputs.map(short));
-                history.push((workflow, position, *epoch, worker, times, outcome, why, rest));
+                let (bytes, inputs) = (did.input_bytes, did.inputs.map(short));
+                history.push((
+                    workflow, position, *epoch, worker, queued, started, over, took, outcome, why, bytes, size, manner,
+                    inputs,
+                ));
             }
         }
     }
