@@ -3,8 +3,10 @@
 //!   scripts/bench workflow                     on SQLite and PostgreSQL
 //!   scripts/bench workflow --peers             also DBOS on PostgreSQL, in the same minutes
 //!   scripts/bench workflow 0.1                 a tenth of it
+//!   scripts/bench workflow latency             a part of it: rates, latency, large
 //!
-//! One worker, in this process. History and events are on. A rate counts what is completed in the database at the end.
+//! One worker, in this process, that takes as many steps at a time as there are in flight. History and events are on. A rate counts
+//! what is completed in the database at the end. PostgreSQL has its own settings as they come.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a bench")]
 
@@ -27,6 +29,7 @@ use tandem::workflow::{ListFilter, Order};
 use tokio::sync::Semaphore;
 
 const IN_FLIGHT: usize = 32;
+const WIDE: usize = 10;
 
 /// A worker with its own server and database.
 struct Place {
@@ -46,6 +49,7 @@ impl Place {
             database.map_or_else(|| format!("sqlite:{}", folder.path().join("bench.db").display()), str::to_owned);
         config.database.durability = durability;
         config.http.listen = String::new();
+        config.workflow.max_concurrent = IN_FLIGHT * WIDE;
         let at = |name: &str| folder.path().join(name);
         // Without a model: nothing here is looked for by its meaning.
         let paths = Paths { data: at("data"), state: at("state"), assets: at("assets") };
@@ -99,7 +103,7 @@ fn in_a_row() -> Order {
 
 /// Ten steps side by side; each says that it is done.
 fn wide() -> Order {
-    order((0..10).map(|n| node(format!("n{n}"), &[], "tenth")).collect(), 10)
+    order((0..WIDE).map(|n| node(format!("n{n}"), &[], "tenth")).collect(), 10)
 }
 
 /// Workflows a second, with so many in flight.
@@ -201,14 +205,22 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let size: f64 = words.iter().find_map(|word| word.parse().ok()).unwrap_or(1.0);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let database = postgres::Postgres::start();
+    let named = |part: &str| words.iter().any(|word| word == part);
+    let all = !["rates", "latency", "large"].into_iter().any(named);
+    let database = postgres::Postgres::start_with(&[]);
     runtime.block_on(async {
-        classes(size, &database.url()).await;
-        one_at_a_time(size).await;
-        large().await;
+        if all || named("rates") {
+            classes(size, &database.url()).await;
+        }
+        if all || named("latency") {
+            one_at_a_time(size).await;
+        }
+        if all || named("large") {
+            large().await;
+        }
     });
     drop(database);
-    if words.iter().any(|word| word == "--peers") {
+    if named("--peers") {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/peers-workflow");
         assert!(std::process::Command::new(script).status().unwrap().success());
     }

@@ -12,6 +12,12 @@ use super::{
 /// SHA-256.
 pub type Digest = [u8; 32];
 
+/// As text: two characters of `0-9a-f` a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// One executed request (`part` empty) or one part of a compound one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Execution {

@@ -31,6 +31,7 @@ mod sums;
 pub mod workflows;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
@@ -51,6 +52,14 @@ pub use recorder::{Recorder, RecorderOptions};
 pub use retention::{Reach, RetentionOptions, Rows};
 
 use group::Group;
+
+/// A statement that writes finds its few rows by an index. PostgreSQL would not know: it plans once, mostly while the tables are
+/// empty, and then reads them whole, or every dead entry of an index, for as long as the connection lives. Where there is no index,
+/// what is off is taken nevertheless, and its cost by the book would be a reason to compile it.
+const BEGIN_POSTGRES: &str = "BEGIN; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+     SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
+/// Transactions after which SQLite's log is copied into its file.
+const COPY_LOG_EVERY: u64 = 256;
 
 /// Which database is behind a [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +82,8 @@ impl Backend {
 pub struct Store {
     read: Db<SqlitePool, PgPool>,
     write: Db<SqlitePool, PgPool>,
+    /// Transactions that SQLite was asked for.
+    begun: Arc<AtomicU64>,
     group: Group,
     replies_kept: Duration,
     /// How the database is called in logs and errors: never with a password.
@@ -114,9 +125,27 @@ impl Store {
         // A deferred transaction that reads first could find another process's write when it wants to write itself;
         // SQLite then fails at once, without waiting. IMMEDIATE waits at the door.
         Ok(match &self.write {
-            Db::Sqlite(pool) => Db::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
-            Db::Postgres(pool) => Db::Postgres(pool.begin().await?),
+            Db::Sqlite(pool) => {
+                self.keep_log_short();
+                Db::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            Db::Postgres(pool) => Db::Postgres(pool.begin_with(BEGIN_POSTGRES).await?),
         })
+    }
+
+    /// Now and then has SQLite copy its log into the file. That waits for the disk, so it is done beside the writer.
+    fn keep_log_short(&self) {
+        let count = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Db::Sqlite(pool) = &self.read
+            && count.is_multiple_of(COPY_LOG_EVERY)
+        {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&pool).await {
+                    tracing::debug!(%error, "SQLite's log could not be copied into its file; it is tried again");
+                }
+            });
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -19,6 +20,9 @@ static SQLITE: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("src
 static POSTGRES: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("src/store/migrations/postgres") };
 
 const SQLITE_READERS: u32 = 4;
+/// Pages in SQLite's log after which the writer copies them into the file itself: 64 MiB. It is mostly done beside it; see
+/// `Store::keep_log_short`.
+const LOG_PAGES: &str = "16000";
 /// How long SQLite waits for another process's write transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,6 +61,7 @@ async fn sqlite(options: &Options, place: &str) -> Result<Store, Error> {
         .journal_mode(SqliteJournalMode::Wal)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
+        .pragma("wal_autocheckpoint", LOG_PAGES)
         .synchronous(match options.durability {
             Durability::Process => SqliteSynchronous::Normal,
             Durability::Power => SqliteSynchronous::Full,
@@ -136,7 +141,7 @@ fn store(
         Db::Sqlite(_) => 1,
         Db::Postgres(_) => (options.max_connections as usize / 2).max(1),
     };
-    Store { read, write, group: Group::new(side_by_side), replies_kept, place: place.into() }
+    Store { read, write, begun: Arc::default(), group: Group::new(side_by_side), replies_kept, place: place.into() }
 }
 
 fn migrating(place: &str, source: MigrateError) -> Error {

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
 
+use crate::domain::record::hex;
+
 /// Where the database is and how it is used.
 #[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -55,7 +57,7 @@ impl Options {
     /// Names the database in the names of files that belong to it.
     pub fn fingerprint(&self) -> String {
         let hash = Sha256::digest(place(&self.url));
-        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash[..8])
     }
 }
 

@@ -12,7 +12,7 @@ use super::rules::{self, Planned, Rules};
 use super::step::Question;
 use super::{Error, Order, Workflows};
 use crate::coordinator::{Bounds, language_of};
-use crate::domain::record::{Digest, EntryKind};
+use crate::domain::record::{Digest, EntryKind, hex};
 use crate::domain::workflow::{Decomposer, FailureKind, GoalType, Graph, ModelStep, Node, Policy, RunOptions, Step};
 use crate::domain::{
     Answer, CacheMode, Complexity, Context, CorrelationId, Dag, Goal, Limits, Method, TaskId, TaskType, Tenant,
@@ -328,10 +328,6 @@ fn node(Planned { task, step, pure }: Planned) -> Node {
         rules::Step::Native { name } => Step::Native { name },
     };
     Node { task, step, policy: Policy { pure, ..Policy::default() } }
-}
-
-fn hex(digest: &Digest) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_hex(text: &str) -> Option<Digest> {

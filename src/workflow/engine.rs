@@ -71,6 +71,8 @@ pub(super) async fn write(shared: Shared, mut words: mpsc::UnboundedReceiver<Wor
                 () = shared.finished.cancelled() => return,
             }
         }
+        // What is about to end shares this commit.
+        tokio::task::yield_now().await;
         while starts.len() + ended.len() < MOST
             && let Ok(word) = words.try_recv()
         {

@@ -35,7 +35,7 @@ pub use step::{Given, Native, Question, Service};
 pub use subjects::allowed;
 
 use crate::coordinator::Coordinator;
-use crate::domain::record::Digest;
+use crate::domain::record::{Digest, hex};
 use crate::domain::workflow::{Command, Event, Graph, GraphError, NotAllowed, RunOptions, State, Step, WorkflowId};
 use crate::domain::{Language, RequestId, TaskId, Tenant, Timestamp};
 use crate::store::workflows::{
@@ -123,8 +123,7 @@ impl Definition {
     }
 
     fn key(&self, position: u32, task: &TaskId) -> String {
-        let hash: String = self.graph.definition(position)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}/{task}/{hash}", self.id)
+        format!("{}/{task}/{}", self.id, hex(&self.graph.definition(position)[..16]))
     }
 }
 

@@ -14,21 +14,30 @@ const SERVER_USER: &str = "postgres";
 pub(crate) const USER: &str = "tandem";
 pub(crate) const PASSWORD: &str = "correct-horse";
 
+/// For tests, which lose nothing when the power goes: quick and small.
+const CARELESS: &[&str] = &["fsync=off", "full_page_writes=off", "shared_buffers=16MB"];
+
 pub(crate) struct Postgres {
     child: Option<Child>,
     port: u16,
+    settings: &'static [&'static str],
     folder: tempfile::TempDir,
 }
 
 impl Postgres {
     pub(crate) fn start() -> Self {
+        Self::start_with(CARELESS)
+    }
+
+    /// Without settings it is as PostgreSQL comes: what is committed survives a loss of power.
+    pub(crate) fn start_with(settings: &'static [&'static str]) -> Self {
         let folder = tempfile::Builder::new().prefix("tandem-pg-").tempdir().expect("make a folder for PostgreSQL");
         let pristine = pristine();
         run(Command::new("cp").arg("-a").arg(&pristine).arg(folder.path().join("data")));
         if is_root() {
             run(Command::new("chown").args(["-R", SERVER_USER]).arg(folder.path()));
         }
-        let mut postgres = Self { child: None, port: 0, folder };
+        let mut postgres = Self { child: None, port: 0, settings, folder };
         // Somebody else may take the free port first.
         for _ in 0..5 {
             postgres.port = free_port();
@@ -55,7 +64,7 @@ impl Postgres {
 
     /// Returns whether the server is ready.
     pub(crate) fn resume(&mut self) -> bool {
-        let mut command = server(&self.folder.path().join("data"), self.port);
+        let mut command = server(&self.folder.path().join("data"), self.port, self.settings);
         let (tell, told) = mpsc::channel();
         // The kernel ends the server with the thread that started it: one that lives as long, as the caller's may not.
         std::thread::spawn(move || {
@@ -82,20 +91,18 @@ impl Drop for Postgres {
     }
 }
 
-fn server(data: &Path, port: u16) -> Command {
+fn server(data: &Path, port: u16, settings: &[&str]) -> Command {
     // The kernel ends the server if the test is killed.
     let mut command = as_server_user(&program("postgres"), &["--pdeathsig", "QUIT"]);
     command.arg("-D").arg(data).args(["-p", &port.to_string()]);
-    for setting in [
+    let all = [
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
-        "fsync=off",
-        "full_page_writes=off",
-        "shared_buffers=16MB",
         "lc_messages=C",
         "logging_collector=off",
         "log_destination=stderr",
-    ] {
+    ];
+    for setting in all.iter().chain(settings) {
         command.args(["-c", setting]);
     }
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

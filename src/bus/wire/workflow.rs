@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{ID, PLAIN, SAYS};
 use super::{Code, Refusal};
+use crate::domain::record::hex;
 use crate::domain::workflow::{
     Decomposer, Event, GoalType, Graph, Manner, Node, OptimizationLevel, RunOptions, State, Step, TaskState,
 };
@@ -590,10 +591,6 @@ impl WorkflowDecomposed {
             decomposed_at_ms: at.0,
         }
     }
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// As it may be sent to be started.

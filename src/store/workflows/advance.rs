@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::QueryBuilder;
-
 use super::{Head, HeadRow, Heads, Sql, Together, each, given, head, words};
-use crate::domain::record::Digest;
+use crate::domain::record::{Digest, hex};
 use crate::domain::workflow::{EventKind, FailureKind, Graph, Manner, RunOptions, State, WorkflowId};
 use crate::domain::{RequestId, Tenant, Timestamp};
 use crate::store::rows::{decode, nanos};
@@ -215,7 +213,7 @@ async fn start(
     );
     const GRAPHS: Sql = Sql {
         sqlite: "INSERT INTO workflow_graphs (workflow, body)
-                 SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BLOB) FROM json_each($1)",
+                 SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BLOB) FROM jsonb_each($1)",
         postgres: "INSERT INTO workflow_graphs (workflow, body)
                    SELECT CAST(value->>0 AS BIGINT), convert_to(value->>1, 'UTF8') FROM json_array_elements($1::json)",
     };
@@ -307,32 +305,43 @@ impl Start {
 
 /// The numbers of those that are new, by their ids: the others' clients' ids are taken.
 async fn insert(tx: &mut Tx, starts: &[Start], now: i64) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> {
-    let options = |start: &Start| serde_json::to_vec(&start.options).map_err(|error| sqlx::Error::Encode(error.into()));
-    let options: Vec<Vec<u8>> = starts.iter().map(options).collect::<Result<_, _>>()?;
-    let found: Vec<(Vec<u8>, i64)> = on!(tx, tx => {
-        let mut sql = QueryBuilder::new(
-            "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks, failed_tasks,
-                 completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms, planned,
-                 follows) ",
-        );
-        sql.push_values(starts.iter().zip(&options), |mut row, (start, options)| {
-            let tasks = start.graph.len() as i64;
-            let (request, hash) = start.request.as_ref().map(|(id, hash)| (id.as_str(), &hash[..])).unzip();
-            row.push_bind(start.id.as_bytes()).push_bind(start.tenant.as_str()).push_bind(request).push_bind(hash);
-            row.push_bind(start.goal.as_ref().map(|goal| goal.as_bytes())).push_bind(&options[..]);
-            row.push_bind(&start.graph.shape()[..]).push_bind(start.begins_as().as_str()).push_bind(tasks).push_bind(tasks).push("0, 0");
-            row.push_bind(i64::from(start.options.max_parallel)).push("0");
-            row.push_bind(i64::from(start.options.monitoring));
-            row.push_bind(i64::from(start.options.real_time_notifications)).push("0");
-            row.push_bind(rank(start, now)).push_bind(now).push_bind(now).push_bind(deadline(start, now));
-            row.push_bind(i64::from(start.optimized.as_ref().is_some_and(|of| of.planned)));
-            row.push("(SELECT number FROM workflows WHERE id = ");
-            row.push_bind_unseparated(start.follows.as_ref().map(|id| id.as_bytes()));
-            row.push_unseparated(" AND tenant = ").push_bind_unseparated(start.tenant.as_str()).push_unseparated(")");
-        });
-        sql.push(" ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING id, number");
-        sql.build_query_as().fetch_all(&mut **tx).await
-    })?;
+    /// `$from`, a text, `$to`: its bytes, from hexadecimal.
+    macro_rules! insert {
+        ($from:literal, $to:literal, $rows:literal) => {
+            concat!(
+                "INSERT INTO workflows (id, tenant, request, request_hash, goal, options, shape, state, tasks, open_tasks, failed_tasks,
+                     completed, slots, events, monitored, announced, claimable, rank_ms, created_ms, changed_ms, deadline_ms,
+                     planned, follows)
+                 SELECT ", $from, "value->>0", $to, ", value->>1, value->>2, ", $from, "value->>3", $to, ", ", $from, "value->>4", $to,
+                ", ", $from, "value->>5", $to, ", ", $from, "value->>6", $to, ", value->>7, CAST(value->8->>0 AS BIGINT),
+                     CAST(value->8->>0 AS BIGINT), 0, 0, CAST(value->8->>1 AS BIGINT), 0, CAST(value->8->>2 AS BIGINT),
+                     CAST(value->8->>3 AS BIGINT), 0, CAST(value->8->>4 AS BIGINT), CAST(value->8->>5 AS BIGINT),
+                     CAST(value->8->>5 AS BIGINT), CAST(value->8->>6 AS BIGINT), CAST(value->8->>7 AS BIGINT),
+                     (SELECT f.number FROM workflows AS f WHERE f.id = ", $from, "value->>9", $to, " AND f.tenant = value->>1)
+                 FROM ", $rows, " WHERE true
+                 ON CONFLICT (tenant, request) WHERE request IS NOT NULL DO NOTHING RETURNING id, number"
+            )
+        };
+    }
+    const INSERT: Sql = Sql {
+        sqlite: insert!("unhex(", ")", "jsonb_each($1)"),
+        postgres: insert!("decode(", ", 'hex')", "json_array_elements($1::json)"),
+    };
+    let rows = starts.iter().map(|start| {
+        let (request, hash) = start.request.as_ref().map(|(id, hash)| (id.as_str(), hex(hash))).unzip();
+        let options = serde_json::to_vec(&start.options).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let RunOptions { max_parallel, monitoring, real_time_notifications, .. } = start.options;
+        let planned = start.optimized.as_ref().is_some_and(|of| of.planned);
+        let [monitored, announced, planned] = [monitoring, real_time_notifications, planned].map(i64::from);
+        let (tasks, rank, deadline) = (start.graph.len(), rank(start, now), deadline(start, now));
+        let numbers = (tasks, max_parallel, monitored, announced, rank, now, deadline, planned);
+        let goal = start.goal.as_ref().map(|goal| hex(goal.as_bytes()));
+        let follows = start.follows.as_ref().map(|id| hex(id.as_bytes()));
+        let (id, shape, state) = (hex(start.id.as_bytes()), hex(&start.graph.shape()), start.begins_as().as_str());
+        Ok((id, start.tenant.as_str(), request, hash, goal, hex(&options), shape, state, numbers, follows))
+    });
+    let rows: Vec<_> = rows.collect::<Result<_, sqlx::Error>>()?;
+    let found: Vec<(Vec<u8>, i64)> = each(tx, &INSERT, &rows).await?;
     Ok(found.into_iter().collect())
 }
 
@@ -348,32 +357,50 @@ async fn known(tx: &mut Tx, start: &Start) -> Result<Started, sqlx::Error> {
 
 const OUTPUTS: Sql = Sql {
     sqlite: "INSERT INTO workflow_outputs (workflow, position, body)
-             SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BLOB) FROM json_each($1)",
+             SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BLOB) FROM jsonb_each($1)",
     postgres: "INSERT INTO workflow_outputs (workflow, position, body)
                SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), convert_to(value->>2, 'UTF8')
                FROM json_array_elements($1::json)",
+};
+/// What equal steps can be spared.
+const MEMOS: Sql = Sql {
+    sqlite: "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
+             SELECT tenant, unhex(value->>1), unhex(value->>2), CAST(value->>3 AS BLOB), CAST(value->>4 AS BIGINT)
+             FROM jsonb_each($1) JOIN workflows ON number = CAST(value->>0 AS BIGINT)
+             WHERE true ON CONFLICT (tenant, definition, inputs) DO NOTHING",
+    postgres: "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
+               SELECT tenant, decode(value->>1, 'hex'), decode(value->>2, 'hex'), convert_to(value->>3, 'UTF8'),
+                      CAST(value->>4 AS BIGINT)
+               FROM json_array_elements($1::json) JOIN workflows ON number = CAST(value->>0 AS BIGINT)
+               ON CONFLICT (tenant, definition, inputs) DO NOTHING",
 };
 /// What is remembered of attempts.
 const HISTORY: Sql = given!(
     "INSERT INTO workflow_history (workflow, position, epoch, worker, queued_ms, started_ms, ended_ms, took_ns, outcome,
          failure, input_bytes, output_bytes, manner, inputs)
      SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), value->>3,
-            CAST(value->4->>0 AS BIGINT), CAST(value->4->>1 AS BIGINT), CAST(value->4->>2 AS BIGINT),
-            CAST(value->4->>3 AS BIGINT), value->>5, value->>6, CAST(value->7->>0 AS BIGINT), CAST(value->7->>1 AS BIGINT),
-            value->7->>2, CAST(value->7->>3 AS BIGINT) FROM ",
+            CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT), CAST(value->>6 AS BIGINT), CAST(value->>7 AS BIGINT),
+            value->>8, value->>9, CAST(value->>10 AS BIGINT), CAST(value->>11 AS BIGINT), value->>12,
+            CAST(value->>13 AS BIGINT) FROM ",
     ""
 );
 
-/// Workflow, position, epoch, worker, (queued, started, ended, took), outcome, failure, (input bytes, output bytes, manner, inputs).
+/// Workflow, position, epoch, worker, queued, started, ended, took, outcome, failure, input bytes, output bytes, manner, inputs.
 type HistoryRow = (
     i64,
     u32,
     i64,
     String,
-    (i64, i64, i64, i64),
+    i64,
+    i64,
+    i64,
+    i64,
     &'static str,
     Option<&'static str>,
-    (u64, Option<usize>, Option<&'static str>, Option<i64>),
+    u64,
+    Option<usize>,
+    Option<&'static str>,
+    Option<i64>,
 );
 
 /// Workflow, position, queued, started, attempts, worker, epoch.
@@ -461,7 +488,13 @@ async fn end_steps(
                         size = Some(output.len());
                         outputs.push((workflow, position, &**output));
                         if let (Some(inputs), true) = (did.inputs, did.keep) {
-                            memos.push((workflow, ended.graph.definition(position), inputs, &**output));
+                            memos.push((
+                                workflow,
+                                hex(&ended.graph.definition(position)),
+                                hex(&inputs),
+                                &**output,
+                                now,
+                            ));
                         }
                     }
                     if !is_group {
@@ -496,15 +529,19 @@ async fn end_steps(
                 heads.event_at(workflow, over, &kind, Some(position), attempt, message.map(String::as_str));
             }
             if !is_group {
-                let times = (queued.unwrap_or(now), started.unwrap_or(now), over, nanos(did.took));
+                let (queued, started, took) = (queued.unwrap_or(now), started.unwrap_or(now), nanos(did.took));
                 let worker = worker.clone().unwrap_or_else(|| batch.worker.to_owned());
                 let manner = (did.manner != Manner::Alone).then(|| did.manner.as_str());
-                let rest = (did.input_bytes, size, manner, did.inputs.map(short));
-                history.push((workflow, position, *epoch, worker, times, outcome, why, rest));
+                let (bytes, inputs) = (did.input_bytes, did.inputs.map(short));
+                history.push((
+                    workflow, position, *epoch, worker, queued, started, over, took, outcome, why, bytes, size, manner,
+                    inputs,
+                ));
             }
         }
     }
-    remember(tx, now, &memos).await?;
+    // Two workers that keep the same ones meet in one order.
+    memos.sort_by(|(_, a, b, ..), (_, c, d, ..)| (a, b).cmp(&(c, d)));
     free(tx, heads, &freed, ready).await?;
     skip(tx, heads, &skipped).await?;
     let touched: Vec<i64> = heads.by_number.keys().copied().collect();
@@ -512,6 +549,7 @@ async fn end_steps(
     let mut along = Together::default();
     along.add_any(&OUTPUTS, &outputs)?;
     along.add_any(&HISTORY, &history)?;
+    along.add_any(&MEMOS, &memos)?;
     Ok(along)
 }
 
@@ -613,20 +651,6 @@ async fn skip(tx: &mut Tx, heads: &mut Heads, skipped: &BTreeSet<(i64, u32)>) ->
     Ok(())
 }
 
-/// What equal steps can be spared.
-async fn remember(tx: &mut Tx, now: i64, memos: &[(i64, Digest, Digest, &str)]) -> Result<(), sqlx::Error> {
-    for (workflow, definition, inputs, body) in memos {
-        let sql = "INSERT INTO workflow_memos (tenant, definition, inputs, body, created_ms)
-                   SELECT tenant, $2, $3, $4, $5 FROM workflows WHERE number = $1
-                   ON CONFLICT (tenant, definition, inputs) DO NOTHING";
-        on!(&mut *tx, tx => {
-            let query = sqlx::query(sql).bind(*workflow).bind(&definition[..]).bind(&inputs[..]);
-            query.bind(body.as_bytes()).bind(now).execute(&mut **tx).await.map(drop)
-        })?;
-    }
-    Ok(())
-}
-
 /// Takes steps: of the workflows at hand and of all others, those that have waited longest first.
 async fn claim(
     tx: &mut Tx,
@@ -648,11 +672,14 @@ async fn claim(
         ") AS claimed WHERE workflow = w AND position = p AND state = 'ready'
          RETURNING workflow, position, epoch, attempts, losses, is_group"
     );
+    // Each has a step at least. One more shows that something is left; those at hand may be among them.
+    let most = i64::try_from(batch.claim + heads.by_number.len() + 1).unwrap_or(i64::MAX).min(MOST_WORKFLOWS);
     let others: Vec<HeadRow> = match &mut *tx {
         _ if !batch.others => vec![],
-        Tx::Sqlite(tx) => sqlx::query_as(CLAIMABLE_SQLITE).bind(MOST_WORKFLOWS).fetch_all(&mut **tx).await?,
-        Tx::Postgres(tx) => sqlx::query_as(CLAIMABLE_POSTGRES).bind(MOST_WORKFLOWS).fetch_all(&mut **tx).await?,
+        Tx::Sqlite(tx) => sqlx::query_as(CLAIMABLE_SQLITE).bind(most).fetch_all(&mut **tx).await?,
+        Tx::Postgres(tx) => sqlx::query_as(CLAIMABLE_POSTGRES).bind(most).fetch_all(&mut **tx).await?,
     };
+    let found = others.len();
     let others: Vec<HeadRow> = others.into_iter().filter(|row| !heads.by_number.contains_key(&row.number)).collect();
     ready.unknown.extend(others.iter().map(|row| row.number));
     heads.add(others.clone())?;
@@ -678,7 +705,7 @@ async fn claim(
             rows.push((workflow, position, batch.worker, heads.now));
         }
     }
-    done.more |= others.len() as i64 >= MOST_WORKFLOWS;
+    done.more |= found as i64 >= most;
     // What is not touched needs not to be written again.
     for row in &others {
         if !taken.contains_key(&row.number) {
