@@ -22,7 +22,9 @@ pub fn check<'a>(rendered: impl IntoIterator<Item = &'a Rendered>, table: &mut T
             }
             ".env.example" => ("lines of variables", variables(&one.text)),
             name if name.ends_with(".conf") => ("nginx's blocks", blocks(&one.text)),
-            name if name.ends_with(".vue") || name.ends_with(".prisma") => ("closed brackets", brackets(&one.text)),
+            name if name.ends_with(".vue") || name.ends_with(".svelte") || name.ends_with(".prisma") => {
+                ("closed brackets", brackets(&one.text))
+            }
             name if name.ends_with(".sh") => ("sh -n", shell(&one.text)),
             name if name.ends_with(".service") => ("systemd's syntax", unit(&one.text)),
             // A query beside a program in another language.
