@@ -19,13 +19,15 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
     }
 }
 
-const MODULES: [(&str, &str); 10] = [
+const MODULES: [(&str, &str); 12] = [
     (CHI, ""),
     ("github.com/gin-gonic/gin", "gin"),
     ("github.com/jackc/pgx/v5", "pgx"),
+    ("github.com/kelseyhightower/envconfig", "envconfig"),
     ("github.com/nats-io/nats.go", "nats"),
     ("github.com/redis/go-redis/v9", "redis"),
     ("github.com/spf13/cobra", "cobra"),
+    ("github.com/spf13/viper", "viper"),
     ("github.com/stretchr/testify", "testify"),
     ("golang.org/x/crypto", "crypto"),
     ("gopkg.in/yaml.v3", "yaml"),
