@@ -19,12 +19,13 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
     }
 }
 
-const MODULES: [(&str, &str); 12] = [
+const MODULES: [(&str, &str); 13] = [
     (CHI, ""),
     ("github.com/gin-gonic/gin", "gin"),
     ("github.com/jackc/pgx/v5", "pgx"),
     ("github.com/kelseyhightower/envconfig", "envconfig"),
     ("github.com/nats-io/nats.go", "nats"),
+    ("github.com/prometheus/client_golang", "prometheus"),
     ("github.com/redis/go-redis/v9", "redis"),
     ("github.com/spf13/cobra", "cobra"),
     ("github.com/spf13/viper", "viper"),
