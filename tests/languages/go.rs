@@ -50,7 +50,9 @@ fn written(rendered: &[Rendered]) -> PathBuf {
     let folder = tool::fresh("go");
     let mut module = "module example.com/app\n\ngo 1.25\n".to_owned();
     for (path, _) in MODULES {
-        let major = path.rsplit_once("/v").or_else(|| path.rsplit_once(".v")).map_or("0", |(_, major)| major);
+        let major = path.rsplit_once("/v").or_else(|| path.rsplit_once(".v")).map(|(_, major)| major);
+        // "viper" is no version.
+        let major = major.filter(|major| major.bytes().all(|byte| byte.is_ascii_digit())).unwrap_or("0");
         module.push_str(&format!("\nrequire {path} v{major}.0.0\n"));
     }
     module.push_str(&replacements());
