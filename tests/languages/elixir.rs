@@ -17,15 +17,17 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
 }
 
 /// What the renderings use besides Elixir itself.
-const LIBRARIES: [&str; 15] = [
+const LIBRARIES: [&str; 17] = [
     "Bandit",
     "Benchee",
     "Broadway",
+    "Cachex",
     "Ecto",
     "ExUnitProperties",
     "Gnat",
     "Jason",
     "Mox",
+    "NimbleCSV",
     "Oban",
     "Phoenix",
     "Plug",

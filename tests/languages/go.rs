@@ -19,13 +19,16 @@ pub fn check(rendered: &[Rendered], table: &mut Table) {
     }
 }
 
-const MODULES: [(&str, &str); 10] = [
+const MODULES: [(&str, &str); 13] = [
     (CHI, ""),
     ("github.com/gin-gonic/gin", "gin"),
     ("github.com/jackc/pgx/v5", "pgx"),
+    ("github.com/kelseyhightower/envconfig", "envconfig"),
     ("github.com/nats-io/nats.go", "nats"),
+    ("github.com/prometheus/client_golang", "prometheus"),
     ("github.com/redis/go-redis/v9", "redis"),
     ("github.com/spf13/cobra", "cobra"),
+    ("github.com/spf13/viper", "viper"),
     ("github.com/stretchr/testify", "testify"),
     ("golang.org/x/crypto", "crypto"),
     ("gopkg.in/yaml.v3", "yaml"),
@@ -47,7 +50,9 @@ fn written(rendered: &[Rendered]) -> PathBuf {
     let folder = tool::fresh("go");
     let mut module = "module example.com/app\n\ngo 1.25\n".to_owned();
     for (path, _) in MODULES {
-        let major = path.rsplit_once("/v").or_else(|| path.rsplit_once(".v")).map_or("0", |(_, major)| major);
+        let major = path.rsplit_once("/v").or_else(|| path.rsplit_once(".v")).map(|(_, major)| major);
+        // "viper" is no version.
+        let major = major.filter(|major| major.bytes().all(|byte| byte.is_ascii_digit())).unwrap_or("0");
         module.push_str(&format!("\nrequire {path} v{major}.0.0\n"));
     }
     module.push_str(&replacements());

@@ -426,3 +426,19 @@ defmodule Phoenix.LiveComponent do
     end
   end
 end
+
+defmodule NimbleCSV.RFC4180 do
+  def parse_stream(stream, options \\ []), do: Shape.of({stream, options})
+end
+
+defmodule Cachex.Spec do
+  defmacro expiration(fields), do: quote(do: Shape.of(unquote(fields)))
+  defmacro hook(fields), do: quote(do: Shape.of(unquote(fields)))
+end
+
+defmodule Cachex do
+  def child_spec(arguments), do: Shape.of(arguments)
+  def del(cache, key), do: Shape.of({cache, key})
+  def fetch(cache, key, fallback), do: Shape.of({cache, key, fallback})
+  def stats(cache), do: Shape.of(cache)
+end
