@@ -153,7 +153,8 @@ impl Coordinator {
             task_type: answer.task_type,
             language: answer.language.clone(),
             method: answer.method,
-            template: answer.template.clone(),
+            // A task that it was not made for says nothing of how good a template is.
+            template: answer.template.clone().filter(|_| answer.left_out.is_empty()),
             model: answer.model.clone(),
             usage: answer.usage,
             cost: answer.cost,

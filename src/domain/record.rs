@@ -55,8 +55,8 @@ pub struct Execution {
 impl Execution {
     /// What the template graph learns from this, if a template was at work.
     pub fn sample(&self) -> Option<(EdgeKey, Sample)> {
-        // A hit tells nothing of the template: it did not run. Nor does a task that it was not made for, and did in part.
-        if self.method != Method::Autonomous || !self.success {
+        // A hit tells nothing of the template: it did not run.
+        if self.method != Method::Autonomous {
             return None;
         }
         let template = self.template.clone()?;
