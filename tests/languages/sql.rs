@@ -53,6 +53,7 @@ fn before(one: &Rendered, table_of: &Rendered) -> String {
     match one.template.as_str() {
         "sql-database"
         | "sql-database-sqlite"
+        | "sql-database-queries"
         | "sql-database-queue"
         | "sql-database-tree"
         | "sql-performance-partition"
@@ -66,6 +67,14 @@ fn before(one: &Rendered, table_of: &Rendered) -> String {
         }
         "sql-database-references" => "CREATE TABLE owners (id uuid PRIMARY KEY);\n".to_owned(),
         "sql-testing-pgtap" => format!("{PGTAP}{whole}"),
+        // Who has the column deletes softly already.
+        "sql-database-soft-delete" => {
+            whole.lines().filter(|line| !line.contains("\"deleted_at\"")).map(|line| format!("{line}\n")).collect()
+        }
+        // Where the set's fields ask for more than an index has, it is about its own.
+        "sql-performance-composite" => format!(
+            "{whole}ALTER TABLE {table} ADD COLUMN IF NOT EXISTS customer_id bigint, ADD COLUMN IF NOT EXISTS total numeric;\n"
+        ),
         _ => whole.to_owned(),
     }
 }
@@ -114,7 +123,7 @@ fn postgresql(one: &Rendered, table_of: &Rendered, url: &str) -> Result<(), Stri
     let clean = "SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public;\n";
     let before = before(one, table_of);
     let Some((up, down)) = parts(one) else {
-        psql(url, &format!("{clean}{before}{0}\n{0}", one.text))?;
+        psql(url, &format!("{clean}{before}{0}\nDEALLOCATE ALL;\n{0}", one.text))?;
         return if one.template == "sql-testing" { can_fail(one, &before, url) } else { Ok(()) };
     };
     let difference = |a: &str, b: &str, said: &str| {
