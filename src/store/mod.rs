@@ -53,10 +53,10 @@ pub use retention::{Reach, RetentionOptions, Rows};
 
 use group::Group;
 
-/// A statement that writes finds its few rows by an index. PostgreSQL would not know: it plans once, mostly while the tables are
+/// Each statement that carries workflows on finds its few rows by an index. PostgreSQL would not know: it plans once, mostly while the tables are
 /// empty, and then reads them whole, or every dead entry of an index, for as long as the connection lives. Where there is no index,
 /// what is off is taken nevertheless, and its cost by the book would be a reason to compile it.
-const BEGIN_POSTGRES: &str = "BEGIN; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+const BEGIN_BY_INDEX: &str = "BEGIN; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
      SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
 /// Transactions after which SQLite's log is copied into its file.
 const COPY_LOG_EVERY: u64 = 256;
@@ -129,8 +129,16 @@ impl Store {
                 self.keep_log_short();
                 Db::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?)
             }
-            Db::Postgres(pool) => Db::Postgres(pool.begin_with(BEGIN_POSTGRES).await?),
+            Db::Postgres(pool) => Db::Postgres(pool.begin().await?),
         })
+    }
+
+    /// The same for statements that each find few rows among many.
+    async fn begin_by_index(&self) -> Result<Tx, sqlx::Error> {
+        match &self.write {
+            Db::Sqlite(_) => self.begin().await,
+            Db::Postgres(pool) => Ok(Db::Postgres(pool.begin_with(BEGIN_BY_INDEX).await?)),
+        }
     }
 
     /// Now and then has SQLite copy its log into the file. That waits for the disk, so it is done beside the writer.

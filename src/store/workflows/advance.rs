@@ -158,7 +158,7 @@ impl Store {
     /// Carries workflows on. Everything of the batch is committed, or nothing.
     pub async fn advance(&self, batch: &Batch<'_>) -> Result<Advanced, Error> {
         let run = async {
-            let mut tx = self.begin().await?;
+            let mut tx = self.begin_by_index().await?;
             // In the order of their numbers, and those that are new after those that exist.
             let ended = batch.ended.iter().map(|ended| ended.workflow).collect();
             let mut heads = Heads::holding(&mut tx, &ended).await?;
