@@ -126,8 +126,8 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
     }
     let said = |word: &Word| names_language(word) || words.iter().any(|w| w.stem == word.stem);
     let met: Vec<bool> = demands.iter().zip(met).map(|(word, met)| met || said(word)).collect();
-    let unmet = demands.iter().zip(&met).any(|(word, met)| !met && !word.is_filler());
-    let may_leave_out = !unmet && !nameless && destroys.is_empty();
+    let all_met = demands.iter().zip(&met).all(|(word, met)| *met || word.is_filler());
+    let may_leave_out = all_met && !nameless && destroys.is_empty();
     let left_out = may_leave_out.then(|| phrases_left_out(words, &taken, &triggers)).flatten();
     let met = demands.iter().zip(met);
     let all = words.iter().zip(taken).chain(met).filter(|(word, _)| !word.is_filler());
@@ -162,8 +162,11 @@ pub fn read(template: &Template, words: &[Word], demands: &[Word], language: &La
 
 /// The phrases with words that nothing accounts for, where all of them only add to what the template is about: it stands
 /// in a phrase of its own, before them, that is understood to the last word. `None` where a phrase could turn the meaning
-/// of the whole.
+/// of the whole, and where there is none.
 fn phrases_left_out(words: &[Word], taken: &[bool], triggers: &[bool]) -> Option<Vec<Range<usize>>> {
+    if (0..words.len()).all(|at| taken[at] || words[at].is_filler()) {
+        return None;
+    }
     let starts = |at: usize| at == 0 || words[at].after_break || ADDS.contains(&words[at].lower.as_str());
     let bounds: Vec<usize> = (0..words.len()).filter(|&at| starts(at)).chain([words.len()]).collect();
     let is_trigger = |at: usize| triggers[at] && !words[at].is_filler();
@@ -227,12 +230,7 @@ fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
     let acts = |at: usize| lexicon::changes(&words[at].lower) && !triggers[at];
     let all =
         |at: usize| words.get(at + 1).is_some_and(|w| matches!(w.lower.as_str(), "all" | "every" | "each" | "any"));
-    let sweeps = |at: usize| {
-        ["delete", "remove", "drop", "purge", "truncate", "wipe", "clear", "ignore", "discard", "skip"]
-            .iter()
-            .any(|verb| words[at].stem == stem(verb))
-            && all(at)
-    };
+    let sweeps = |at: usize| SWEEPS.contains(&words[at].stem.as_str()) && all(at);
     // "make it faster"
     let reworks = |at: usize| {
         words[at].lower == "make"
@@ -240,6 +238,9 @@ fn destroys(words: &[Word], triggers: &[bool]) -> Vec<usize> {
     };
     (0..words.len()).filter(|&at| (Some(at) == first && acts(at)) || sweeps(at) || reworks(at)).collect()
 }
+
+/// Stems of verbs that spare nothing if "all" follows.
+const SWEEPS: [&str; 10] = ["delet", "remov", "drop", "purg", "truncat", "wipe", "clear", "ignor", "discard", "skip"];
 
 /// Marks every place where the stems stand in a row. True if there is one.
 fn mark(words: &[Word], row: &[String], marks: &mut [bool]) -> bool {
@@ -253,4 +254,16 @@ fn mark(words: &[Word], row: &[String], marks: &mut [bool]) -> bool {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verbs_that_spare_nothing_stand_as_their_stems() {
+        let verbs =
+            ["delete", "removes", "drop", "purging", "truncate", "wipe", "clear", "ignores", "discards", "skips"];
+        assert_eq!(verbs.map(stem), SWEEPS);
+    }
 }
